@@ -1,0 +1,1 @@
+"""Benchmarks: timings and memory, printed, never asserted."""

@@ -1,0 +1,15 @@
+"""Compose the config with Hydra and run the job it names: ``python run.py --help``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from statsmerging.jobs.command_line import main, run_job
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def run(config: DictConfig) -> None:
+    run_job(config)
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,62 @@
+"""Small image classification tasks that are built from installed packages, without a download.
+
+Ten tasks of 32x32 colour images, eight to merge experts on (``SEEN``) and two to test
+generalisation with (``UNSEEN``), and a generic labelled set to pre-train a backbone on. Real
+pictures come from scikit-learn and scikit-image, fonts from matplotlib; the rest is drawn. Every
+image is a function of its task's name alone: two builds agree bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .faces import build_faces
+from .garments import build_garments
+from .handwritten import build_digits
+from .patterns import build_patterns
+from .pictures import build_microscopy, build_photographs, build_surfaces
+from .pretraining import pretraining_images
+from .printed_digits import build_printed_digits
+from .street_numbers import build_street_numbers
+from .task import EmbeddedTask, LabeledImages
+from .traffic_signs import build_traffic_signs
+
+__all__ = [
+    "SEEN",
+    "TASKS",
+    "UNSEEN",
+    "EmbeddedTask",
+    "LabeledImages",
+    "build_task",
+    "pretraining_images",
+]
+
+_SEEN: dict[str, Callable[[], EmbeddedTask]] = {
+    "digits": build_digits,
+    "faces": build_faces,
+    "surfaces": build_surfaces,
+    "photographs": build_photographs,
+    "street_numbers": build_street_numbers,
+    "traffic_signs": build_traffic_signs,
+    "patterns": build_patterns,
+    "garments": build_garments,
+}
+_UNSEEN: dict[str, Callable[[], EmbeddedTask]] = {
+    "printed_digits": build_printed_digits,
+    "microscopy": build_microscopy,
+}
+
+SEEN: tuple[str, ...] = tuple(_SEEN)
+UNSEEN: tuple[str, ...] = tuple(_UNSEEN)
+TASKS: dict[str, Callable[[], EmbeddedTask]] = {**_SEEN, **_UNSEEN}
+
+
+def build_task(name: str) -> EmbeddedTask:
+    """Build a task by name; every call builds it anew.
+
+    Raises:
+        ValueError: if there is no task of that name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"no embedded task {name!r}; there are: {', '.join(TASKS)}")
+    return TASKS[name]()

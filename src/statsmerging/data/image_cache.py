@@ -1,0 +1,100 @@
+"""Decoded and resized images, made once and memory-mapped by every later run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from statsmerging.data.preprocess import Preprocess
+from statsmerging.data.suites import ImageSource, Split, Suite, Task
+from statsmerging.records.cache import Cache
+from statsmerging.records.hashing import key_of
+from statsmerging.records.progress import track
+
+#: Bytes of the hash by which equal images are found.
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """One split of one task, ready for a backbone.
+
+    Attributes:
+        images: uint8, N × 3 × S × S, memory-mapped.
+        labels: ground truth, int64, N. It exists for evaluation and fine-tuning.
+        digests: uint8, N × 16, hash of each image as decoded, before any resize.
+        key: hash of content and geometry.
+    """
+
+    images: Tensor
+    labels: Tensor
+    digests: Tensor
+    key: str
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+
+def load_split(
+    source: ImageSource, preprocess: Preprocess, cache: Cache, *, name: str
+) -> ImageSplit:
+    """The split's images in the backbone's geometry, from the cache if they are there.
+
+    Args:
+        name: shown beside the progress bar.
+    """
+    key = key_of([source.fingerprint, preprocess.geometry_key])
+
+    def write(path: Path) -> None:
+        images, digests = [], []
+        for image in track(source.images(), f"decoding {name}", total=len(source)):
+            images.append(preprocess.resize(image))
+            digests.append(_digest(np.asarray(image.convert("RGB"))))
+        tensors = {
+            "images": torch.from_numpy(np.stack(images)),
+            "labels": torch.from_numpy(source.labels()),
+            "digests": torch.from_numpy(np.stack(digests)),
+        }
+        save_file(tensors, path)
+
+    tensors = load_file(cache.file("images", f"{key}.safetensors", write))
+    return ImageSplit(tensors["images"], tensors["labels"], tensors["digests"], key)
+
+
+def _digest(pixels: np.ndarray) -> np.ndarray:
+    digest = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=DIGEST_BYTES)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
+
+
+class SuiteImages:
+    """All splits of a suite for one backbone, each loaded when it is first asked for."""
+
+    def __init__(self, suite: Suite, preprocess: Preprocess, cache: Cache) -> None:
+        self.suite = suite
+        self.preprocess = preprocess
+        self.cache = cache
+        self._loaded: dict[tuple[str, Split], ImageSplit] = {}
+
+    def split(self, task: Task, split: Split) -> ImageSplit:
+        """One split of one task."""
+        address = (task.name, split)
+        if address not in self._loaded:
+            self._loaded[address] = load_split(
+                task.sources[split], self.preprocess, self.cache, name=f"{task.name} {split}"
+            )
+        return self._loaded[address]
+
+    def fingerprints(self) -> dict[str, str]:
+        """``task/split`` → content hash, for the manifest."""
+        return {
+            f"{task.name}/{split}": source.fingerprint
+            for task in self.suite.tasks
+            for split, source in task.sources.items()
+        }

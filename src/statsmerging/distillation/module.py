@@ -1,0 +1,136 @@
+"""The LightningModule: the merged model as student, the learner as its only trainable part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from statsmerging.data.preprocess import Preprocess
+from statsmerging.data.unlabeled import UnlabeledBatch
+from statsmerging.distillation.objectives import distillation_loss, entropy
+from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.merging.functional import MergedModel
+from statsmerging.merging.learner import StatsMergeLearner
+
+
+class StatsMerging(L.LightningModule):
+    """Learns merging coefficients from teachers' pseudo-labels on unlabeled images.
+
+    Args:
+        learner: statistics → coefficients; trained.
+        student: the merged model; frozen but for its coefficients.
+        heads: task name → frozen head, in the order of the bank's tasks.
+        teacher_scores: task name → scores of its teacher on its learning images, N × C.
+        preprocess: of the checkpoint.
+        labels: how teachers' scores become targets.
+        objective: ``teacher_labels``, or ``entropy`` (no teacher is used).
+        settings: of the optimisation.
+    """
+
+    def __init__(
+        self,
+        learner: StatsMergeLearner,
+        student: MergedModel,
+        heads: Mapping[str, nn.Module],
+        teacher_scores: Mapping[str, Tensor],
+        preprocess: Preprocess,
+        labels: LabelSettings,
+        objective: Objective,
+        settings: LearningSettings,
+    ) -> None:
+        super().__init__()
+        self.learner = learner
+        self.student = student
+        self.heads = nn.ModuleList([heads[task] for task in student.bank.tasks])
+        self.teacher_scores = [teacher_scores[task] for task in student.bank.tasks]
+        self.preprocess = preprocess
+        self.labels = labels
+        self.objective: Objective = objective
+        self.settings = settings
+        # Checkpoints hold the learner alone: everything else is frozen and reproducible.
+        self.strict_loading = False
+
+    def training_step(self, batch: UnlabeledBatch) -> Tensor:
+        coefficients = self.learner()
+        if self.settings.accumulate == "joint":
+            losses = self._joint_losses(batch, coefficients)
+            loss = torch.stack(losses).mean()
+        else:
+            losses, loss = self._per_task_losses(batch, coefficients)
+        self.log("loss", loss.detach(), prog_bar=True)
+        for task, value in zip(self.student.bank.tasks, losses, strict=True):
+            self.log(f"loss/{task}", value.detach())
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        norms = [w.grad.norm() for w in self.learner.parameters() if w.grad is not None]
+        self.log("learner_gradient_norm", torch.stack(norms).norm())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = AdamW(
+            self.learner.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        scheduler = CosineAnnealingLR(optimizer, T_max=self.settings.steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {
+            name: value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith("learner.")
+        }
+
+    def _joint_losses(self, batch: UnlabeledBatch, coefficients: Tensor) -> list[Tensor]:
+        """One merge, one forward over all images, each task's slice through its own head."""
+        features = self.student(self.preprocess.normalise(batch.images), coefficients)
+        slices = features.split(self.settings.images_per_task)
+        indices = batch.indices.split(self.settings.images_per_task)
+        return [
+            self._task_loss(task, part, rows)
+            for task, (part, rows) in enumerate(zip(slices, indices, strict=True))
+        ]
+
+    def _per_task_losses(
+        self, batch: UnlabeledBatch, coefficients: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Same losses and gradient as ``_joint_losses``, with one task's activations at a time.
+
+        The merged weights are leaves that collect the gradient of every task; one product with
+        the task vectors then carries it to the coefficients.
+        """
+        merged = self.student.weights(coefficients)
+        leaves = {name: weight.detach().requires_grad_() for name, weight in merged.items()}
+        size = self.settings.images_per_task
+        parts = zip(batch.images.split(size), batch.indices.split(size), strict=True)
+        losses = []
+        for task, (images, rows) in enumerate(parts):
+            features = self.student.call(leaves, self.preprocess.normalise(images))
+            loss = self._task_loss(task, features, rows)
+            (loss / len(self.heads)).backward()
+            losses.append(loss.detach())
+        (gradient,) = torch.autograd.grad(
+            list(merged.values()), coefficients, [leaf.grad for leaf in leaves.values()]
+        )
+        # A function of λ with this value and this gradient, for Lightning to differentiate.
+        linear = (gradient * coefficients).sum()
+        return losses, torch.stack(losses).mean() + linear - linear.detach()
+
+    def _task_loss(self, task: int, features: Tensor, rows: Tensor) -> Tensor:
+        scores = self.heads[task](features)
+        if self.objective == "entropy":
+            return entropy(scores)
+        return distillation_loss(
+            scores, self.teacher_scores[task][rows.cpu()].to(scores), self.labels
+        )

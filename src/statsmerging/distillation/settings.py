@@ -1,0 +1,58 @@
+"""Settings of the learning step: labels and optimisation."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from statsmerging.records.settings import Settings
+
+Objective = Literal["teacher_labels", "entropy"]
+
+
+class LabelSettings(Settings):
+    """How a teacher's scores become the target.
+
+    Attributes:
+        kind: ``hard``, cross-entropy against the teacher's arg-max; ``soft``,
+            KL(teacher ‖ student) at temperature τ, times τ².
+        temperature: τ; it has no effect on hard labels.
+        min_confidence: images on which the teacher's top probability is lower are left out.
+    """
+
+    kind: Literal["hard", "soft"] = "hard"
+    temperature: PositiveFloat = 1.0
+    min_confidence: float = Field(default=0.0, ge=0, le=1)
+
+
+class LearningSettings(Settings):
+    """Optimisation of the learner.
+
+    Attributes:
+        steps: optimiser steps; the stopping rule.
+        images_per_task: images of each task in one step.
+        learning_rate: of AdamW, following a cosine to zero.
+        weight_decay: of AdamW, on the learner's weights.
+        accumulate: ``joint``, one forward over all tasks; ``per_task``, task by task with the
+            gradient of the merged weights accumulated, so that only one task's activations
+            exist. Same gradient.
+        steps_per_epoch: steps between two checkpoints; a divisor of ``steps``.
+        seed: of the learner's initial weights and the order of the images.
+    """
+
+    steps: PositiveInt
+    images_per_task: PositiveInt
+    learning_rate: NonNegativeFloat
+    weight_decay: NonNegativeFloat
+    accumulate: Literal["joint", "per_task"]
+    steps_per_epoch: PositiveInt
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> Self:
+        if self.steps % self.steps_per_epoch:
+            raise ValueError(
+                f"steps={self.steps} must be a multiple of steps_per_epoch={self.steps_per_epoch}"
+            )
+        return self

@@ -1,0 +1,30 @@
+"""``job=evaluate``: score a file of backbone weights on a suite, with the zoo's heads."""
+
+from __future__ import annotations
+
+from statsmerging.jobs.closing import finish, show_finished
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import prepare
+from statsmerging.merging.task_vectors import check_same_tensors
+from statsmerging.records.errors import UserError
+from statsmerging.records.hashing import file_sha256
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.checkpoints import read_weights
+
+
+def run(config: Config, directory: RunDirectory) -> None:
+    """Score the checkpoint beside the pre-trained and the individual models."""
+    if show_finished(config, directory):
+        return
+    if config.job.checkpoint is None:
+        raise UserError("job.checkpoint: a .safetensors file with backbone weights is needed")
+    path = config.job.checkpoint
+    state = read_weights(path)
+    bench = prepare(config)
+    check_same_tensors(bench.zoo.pretrained, state, expected="backbone", found=str(path))
+    methods = {
+        "pretrained": bench.scorer.score(bench.zoo.pretrained, "pre-trained"),
+        "individual": bench.scorer.score_individual(),
+        path.stem: bench.scorer.score(state, path.stem),
+    }
+    finish(config, directory, bench, methods, checkpoint_sha256=file_sha256(path))

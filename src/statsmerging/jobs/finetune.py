@@ -1,0 +1,26 @@
+"""``job=finetune``: make the experts of a suite, or find them in the cache, and score them."""
+
+from __future__ import annotations
+
+from statsmerging.jobs.closing import finish, show_finished
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import prepare
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.experts import write_expert
+
+
+def run(config: Config, directory: RunDirectory) -> None:
+    """Score pre-trained and individual models; the experts go to ``experts/TASK.safetensors``.
+
+    That folder is what ``zoo=local zoo.root=…/experts`` reads.
+    """
+    if show_finished(config, directory):
+        return
+    bench = prepare(config)
+    for task, expert in bench.zoo.experts.items():
+        write_expert(directory.path / "experts" / f"{task}.safetensors", expert)
+    methods = {
+        "pretrained": bench.scorer.score(bench.zoo.pretrained, "pre-trained"),
+        "individual": bench.scorer.score_individual(),
+    }
+    finish(config, directory, bench, methods)

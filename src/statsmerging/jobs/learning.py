@@ -1,0 +1,105 @@
+"""The learning step of a run: bank and teachers' scores in, coefficients out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import Tensor
+
+from statsmerging.data.image_cache import ImageSplit
+from statsmerging.data.unlabeled import UnlabeledDataModule
+from statsmerging.distillation.module import StatsMerging
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import Workbench
+from statsmerging.merging.functional import MergedModel
+from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.task_vectors import TaskVectorBank
+from statsmerging.records.hashing import key_of, state_sha256
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.statistics import cached_layer_statistics
+from statsmerging.zoo.trainer import create_trainer
+
+log = logging.getLogger(__name__)
+
+
+def learn_coefficients(
+    config: Config,
+    bench: Workbench,
+    bank: TaskVectorBank,
+    images: Mapping[str, ImageSplit],
+    teachers: Mapping[str, Tensor],
+    directory: RunDirectory,
+) -> Tensor:
+    """Train the learner and return its coefficients, L × K or K.
+
+    A run that was killed continues from its last checkpoint and ends at the same coefficients.
+
+    Args:
+        images: seen task → its unlabeled learning images.
+        teachers: seen task → its teacher's scores on them, N × C.
+    """
+    module = StatsMerging(
+        _learner(config, bench, bank),
+        MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
+        {task: bench.zoo.experts[task].head for task in bank.tasks},
+        teachers,
+        bench.zoo.preprocess,
+        config.labels,
+        config.objective,
+        config.trainer,
+    )
+    data = UnlabeledDataModule(
+        {task: split.images for task, split in images.items()},
+        images_per_task=config.trainer.images_per_task,
+        steps_per_epoch=config.trainer.steps_per_epoch,
+        seed=config.trainer.seed,
+    )
+    checkpoint = ModelCheckpoint(
+        directory.checkpoints, filename="learner", enable_version_counter=False
+    )
+    trainer = create_trainer(
+        accelerator=config.accelerator,
+        epochs=config.trainer.steps // config.trainer.steps_per_epoch,
+        description="learning coefficients",
+        callbacks=[checkpoint],
+        loggers=_loggers(config, directory),
+    )
+    last = directory.checkpoints / "learner.ckpt"
+    if last.exists():
+        log.info("continuing from %s", last)
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    with torch.no_grad():
+        coefficients: Tensor = module.learner().cpu()
+    return coefficients
+
+
+def _loggers(config: Config, directory: RunDirectory) -> list[Logger]:
+    if config.logger.kind == "none":
+        return []
+    # Each life of a run that was killed gets a version of its own: no curve is lost.
+    return [CSVLogger(directory.path, name="learning_curves")]
+
+
+def _learner(config: Config, bench: Workbench, bank: TaskVectorBank) -> StatsMergeLearner:
+    hashes = [state_sha256(bench.zoo.experts[task].state) for task in bank.tasks]
+    statistics = cached_layer_statistics(
+        bank,
+        key_of([state_sha256(bench.zoo.pretrained), *hashes, config.merge.precision]),
+        bench.cache,
+        of=config.statistics.of,
+        rank=config.statistics.rank,
+    )
+    return StatsMergeLearner(
+        statistics.select(config.statistics.features),
+        config.granularity,
+        kind=config.learner.kind,
+        standardise=config.statistics.standardise,
+        link=config.coefficients,
+        hidden=config.learner.hidden,
+        scale=config.learner.scale,
+        generator=torch.Generator().manual_seed(config.seed),
+    )

@@ -1,0 +1,73 @@
+"""``job=merge``: get the zoo, learn the coefficients, score every method, export, show."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from statsmerging.distillation.teachers import teacher_scores
+from statsmerging.evaluation.tuning import tune_by_teacher_agreement
+from statsmerging.jobs.closing import finish, show_finished
+from statsmerging.jobs.learning import learn_coefficients
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import Workbench, prepare
+from statsmerging.merging.methods import simple_average, task_arithmetic
+from statsmerging.merging.task_vectors import TaskVectorBank
+from statsmerging.records.coefficients import write_coefficients
+from statsmerging.records.results import MethodResult
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.checkpoints import write_weights
+
+log = logging.getLogger(__name__)
+
+#: Values of λ among which task arithmetic is tuned, as in its paper (there on labelled images).
+TASK_ARITHMETIC_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def run(config: Config, directory: RunDirectory) -> None:
+    """Merge the experts of the suite's seen tasks and compare with the baselines."""
+    if show_finished(config, directory):
+        return
+    bench = prepare(config)
+    bank = _bank(config, bench, directory)
+    learning_images = bench.learning_images()
+    teachers = teacher_scores(bench.zoo, learning_images, bench.cache)
+
+    coefficients = learn_coefficients(config, bench, bank, learning_images, teachers, directory)
+    merged = bank.merge(coefficients, config.merge.anchor)
+    write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
+    write_weights(directory.merged, merged)
+
+    tuned = tune_by_teacher_agreement(
+        lambda scale: task_arithmetic(bank, scale),
+        TASK_ARITHMETIC_GRID,
+        bench.zoo,
+        learning_images,
+        teachers,
+        bench.cache,
+    )
+    log.info("task arithmetic agrees most with the teachers at λ = %s", tuned)
+
+    score = bench.scorer.score
+    methods: dict[str, MethodResult] = {
+        "pretrained": score(bench.zoo.pretrained, "pre-trained"),
+        "individual": bench.scorer.score_individual(),
+        "simple_average": score(simple_average(bank), "simple average"),
+        "task_arithmetic": score(task_arithmetic(bank), "task arithmetic"),
+        "task_arithmetic_tuned": score(task_arithmetic(bank, tuned), "task arithmetic, tuned"),
+        "stats_merging": score(merged, "StatsMerging"),
+    }
+    finish(config, directory, bench, methods, task_arithmetic_tuned_scale=tuned)
+
+
+def _bank(config: Config, bench: Workbench, directory: RunDirectory) -> TaskVectorBank:
+    """Task vectors of the seen tasks' experts, where the config wants them."""
+    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
+    return TaskVectorBank.from_state_dicts(
+        bench.zoo.pretrained,
+        {task.name: bench.zoo.experts[task.name].state for task in bench.suite.seen},
+        dtype=getattr(torch, config.merge.precision),
+        device="cuda" if on_gpu else "cpu",
+        memory_map=directory.path / "task_vectors.bin" if config.merge.memory_map else None,
+    )

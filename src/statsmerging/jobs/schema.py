@@ -1,0 +1,124 @@
+"""The whole config, typed and range-checked; conf/ documents every key.
+
+This module imports neither torch nor Lightning, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import DirectoryPath, Field, FilePath, PositiveFloat, PositiveInt, ValidationError
+
+from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.records.errors import UserError
+from statsmerging.records.settings import Settings
+from statsmerging.zoo.settings import BackboneSettings, TrainingSettings
+
+
+class JobSettings(Settings):
+    """What to do; further keys belong to single jobs."""
+
+    name: Literal["merge", "finetune", "evaluate"]
+    checkpoint: FilePath | None = None
+
+
+class SuiteSettings(Settings):
+    """Which tasks, and where their images are."""
+
+    name: str
+    kind: Literal["embedded", "folder"]
+    root: DirectoryPath | None
+    tasks: list[str] | None
+    unseen: list[str]
+
+
+class ZooSettings(Settings):
+    """Where the experts come from."""
+
+    name: Literal["finetuned", "local"]
+    root: DirectoryPath | None
+    seed: int | None
+    pretraining: TrainingSettings | None = None
+    finetuning: TrainingSettings | None = None
+
+
+class StatisticsSettings(Settings):
+    """What the learner sees of the weights."""
+
+    of: Literal["weights", "task_vectors"]
+    features: list[Literal["mean", "variance", "magnitude", "singular_values"]] = Field(
+        min_length=1
+    )
+    rank: PositiveInt
+    standardise: Literal["global", "per_layer", "both"]
+
+
+class LearnerSettings(Settings):
+    """How statistics become coefficients."""
+
+    kind: Literal["shared", "per_layer", "free", "constant_input"]
+    hidden: PositiveInt
+    scale: PositiveFloat
+
+
+class MergeSettings(Settings):
+    """How coefficients become weights."""
+
+    anchor: Literal["pretrained", "none"]
+    precision: Literal["float32", "bfloat16"]
+    memory_map: bool
+
+
+class LoggerSettings(Settings):
+    """Where learning curves go."""
+
+    kind: Literal["csv", "none"]
+
+
+class Config(Settings):
+    """The resolved config of one run."""
+
+    job: JobSettings
+    suite: SuiteSettings
+    backbone: BackboneSettings
+    zoo: ZooSettings
+    statistics: StatisticsSettings
+    learner: LearnerSettings
+    labels: LabelSettings
+    trainer: LearningSettings
+    logger: LoggerSettings
+    granularity: Literal["layer_wise", "task_wise"]
+    coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
+    objective: Objective
+    merge: MergeSettings
+    seed: int = Field(ge=0)
+    cache: str
+    accelerator: Literal["auto", "cpu", "gpu"]
+    rerun: bool
+
+
+def parse_config(values: dict[str, Any]) -> Config:
+    """Check the composed config.
+
+    Raises:
+        UserError: names every wrong key, its value and what it should be.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}{_value(item['input'])}: {_reason(item['msg'])}"
+            for item in error.errors()
+        )
+        raise UserError(mistakes) from error
+
+
+def _value(value: object) -> str:
+    """``=value``, unless it is a whole section."""
+    return "" if isinstance(value, dict) else f"={value}"
+
+
+def _reason(message: str) -> str:
+    """pydantic's message as the end of a sentence."""
+    text = message.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,155 @@
+"""The StatsMergeLearner: a small network from layer statistics to merging coefficients.
+
+Paper section 3.2: one 2-layer MLP shared by all layers and tasks, S_k^ℓ → λ_k^ℓ; the only
+trainable part of the system. It starts at λ = 0.3 everywhere, i.e. at task arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.statistics import LayerStatistics, Standardise
+
+Granularity = Literal["layer_wise", "task_wise"]
+LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]
+Link = Literal["identity", "softmax", "sigmoid", "clamp"]
+
+#: λ before the first step, wherever the link function can express it.
+INITIAL_COEFFICIENT = 0.3
+
+
+class StatsMergeLearner(nn.Module):
+    """Maps statistics to coefficients λ: L × K (layer-wise) or K (task-wise).
+
+    Args:
+        statistics: raw statistics, as ``layer_statistics`` returns them.
+        granularity: ``layer_wise`` for one coefficient per layer and task, ``task_wise`` for one
+            per task, from statistics pooled over the layers.
+        kind: ``shared``, one 2-layer MLP for every layer and task (the paper); ``per_layer``, an
+            MLP of its own for each layer; ``free``, a plain table of coefficients that never
+            sees a statistic; ``constant_input``, the shared MLP fed with a constant. The last
+            two are controls: does the statistic matter?
+        standardise: see ``LayerStatistics.standardised``.
+        link: what follows the network: ``identity``; ``sigmoid`` (0 < λ < 1); ``clamp`` to
+            [0, 1]; ``softmax`` over tasks (the λ of a layer sum to 1, so it starts at 1/K).
+        hidden: width of the MLP's hidden layer.
+        scale: factor on the network's output before the link. It sets how far one optimiser
+            step moves λ, independent of the learning rate of the hidden layer.
+        generator: source of the initial hidden weights; torch's global one if ``None``.
+
+    Raises:
+        MergingError: an unknown granularity, kind or link, or a hidden width below 1.
+    """
+
+    statistics: Tensor
+
+    def __init__(
+        self,
+        statistics: LayerStatistics,
+        granularity: Granularity = "layer_wise",
+        *,
+        kind: LearnerKind = "shared",
+        standardise: Standardise = "both",
+        link: Link = "identity",
+        hidden: int = 64,
+        scale: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        _check_choice("granularity", granularity, get_args(Granularity))
+        _check_choice("learner.kind", kind, get_args(LearnerKind))
+        _check_choice("coefficients", link, get_args(Link))
+        if hidden < 1:
+            raise MergingError(f"learner.hidden={hidden}: must be at least 1")
+        self.granularity: Granularity = granularity
+        self.link: Link = link
+        self.scale = scale
+
+        pooled = statistics if granularity == "layer_wise" else statistics.pooled()
+        values = pooled.standardised(standardise).values.float()
+        if kind == "constant_input":
+            values = torch.ones_like(values[:, :, :1])
+        self.register_buffer("statistics", values, persistent=False)
+        layers, tasks, features = values.shape
+        self.network: nn.Module
+        if kind == "free":
+            self.network = _FreeTable(layers, tasks)
+        elif kind == "per_layer":
+            self.network = _PerLayerMLP(layers, features, hidden, generator)
+        else:
+            self.network = _PerLayerMLP(1, features, hidden, generator)
+
+    def forward(self) -> Tensor:
+        """The coefficients λ, L × K or K, differentiable in the learner's parameters."""
+        coefficients = LINKS[self.link](self.scale * self.network(self.statistics))
+        return coefficients if self.granularity == "layer_wise" else coefficients.squeeze(0)
+
+
+class _PerLayerMLP(nn.Module):
+    """A 2-layer MLP for every layer, or one shared by all (``layers=1``): L × K × F → L × K.
+
+    The output layer starts at zero, so the offset from the initial coefficient is exactly 0.
+    """
+
+    def __init__(
+        self, layers: int, features: int, hidden: int, generator: torch.Generator | None
+    ) -> None:
+        super().__init__()
+        self.hidden_weight = nn.Parameter(torch.empty(layers, features, hidden))
+        self.hidden_bias = nn.Parameter(torch.empty(layers, 1, hidden))
+        self.output_weight = nn.Parameter(torch.zeros(layers, hidden, 1))
+        self.output_bias = nn.Parameter(torch.zeros(layers, 1, 1))
+        bound = 1 / math.sqrt(features)
+        nn.init.uniform_(self.hidden_weight, -bound, bound, generator=generator)
+        nn.init.uniform_(self.hidden_bias, -bound, bound, generator=generator)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        hidden = torch.relu(statistics @ self.hidden_weight + self.hidden_bias)
+        return (hidden @ self.output_weight + self.output_bias).squeeze(2)
+
+
+class _FreeTable(nn.Module):
+    """One free offset per layer and task, L × K, starting at 0: AdaMerging's parametrisation."""
+
+    def __init__(self, layers: int, tasks: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(layers, tasks))
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        del statistics
+        return self.table
+
+
+def _identity(output: Tensor) -> Tensor:
+    return INITIAL_COEFFICIENT + output
+
+
+def _sigmoid(output: Tensor) -> Tensor:
+    return torch.sigmoid(math.log(INITIAL_COEFFICIENT / (1 - INITIAL_COEFFICIENT)) + output)
+
+
+def _clamp(output: Tensor) -> Tensor:
+    return (INITIAL_COEFFICIENT + output).clamp(0, 1)
+
+
+def _softmax(output: Tensor) -> Tensor:
+    return torch.softmax(output, dim=-1)
+
+
+LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
+    "identity": _identity,
+    "softmax": _softmax,
+    "sigmoid": _sigmoid,
+    "clamp": _clamp,
+}
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise MergingError(f"{key}={value}: choose one of {', '.join(choices)}")

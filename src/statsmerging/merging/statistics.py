@@ -1,0 +1,167 @@
+"""Statistics of every layer of every expert: what the learner sees (paper section 3.2).
+
+Per layer ℓ and expert k: S = [mean, variance, magnitude, σ'₁ … σ'_r] of the weight matrix, where
+a convolution is taken as out × rest and a vector as 1 × n. Computed once, never in a training
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.task_vectors import TaskVectorBank
+
+Feature = Literal["mean", "variance", "magnitude", "singular_values"]
+Source = Literal["weights", "task_vectors"]
+Standardise = Literal["global", "per_layer", "both"]
+
+FEATURES: tuple[Feature, ...] = get_args(Feature)
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Statistics S of L layers of K experts.
+
+    Attributes:
+        values: L × K × F, float64. Raw or standardised.
+        columns: name of each of the F columns: ``mean``, ``variance``, ``magnitude``,
+            ``singular_value_1`` …
+        layers: L layer names.
+        tasks: K task names.
+    """
+
+    values: Tensor
+    columns: tuple[str, ...]
+    layers: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+    def select(self, features: Sequence[Feature]) -> LayerStatistics:
+        """Keep the columns of the given features (all singular values are one feature).
+
+        Raises:
+            MergingError: an unknown feature, or none at all.
+        """
+        unknown = [name for name in features if name not in FEATURES]
+        if unknown or not features:
+            raise MergingError(
+                f"statistics.features={list(features)}: choose at least one of "
+                f"{', '.join(FEATURES)}"
+            )
+        kept = [i for i, column in enumerate(self.columns) if _feature_of(column) in features]
+        return replace(
+            self, values=self.values[:, :, kept], columns=tuple(self.columns[i] for i in kept)
+        )
+
+    def pooled(self) -> LayerStatistics:
+        """The mean over layers: one vector per expert (1 × K × F), for task-wise merging."""
+        return replace(self, values=self.values.mean(dim=0, keepdim=True), layers=("all",))
+
+    def standardised(self, over: Standardise) -> LayerStatistics:
+        """Zero mean and unit variance per column; a constant column becomes zero.
+
+        Args:
+            over: ``global`` over all (ℓ, k), which tells layers apart; ``per_layer`` within a
+                layer across its experts, which tells experts apart although every θ_k is close
+                to θ₀; ``both`` puts the two side by side (2F columns).
+        """
+        if over == "global":
+            return replace(self, values=_standardise(self.values, dims=(0, 1)))
+        if over == "per_layer":
+            return replace(self, values=_standardise(self.values, dims=(1,)))
+        return replace(
+            self,
+            values=torch.cat(
+                [self.standardised("global").values, self.standardised("per_layer").values], dim=2
+            ),
+            columns=(
+                *(f"{column}_global" for column in self.columns),
+                *(f"{column}_per_layer" for column in self.columns),
+            ),
+        )
+
+
+@torch.no_grad()
+def layer_statistics(
+    bank: TaskVectorBank, *, of: Source = "weights", rank: int = 3
+) -> LayerStatistics:
+    """Raw statistics of every layer of every expert in the bank.
+
+    Args:
+        of: ``weights`` for θ_k (the paper), ``task_vectors`` for T_k (the released code).
+        rank: number r of leading singular values, zero-padded where a matrix has fewer.
+
+    Raises:
+        MergingError: ``rank`` below 1.
+    """
+    if rank < 1:
+        raise MergingError(f"statistics.rank={rank}: must be at least 1")
+    rows = []
+    for name, pretrained in bank.pretrained.items():
+        matrices = bank.vectors[name].to(torch.float64)
+        if of == "weights":
+            matrices = matrices + pretrained.flatten().to(torch.float64)
+        rows.append(
+            matrix_statistics(matrices.view(len(bank.tasks), *_matrix_shape(pretrained)), rank)
+        )
+    return LayerStatistics(
+        torch.stack(rows).cpu(), statistic_columns(rank), bank.layers, bank.tasks
+    )
+
+
+def statistic_columns(rank: int) -> tuple[str, ...]:
+    """Names of the raw statistics' columns for the given number of singular values."""
+    return ("mean", "variance", "magnitude", *(f"singular_value_{i + 1}" for i in range(rank)))
+
+
+def matrix_statistics(matrices: Tensor, rank: int) -> Tensor:
+    """[mean, variance, Frobenius norm, top singular values] of K matrices: K × m × n → K × (3 + r).
+
+    The variance is the population variance (divided by m·n).
+    """
+    flat = matrices.flatten(start_dim=1)
+    return torch.cat(
+        [
+            flat.mean(dim=1, keepdim=True),
+            flat.var(dim=1, keepdim=True, correction=0),
+            torch.linalg.vector_norm(flat, dim=1, keepdim=True),
+            top_singular_values(matrices, rank),
+        ],
+        dim=1,
+    )
+
+
+def top_singular_values(matrices: Tensor, rank: int) -> Tensor:
+    """The r largest singular values of K matrices, K × m × n → K × r, zero-padded.
+
+    They are the square roots of the eigenvalues of the smaller Gram matrix, which costs a
+    fraction of an SVD; squaring the condition number is harmless for the leading values in
+    float64.
+    """
+    rows, columns = matrices.shape[1:]
+    wide = matrices if rows <= columns else matrices.transpose(1, 2)
+    gram = wide @ wide.transpose(1, 2)
+    values = torch.linalg.eigvalsh(gram).flip(1)[:, :rank].clamp_min(0).sqrt()
+    return torch.nn.functional.pad(values, (0, max(0, rank - values.shape[1])))
+
+
+def _matrix_shape(layer: Tensor) -> tuple[int, int]:
+    """A matrix stays, a convolution is out × rest, a vector is 1 × n."""
+    return (1, layer.numel()) if layer.dim() < 2 else (layer.shape[0], layer[0].numel())
+
+
+def _feature_of(column: str) -> str:
+    return "singular_values" if column.startswith("singular_value_") else column
+
+
+def _standardise(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    centred = values - values.mean(dim=dims, keepdim=True)
+    deviation = centred.square().mean(dim=dims, keepdim=True).sqrt()
+    # Rounding leaves a constant column a deviation of about 1e-16 of its size: that is no signal.
+    noise = 1e-12 * values.abs().amax(dim=dims, keepdim=True)
+    return torch.where(deviation > noise, centred / deviation.clamp_min(1e-300), 0.0)

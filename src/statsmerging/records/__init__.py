@@ -1,0 +1,1 @@
+"""The reproducibility record: errors, hashes, atomic files, the cache, manifest and results."""

@@ -1,0 +1,9 @@
+"""What a user's mistake raises, on every floor above the heart."""
+
+
+class UserError(Exception):
+    """A mistake in the command, the config or the given files.
+
+    The message is one line that says what is wrong and what would be right; the command line
+    prints it without a traceback and exits with status 2.
+    """

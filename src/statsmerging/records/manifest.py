@@ -1,0 +1,99 @@
+"""``manifest.json``: all that is needed to make a run again and to compare it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from statsmerging import __version__
+
+#: Longest wait for git, in seconds; a repository on a dead network mount must not hang a run.
+GIT_TIMEOUT = 10
+
+
+def manifest(
+    config: dict[str, Any],
+    *,
+    run_hash: str,
+    weights: dict[str, str],
+    data: dict[str, str],
+    stamps: list[str],
+) -> dict[str, Any]:
+    """The record of one run.
+
+    Args:
+        config: the resolved config.
+        run_hash: hash of the part of the config that determines the results.
+        weights: name of each weight file or state → its sha256.
+        data: ``task/split`` → sha256 of its images and labels.
+        stamps: departures from the label-free protocol; empty for an honest run.
+    """
+    return {
+        "run_hash": run_hash,
+        "command": sys.argv,
+        "config": config,
+        "seeds": {"run": config["seed"], "zoo": config["zoo"].get("seed")},
+        "stamps": stamps,
+        "code": code_version(),
+        "packages": packages(),
+        "hardware": hardware(),
+        "weights": weights,
+        "data": data,
+    }
+
+
+def code_version() -> dict[str, Any]:
+    """Package version and, in a git checkout, the commit and whether files differ from it."""
+    folder = Path(__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"statsmerging": __version__, "commit": commit, "modified": bool(changes)}
+
+
+def packages() -> dict[str, str]:
+    """Name → version of every installed distribution."""
+    found = {item.metadata["Name"]: item.version for item in distributions()}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def hardware() -> dict[str, Any]:
+    """What the run was computed on: equal numbers are promised on an equal machine kind."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

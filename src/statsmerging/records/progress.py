@@ -1,0 +1,24 @@
+"""Progress bars with the time left, on standard error; one log line where there is no terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track as rich_track
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
+    """Iterate with a progress bar that vanishes when it is done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        log.info("%s", description)
+        yield from items
+        return
+    yield from rich_track(items, description, total=total, console=console, transient=True)

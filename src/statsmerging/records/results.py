@@ -1,0 +1,76 @@
+"""``results.json``: every number of a run's table, with units and counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+UNIT = "fraction of test images whose top-1 class is right"
+
+
+@dataclass(frozen=True)
+class TaskAccuracy:
+    """Top-1 accuracy on one task's test split.
+
+    Attributes:
+        accuracy: fraction between 0 and 1.
+        images: number of test images n.
+    """
+
+    accuracy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One row of the table: accuracies of one method on the seen and the unseen tasks."""
+
+    seen: Mapping[str, TaskAccuracy]
+    unseen: Mapping[str, TaskAccuracy] = field(default_factory=dict)
+
+    def as_json(self, individual: MethodResult) -> dict[str, Any]:
+        """The row as ``results.json`` holds it.
+
+        ``normalised_average`` is the mean over tasks of accuracy / accuracy of the individual
+        model; a task whose individual model is never right has no such ratio and is left out.
+        """
+        row = _numbers(self.seen, individual.seen)
+        if self.unseen:
+            row["unseen"] = _numbers(self.unseen, individual.unseen)
+        return row
+
+
+def results_json(methods: Mapping[str, MethodResult], **facts: Any) -> dict[str, Any]:
+    """The content of ``results.json``; ``facts`` are further entries before the table.
+
+    Args:
+        methods: rows by method name; ``individual`` must be among them.
+    """
+    individual = methods["individual"]
+    return {
+        **facts,
+        "unit": UNIT,
+        "methods": {name: row.as_json(individual) for name, row in methods.items()},
+    }
+
+
+def _numbers(
+    tasks: Mapping[str, TaskAccuracy], individual: Mapping[str, TaskAccuracy]
+) -> dict[str, Any]:
+    ratios = [
+        result.accuracy / individual[task].accuracy
+        for task, result in tasks.items()
+        if individual[task].accuracy > 0
+    ]
+    return {
+        "accuracy": {task: result.accuracy for task, result in tasks.items()},
+        "average": _mean([result.accuracy for result in tasks.values()]),
+        "normalised_average": _mean(ratios),
+        "n": {task: result.images for task, result in tasks.items()},
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

@@ -1,0 +1,88 @@
+"""A run directory: recognised by its config's hash, never shared by two configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from statsmerging.records.errors import UserError
+from statsmerging.records.files import write_json, write_text
+from statsmerging.records.hashing import SHORT, json_sha256
+
+#: Keys that change where and how a run is shown or stored, but none of its numbers.
+PRESENTATION = ("hydra", "cache", "logger", "rerun")
+
+
+def run_hash(config: dict[str, Any]) -> str:
+    """Short hash of all config values that determine a run's results."""
+    relevant = {key: value for key, value in config.items() if key not in PRESENTATION}
+    return json_sha256(relevant)[:SHORT]
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: the directory (``hydra.run.dir``).
+        config: the resolved config of the run.
+
+    Raises:
+        UserError: the directory holds the results of another config; nothing is overwritten.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.run_hash = run_hash(config)
+        if self.config.exists():
+            other = run_hash(
+                cast("dict[str, Any]", OmegaConf.to_object(OmegaConf.load(self.config)))
+            )
+            if other != self.run_hash:
+                raise UserError(
+                    f"{path} already holds the results of another config (hash {other}, this run "
+                    f"is {self.run_hash}): choose another hydra.run.dir"
+                )
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """The record written when the run is complete."""
+        return self.path / "manifest.json"
+
+    @property
+    def results(self) -> Path:
+        """Every number of the table."""
+        return self.path / "results.json"
+
+    @property
+    def coefficients(self) -> Path:
+        """Merging coefficients by layer and task."""
+        return self.path / "coefficients.parquet"
+
+    @property
+    def merged(self) -> Path:
+        """The merged backbone."""
+        return self.path / "merged.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Lightning checkpoints, from which a killed run continues."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete: the manifest is written last."""
+        return self.manifest.exists() and self.results.exists()
+
+    def finish(self, results: dict[str, Any], manifest: dict[str, Any]) -> None:
+        """Write the results, then the manifest that marks the run as complete."""
+        write_json(self.results, results)
+        write_json(self.manifest, manifest)

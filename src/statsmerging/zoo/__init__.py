@@ -1,0 +1,1 @@
+"""The zoo: backbones, heads, checkpoints in and out, and the experts that are merged."""

@@ -1,0 +1,112 @@
+"""The Lightning trainer as every training here uses it: one step bar, no side files."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+
+_HINTS = (
+    # The images are memory-mapped: worker processes would only add start-up time.
+    ".*does not have many workers.*",
+    # Frozen parts stay in evaluation mode on purpose.
+    ".*in eval mode at the start of training.*",
+    # A run that continues finds its own checkpoint.
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*LeafSpec.*is deprecated.*",
+    ".*`srun` command is available.*",
+)
+
+
+class StepBar(Callback):
+    """One progress bar over all steps of a training, with the loss and the time left.
+
+    Args:
+        description: shown to the left of the bar.
+    """
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        steps = int(trainer.estimated_stepping_batches)
+        if self.progress.disable:
+            log.info("%s: %d steps", self.description, steps)
+        self.progress.start()
+        self.bar = self.progress.add_task(
+            self.description, total=steps, completed=trainer.global_step, loss=0.0
+        )
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        loss = trainer.callback_metrics.get("loss", 0.0)
+        self.progress.update(self.bar, completed=trainer.global_step, loss=float(loss))
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.progress.stop()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, _: Any) -> None:
+        self.progress.stop()
+
+
+def create_trainer(
+    *,
+    accelerator: str,
+    epochs: int,
+    description: str,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    clip: float | None = None,
+) -> L.Trainer:
+    """A trainer for a fixed number of epochs, each as long as the data's sampler makes it.
+
+    Epochs, not steps, end the training: Lightning continues exactly from the end of an epoch
+    only where the limit is a number of epochs.
+
+    Args:
+        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        epochs: when to stop.
+        description: shown beside the progress bar.
+        clip: largest norm of the gradient.
+    """
+    _silence_lightning()
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_epochs=epochs,
+        logger=list(loggers),
+        callbacks=[StepBar(description), *callbacks],
+        enable_checkpointing=any(isinstance(item, ModelCheckpoint) for item in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        gradient_clip_val=clip,
+        log_every_n_steps=1,
+    )
+
+
+def _silence_lightning() -> None:
+    """Drop hints that do not concern the user."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _HINTS:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,125 @@
+"""Suites from folders, the image cache, and the proof that splits are disjoint."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from statsmerging.data.folder_suite import folder_suite
+from statsmerging.data.image_cache import ImageSplit, SuiteImages, load_split
+from statsmerging.data.preprocess import Preprocess
+from statsmerging.data.split_checks import check_disjoint
+from statsmerging.records.cache import Cache
+from statsmerging.records.errors import UserError
+
+HALF = (0.5, 0.5, 0.5)
+SMALL = Preprocess(16, HALF, HALF)
+
+
+def test_folder_suite_reads_tasks_without_network(
+    suite_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    suite = folder_suite(suite_root, None, [], cache=tmp_path)
+    assert [task.name for task in suite.seen] == ["parity", "size"]
+    parity = suite.seen[0]
+    assert parity.classes == ("even", "odd")
+    assert {split: len(source) for split, source in parity.sources.items()} == dict.fromkeys(
+        ("train", "validation", "test"), 48
+    )
+    assert set(parity.sources["test"].labels().tolist()) == {0, 1}
+    unseen = folder_suite(suite_root, ["parity", "size"], [], cache=tmp_path)
+    assert unseen.unseen == ()
+
+
+def test_missing_validation_split_is_carved_from_train(suite_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "suite"
+    shutil.copytree(suite_root, root)
+    (root / "parity" / "validation-00000-of-00001.parquet").unlink()
+    suite = folder_suite(root, None, [], cache=tmp_path / "cache")
+    sources = suite.seen[0].sources
+    assert (len(sources["train"]), len(sources["validation"])) == (44, 4)
+    assert sources["train"].fingerprint != sources["validation"].fingerprint
+    images = SuiteImages(suite, SMALL, Cache(tmp_path / "cache"))
+    check_disjoint({"parity": {split: images.split(suite.seen[0], split) for split in sources}})
+
+
+def test_mistakes_in_a_folder_are_named(suite_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        folder_suite(tmp_path / "nowhere", None, [], cache=tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no task"):
+        folder_suite(tmp_path / "empty", None, [], cache=tmp_path)
+    with pytest.raises(UserError, match="has no task shape; it has parity, size"):
+        folder_suite(suite_root, ["parity", "shape"], [], cache=tmp_path)
+    with pytest.raises(UserError, match="at least two tasks"):
+        folder_suite(suite_root, ["parity"], [], cache=tmp_path)
+    with pytest.raises(UserError, match=r"suite\.tasks and suite\.unseen both name size"):
+        folder_suite(suite_root, ["parity", "size"], ["size"], cache=tmp_path)
+
+
+def test_truncated_parquet_names_the_file(suite_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "suite"
+    shutil.copytree(suite_root, root)
+    broken = root / "size" / "test-00000-of-00001.parquet"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"size/test-00000-of-00001\.parquet is not a whole"):
+        folder_suite(root, None, [], cache=tmp_path / "cache")
+
+
+def test_images_are_decoded_once_and_cached(
+    suite_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = folder_suite(suite_root, None, [], cache=tmp_path).seen[0]
+    first = load_split(task.sources["test"], SMALL, Cache(tmp_path), name="test")
+    assert first.images.shape == (48, 3, 16, 16)
+    assert first.images.dtype == torch.uint8
+
+    monkeypatch.setattr(type(task.sources["test"]), "images", None)
+    second = load_split(task.sources["test"], SMALL, Cache(tmp_path), name="test")
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.labels, second.labels)
+
+
+def test_other_geometry_is_another_cache_entry(suite_root: Path, tmp_path: Path) -> None:
+    source = folder_suite(suite_root, None, [], cache=tmp_path).seen[0].sources["test"]
+    small = load_split(source, SMALL, Cache(tmp_path), name="test")
+    large = load_split(source, Preprocess(24, HALF, HALF), Cache(tmp_path), name="test")
+    shifted = load_split(
+        source, Preprocess(16, (0.4, 0.4, 0.4), HALF), Cache(tmp_path), name="test"
+    )
+    assert small.key == shifted.key != large.key
+    assert torch.equal(small.digests, large.digests)
+
+
+def test_shared_images_are_counted() -> None:
+    def split(*rows: int) -> ImageSplit:
+        digests = torch.tensor([[row] * 16 for row in rows], dtype=torch.uint8)
+        return ImageSplit(torch.zeros(len(rows), 3, 1, 1), torch.zeros(len(rows)), digests, "key")
+
+    check_disjoint({"mnist": {"train": split(1, 2), "validation": split(3), "test": split(4)}})
+    with pytest.raises(UserError, match=r"mnist: 2 image\(s\) in both validation and test"):
+        check_disjoint({"mnist": {"validation": split(1, 2, 3), "test": split(2, 3, 4)}})
+
+
+def test_preprocess_resizes_crops_and_normalises() -> None:
+    wide = Image.fromarray(np.tile(np.arange(60, dtype=np.uint8), (30, 1)))
+    pixels = SMALL.resize(wide)
+    assert pixels.shape == (3, 16, 16)
+    # The shorter side became 16, so the crop shows the middle half of the width.
+    assert 13 <= pixels[0, 0, 0] <= 16
+    assert 43 <= pixels[0, 0, -1] <= 46
+    normalised = Preprocess(2, (0.5, 0.0, 1.0), (0.5, 1.0, 2.0)).normalise(
+        torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    )
+    expected = torch.tensor([[-1.0, 1.0], [0.0, 1.0], [-0.5, 0.0]]).view(1, 3, 1, 2)
+    torch.testing.assert_close(normalised, expected)

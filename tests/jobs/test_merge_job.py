@@ -1,0 +1,232 @@
+"""The merge job as a user meets it: outputs, honesty, reproducibility, resumption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from statsmerging.data.image_cache import ImageSplit, SuiteImages
+from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
+from statsmerging.distillation.module import StatsMerging
+from statsmerging.records.errors import UserError
+from statsmerging.records.files import read_json
+from tests.conftest import SMALL_VIT, JobRunner, run_in_process
+
+METHODS = [
+    "pretrained",
+    "individual",
+    "simple_average",
+    "task_arithmetic",
+    "task_arithmetic_tuned",
+    "stats_merging",
+]
+
+
+def coefficients(directory: Path) -> pd.DataFrame:
+    return pd.read_parquet(directory / "coefficients.parquet")
+
+
+def test_run_directory_holds_the_whole_record(run_job: JobRunner, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    results = run_job()
+    assert list(results["methods"]) == METHODS
+    for row in results["methods"].values():
+        assert set(row["accuracy"]) == {"parity", "size"}
+        assert row["n"] == {"parity": 48, "size": 48}
+        assert row["average"] == pytest.approx(sum(row["accuracy"].values()) / 2)
+    individual = results["methods"]["individual"]["accuracy"]
+    merged = results["methods"]["stats_merging"]
+    ratios = [merged["accuracy"][task] / individual[task] for task in individual]
+    assert merged["normalised_average"] == pytest.approx(sum(ratios) / 2)
+    assert results["methods"]["individual"]["normalised_average"] == pytest.approx(1.0)
+
+    manifest = read_json(directory / "manifest.json")
+    assert manifest["stamps"] == results["stamps"] == []
+    assert manifest["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert set(manifest["data"]) == {
+        f"{task}/{split}" for task in individual for split in ("train", "validation", "test")
+    }
+    assert len(manifest["weights"]["parity/backbone"]) == 64
+    assert manifest["config"]["trainer"]["steps"] == 6
+    table = coefficients(directory)
+    layers = load_file(directory / "merged.safetensors")
+    assert set(table["task"]) == {"parity", "size"}
+    assert set(table["layer"]) <= set(layers)
+    assert len(table) == 2 * table["layer"].nunique()
+
+
+def test_task_wise_gives_one_coefficient_per_task(run_job: JobRunner, tmp_path: Path) -> None:
+    run_job("granularity=task_wise")
+    table = coefficients(tmp_path / "run")
+    assert table[["layer", "task"]].to_numpy().tolist() == [["all", "parity"], ["all", "size"]]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["labels=soft", "labels.temperature=2"],
+        ["learner=free", "coefficients=sigmoid"],
+        ["learner=per_layer", "statistics.of=task_vectors"],
+        ["learner=constant_input", "coefficients=softmax", "merge.anchor=none"],
+        ["objective=entropy", "merge.precision=bfloat16", "merge.memory_map=true"],
+        ["trainer.accumulate=per_task"],
+    ],
+)
+def test_every_variant_runs(run_job: JobRunner, overrides: list[str]) -> None:
+    assert 0 <= run_job(*overrides)["methods"]["stats_merging"]["average"] <= 1
+
+
+def test_same_seed_gives_bit_identical_results(run_job: JobRunner, tmp_path: Path) -> None:
+    first = run_job(directory=tmp_path / "first")
+    second = run_job(directory=tmp_path / "second")
+    other = run_job("seed=1", directory=tmp_path / "other")
+    assert first == second
+    bytes_of = [
+        (tmp_path / name / "merged.safetensors").read_bytes() for name in ("first", "second")
+    ]
+    assert bytes_of[0] == bytes_of[1]
+    assert coefficients(tmp_path / "first").equals(coefficients(tmp_path / "second"))
+    assert not coefficients(tmp_path / "first").equals(coefficients(tmp_path / "other"))
+    assert other["run_hash"] != first["run_hash"]
+
+
+def test_fit_sees_no_label_and_no_test_image(
+    run_job: JobRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[UnlabeledBatch] = []
+    fitting = False
+    fit = L.Trainer.fit
+    step = StatsMerging.training_step
+    split = SuiteImages.split
+
+    def guarded_fit(self: L.Trainer, model: Any, data: Any, **options: Any) -> None:
+        nonlocal fitting
+        fitting = isinstance(data, UnlabeledDataModule)
+        fit(self, model, data, **options)
+        fitting = False
+
+    def guarded_split(self: SuiteImages, task: Any, name: Any) -> ImageSplit:
+        assert not fitting, f"{name} images were opened during fit"
+        return split(self, task, name)
+
+    def recording_step(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
+        seen.append(batch)
+        return step(self, batch)
+
+    monkeypatch.setattr(L.Trainer, "fit", guarded_fit)
+    monkeypatch.setattr(SuiteImages, "split", guarded_split)
+    monkeypatch.setattr(StatsMerging, "training_step", recording_step)
+    run_job()
+    assert len(seen) == 6
+    assert all(batch._fields == ("images", "tasks", "indices") for batch in seen)
+
+
+def test_wrong_labels_of_the_learning_images_change_nothing(
+    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = run_job(directory=tmp_path / "honest")
+    split = SuiteImages.split
+
+    def mislabelled(self: SuiteImages, task: Any, name: Any) -> ImageSplit:
+        found = split(self, task, name)
+        if name != "validation":
+            return found
+        return ImageSplit(found.images, found.labels * 0 - 1, found.digests, found.key)
+
+    monkeypatch.setattr(SuiteImages, "split", mislabelled)
+    assert run_job(directory=tmp_path / "mislabelled") == honest
+
+
+def test_killed_fit_continues_and_ends_at_the_same_coefficients(
+    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(directory=tmp_path / "whole")
+    step = StatsMerging.training_step
+    steps = 0
+
+    def killed_in_the_fourth_step(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise MemoryError("killed")
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StatsMerging, "training_step", killed_in_the_fourth_step)
+        with pytest.raises(MemoryError):
+            run_job(directory=tmp_path / "killed")
+    assert not (tmp_path / "killed" / "results.json").exists()
+
+    continued = 0
+
+    def counting(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
+        nonlocal continued
+        continued += 1
+        return step(self, batch)
+
+    monkeypatch.setattr(StatsMerging, "training_step", counting)
+    run_job(directory=tmp_path / "killed")
+    assert continued == 4  # two of the six steps were in the checkpoint
+    assert coefficients(tmp_path / "killed").equals(coefficients(tmp_path / "whole"))
+
+
+def test_finished_run_is_recognised_and_another_config_refused(
+    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "run"
+    first = run_job()
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    monkeypatch.setattr(StatsMerging, "training_step", None)
+    assert run_job() == first
+    with pytest.raises(UserError, match="already holds the results of another config"):
+        run_job("seed=5")
+    after = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_merged_model_scores_the_same_in_plain_timm(
+    run_job: JobRunner, tmp_path: Path, suite_root: Path
+) -> None:
+    """No code of ours: timm, datasets and the exported files alone."""
+    import datasets
+    import numpy as np
+    import timm
+
+    results = run_job()
+    run_job("job=finetune", directory=tmp_path / "zoo")
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL_VIT)
+    model.load_state_dict(load_file(tmp_path / "run" / "merged.safetensors"))
+    model.eval()
+    for task in ("parity", "size"):
+        test = datasets.load_dataset(
+            "parquet",
+            data_files=str(suite_root / task / "test-*.parquet"),
+            cache_dir=str(tmp_path / "plain"),
+        )["train"]
+        images = np.stack([np.asarray(i.convert("RGB").resize((32, 32), 3)) for i in test["image"]])
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        head = load_file(tmp_path / "zoo" / "experts" / f"{task}.safetensors")
+        with torch.inference_mode():
+            scores = model(pixels) @ head["head.weight"].T + head["head.bias"]
+        accuracy = (scores.argmax(1) == torch.tensor(test["label"][:])).float().mean().item()
+        assert accuracy == pytest.approx(results["methods"]["stats_merging"]["accuracy"][task])
+
+
+def test_local_zoo_and_evaluate_repeat_the_numbers(
+    run_job: JobRunner, small_run: list[str], tmp_path: Path
+) -> None:
+    merged = run_job()["methods"]
+    made = run_job("job=finetune", directory=tmp_path / "zoo")["methods"]
+    assert made["individual"] == merged["individual"]
+    from_files = [item for item in small_run if not item.startswith("zoo.")]
+    local = [*from_files, "zoo=local", f"zoo.root={tmp_path / 'zoo' / 'experts'}"]
+    assert run_in_process(local, tmp_path / "local")["methods"] == merged
+    checkpoint = f"job.checkpoint={tmp_path / 'run' / 'merged.safetensors'}"
+    scored = run_job("job=evaluate", checkpoint, directory=tmp_path / "scored")["methods"]
+    assert scored["merged"] == merged["stats_merging"]

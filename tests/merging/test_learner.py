@@ -1,0 +1,101 @@
+"""The learner: exact start, controls, links, gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from statsmerging.merging import (
+    LayerStatistics,
+    MergingError,
+    StatsMergeLearner,
+    TaskVectorBank,
+    layer_statistics,
+)
+from statsmerging.merging.learner import Granularity, LearnerKind, Link
+from statsmerging.merging.methods import task_arithmetic
+
+KINDS: list[LearnerKind] = ["shared", "per_layer", "free", "constant_input"]
+
+
+@pytest.fixture
+def statistics(bank: TaskVectorBank) -> LayerStatistics:
+    return layer_statistics(bank)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("granularity", ["layer_wise", "task_wise"])
+@pytest.mark.parametrize("link", ["identity", "clamp"])
+def test_start_is_task_arithmetic_to_the_last_bit(
+    bank: TaskVectorBank,
+    statistics: LayerStatistics,
+    kind: LearnerKind,
+    granularity: Granularity,
+    link: Link,
+) -> None:
+    learner = StatsMergeLearner(statistics, granularity, kind=kind, link=link)
+    coefficients = learner()
+    assert coefficients.shape == ((6, 3) if granularity == "layer_wise" else (3,))
+    merged, expected = bank.merge(coefficients), task_arithmetic(bank, 0.3)
+    for name in expected:
+        assert torch.equal(merged[name], expected[name])
+
+
+def test_sigmoid_starts_at_the_same_value_and_softmax_at_the_average(
+    statistics: LayerStatistics,
+) -> None:
+    sigmoid = StatsMergeLearner(statistics, link="sigmoid")()
+    torch.testing.assert_close(sigmoid, torch.full((6, 3), 0.3))
+    softmax = StatsMergeLearner(statistics, link="softmax")()
+    torch.testing.assert_close(softmax, torch.full((6, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_learns(statistics: LayerStatistics, kind: LearnerKind) -> None:
+    learner = StatsMergeLearner(statistics, kind=kind)
+    target = torch.linspace(0, 1, 18).view(6, 3)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=0.02)
+    losses = []
+    for _ in range(60):
+        loss = (learner() - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    distinct = len(torch.unique(learner().detach().round(decimals=5)))
+    # Blind to its input, the control gives every layer and task one coefficient.
+    assert (distinct == 1) == (kind == "constant_input")
+
+
+def test_shared_learner_follows_a_permutation_of_experts(statistics: LayerStatistics) -> None:
+    order = [2, 0, 1]
+    permuted = LayerStatistics(
+        statistics.values[:, order],
+        statistics.columns,
+        statistics.layers,
+        tuple(statistics.tasks[i] for i in order),
+    )
+    learners = []
+    for item in (statistics, permuted):
+        learner = StatsMergeLearner(item, generator=torch.Generator().manual_seed(0))
+        torch.nn.init.ones_(learner.network.output_weight)  # type: ignore[arg-type]
+        learners.append(learner)
+    torch.testing.assert_close(learners[0]()[:, order], learners[1]())
+
+
+def test_same_generator_seed_gives_the_same_learner(statistics: LayerStatistics) -> None:
+    first, second = (
+        StatsMergeLearner(statistics, generator=torch.Generator().manual_seed(4)) for _ in range(2)
+    )
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_unknown_choices_name_the_valid_ones(statistics: LayerStatistics) -> None:
+    with pytest.raises(MergingError, match="granularity=row_wise: choose one of layer_wise, task"):
+        StatsMergeLearner(statistics, "row_wise")  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="choose one of shared, per_layer, free"):
+        StatsMergeLearner(statistics, kind="big")  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="hidden=0"):
+        StatsMergeLearner(statistics, hidden=0)

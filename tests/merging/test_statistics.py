@@ -1,0 +1,109 @@
+"""Statistics against NumPy's float64 moments and SVD, and their invariances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from statsmerging.merging import LayerStatistics, MergingError, TaskVectorBank, layer_statistics
+from statsmerging.merging.statistics import matrix_statistics
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 30),
+    columns=st.integers(1, 30),
+    rank=st.integers(1, 5),
+    scale=st.sampled_from([1e-4, 1.0, 1e3]),
+    seed=st.integers(0, 1000),
+)
+def test_matrix_statistics_equal_numpy(
+    rows: int, columns: int, rank: int, scale: float, seed: int
+) -> None:
+    matrices = scale * np.random.default_rng(seed).normal(size=(2, rows, columns))
+    found = matrix_statistics(torch.from_numpy(matrices), rank).numpy()
+    for matrix, values in zip(matrices, found, strict=True):
+        singular = np.zeros(rank)
+        leading = np.linalg.svd(matrix, compute_uv=False)[:rank]
+        singular[: len(leading)] = leading
+        expected = [matrix.mean(), matrix.var(), np.linalg.norm(matrix), *singular]
+        np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-7 * scale)
+
+
+def test_layers_of_a_bank(
+    bank: TaskVectorBank, experts: dict[str, dict[str, Tensor]], pretrained: dict[str, Tensor]
+) -> None:
+    statistics = layer_statistics(bank, rank=3)
+    assert statistics.values.shape == (len(bank.layers), 3, 6)
+    assert statistics.columns[:3] == ("mean", "variance", "magnitude")
+    convolution = bank.layers.index("convolution.weight")
+    expected = np.linalg.svd(
+        experts["svhn"]["convolution.weight"].double().view(4, -1).numpy(), compute_uv=False
+    )
+    np.testing.assert_allclose(statistics.values[convolution, 1, 3:], expected[:3], rtol=1e-5)
+    # A vector is a 1 × n matrix: its one singular value is its norm, the rest is padding.
+    bias = bank.layers.index("projection.bias")
+    norm = experts["svhn"]["projection.bias"].double().norm()
+    np.testing.assert_allclose(statistics.values[bias, 1, 2:], [norm, norm, 0, 0], rtol=1e-5)
+
+    vectors = layer_statistics(bank, of="task_vectors", rank=1)
+    difference = experts["cars"]["convolution.weight"] - pretrained["convolution.weight"]
+    np.testing.assert_allclose(
+        vectors.values[convolution, 2, 0], difference.double().mean(), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("over", ["global", "per_layer"])
+def test_standardised_columns_have_zero_mean_and_unit_variance(
+    bank: TaskVectorBank, over: str
+) -> None:
+    values = layer_statistics(bank).standardised(over).values  # type: ignore[arg-type]
+    dims = (0, 1) if over == "global" else (1,)
+    torch.testing.assert_close(values.mean(dims), torch.zeros_like(values.mean(dims)))
+    deviation = values.square().mean(dims).sqrt()
+    # A column without variation (padding of a vector's singular values) is all zeros.
+    ones = torch.where(deviation > 0.5, 1.0, 0.0).double()
+    torch.testing.assert_close(deviation, ones)
+    assert (ones == 1).any()
+
+
+def test_both_puts_the_two_standardisations_side_by_side(bank: TaskVectorBank) -> None:
+    raw = layer_statistics(bank)
+    both = raw.standardised("both")
+    assert torch.equal(both.values[:, :, :6], raw.standardised("global").values)
+    assert torch.equal(both.values[:, :, 6:], raw.standardised("per_layer").values)
+    assert len(both.columns) == 12
+
+
+def test_identical_experts_have_no_signal_within_a_layer(
+    pretrained: dict[str, Tensor], experts: dict[str, dict[str, Tensor]]
+) -> None:
+    same = dict.fromkeys(("one", "two"), experts["mnist"])
+    statistics = layer_statistics(TaskVectorBank.from_state_dicts(pretrained, same))
+    assert torch.count_nonzero(statistics.standardised("per_layer").values) == 0
+
+
+def test_standardising_forgets_units() -> None:
+    values = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    names = (tuple("abcde"), ("x", "y", "z"))
+    first = LayerStatistics(values, ("mean", "variance"), *names)
+    second = LayerStatistics(values * 1e4 + 7, ("mean", "variance"), *names)
+    torch.testing.assert_close(
+        first.standardised("both").values, second.standardised("both").values
+    )
+
+
+def test_selection_and_pooling(bank: TaskVectorBank) -> None:
+    statistics = layer_statistics(bank, rank=2)
+    chosen = statistics.select(["mean", "singular_values"])
+    assert chosen.columns == ("mean", "singular_value_1", "singular_value_2")
+    assert torch.equal(chosen.values, statistics.values[:, :, [0, 3, 4]])
+    assert torch.equal(statistics.pooled().values[0], statistics.values.mean(0))
+    with pytest.raises(MergingError, match="choose at least one of mean, variance"):
+        statistics.select([])
+    with pytest.raises(MergingError, match="rank=0"):
+        layer_statistics(bank, rank=0)

@@ -1,0 +1,152 @@
+"""The bank: contents, storage, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from statsmerging.merging import MergingError, TaskVectorBank
+from statsmerging.merging.methods import simple_average, task_arithmetic
+
+States = dict[str, dict[str, Tensor]]
+
+
+def test_vectors_are_differences_in_one_contiguous_matrix_per_layer(
+    bank: TaskVectorBank, pretrained: dict[str, Tensor], experts: States
+) -> None:
+    for name in bank.layers:
+        rows = bank.vectors[name]
+        assert rows.shape == (3, pretrained[name].numel())
+        assert rows.is_contiguous()
+        for row, expert in zip(rows, experts.values(), strict=True):
+            torch.testing.assert_close(row, (expert[name] - pretrained[name]).flatten())
+    storages = {rows.untyped_storage().data_ptr() for rows in bank.vectors.values()}
+    assert len(storages) == 1
+
+
+def test_experts_come_back(bank: TaskVectorBank, experts: States) -> None:
+    for task, expert in experts.items():
+        restored = bank.expert(task)
+        for name in bank.layers:
+            torch.testing.assert_close(restored[name], expert[name])
+
+
+def test_running_statistics_are_averaged_and_counters_kept(
+    bank: TaskVectorBank, pretrained: dict[str, Tensor], experts: States
+) -> None:
+    mean = torch.stack([e["normalisation.running_var"] for e in experts.values()]).mean(0)
+    torch.testing.assert_close(bank.kept["normalisation.running_var"], mean)
+    name = "normalisation.num_batches_tracked"
+    assert torch.equal(bank.kept[name], pretrained[name])
+    assert "normalisation.running_var" not in bank.layers
+
+
+def test_unchanged_tensors_are_not_merged(pretrained: dict[str, Tensor], experts: States) -> None:
+    for expert in experts.values():
+        expert["projection.bias"] = pretrained["projection.bias"].clone()
+    bank = TaskVectorBank.from_state_dicts(pretrained, experts)
+    assert "projection.bias" not in bank.layers
+    assert torch.equal(bank.merge(torch.ones(3))["projection.bias"], pretrained["projection.bias"])
+
+
+@pytest.mark.parametrize("anchor", ["pretrained", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merge_equals_the_formula_in_float64(
+    pretrained: dict[str, Tensor], experts: States, anchor: str, dtype: torch.dtype
+) -> None:
+    bank = TaskVectorBank.from_state_dicts(pretrained, experts, dtype=dtype)
+    coefficients = torch.randn(len(bank.layers), 3, generator=torch.Generator().manual_seed(3))
+    merged = bank.merge(coefficients, anchor)  # type: ignore[arg-type]
+    # bfloat16 keeps 8 significant bits of every task vector.
+    tolerance = 1e-6 if dtype == torch.float32 else 2e-2
+    for row, name in zip(coefficients.double(), bank.layers, strict=True):
+        start = pretrained[name].double()
+        differences = torch.stack([expert[name].double() - start for expert in experts.values()])
+        factor = 1.0 if anchor == "pretrained" else row.sum()
+        expected = factor * start + torch.tensordot(row, differences, dims=1)
+        torch.testing.assert_close(merged[name].double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_memory_mapped_bank_equals_the_bank_in_memory(
+    bank: TaskVectorBank, pretrained: dict[str, Tensor], experts: States, tmp_path: Path
+) -> None:
+    file = tmp_path / "vectors.bin"
+    mapped = TaskVectorBank.from_state_dicts(pretrained, experts, memory_map=file)
+    assert file.stat().st_size == 4 * sum(rows.numel() for rows in bank.vectors.values())
+    for name in bank.layers:
+        assert torch.equal(mapped.vectors[name], bank.vectors[name])
+
+
+def test_simple_average_of_two_columns_is_their_mean(bank: TaskVectorBank, experts: States) -> None:
+    merged = simple_average(bank)
+    for name in bank.layers:
+        mean = torch.stack([expert[name] for expert in experts.values()]).mean(0)
+        torch.testing.assert_close(merged[name], mean)
+
+
+def test_task_arithmetic_at_zero_is_the_pretrained_model(
+    bank: TaskVectorBank, pretrained: dict[str, Tensor]
+) -> None:
+    merged = task_arithmetic(bank, 0.0)
+    for name in bank.layers:
+        assert torch.equal(merged[name], pretrained[name])
+
+
+@given(scale=st.floats(0, 1), order=st.permutations(["mnist", "svhn", "cars"]))
+def test_order_of_experts_does_not_matter(scale: float, order: list[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = {"weight": torch.randn(4, 6, generator=generator)}
+    states = {t: {"weight": torch.randn(4, 6, generator=generator)} for t in sorted(order)}
+    first = task_arithmetic(TaskVectorBank.from_state_dicts(start, states), scale)
+    shuffled = {task: states[task] for task in order}
+    second = task_arithmetic(TaskVectorBank.from_state_dicts(start, shuffled), scale)
+    torch.testing.assert_close(first["weight"], second["weight"])
+
+
+def test_one_expert_at_one_is_that_expert(pretrained: dict[str, Tensor], experts: States) -> None:
+    bank = TaskVectorBank.from_state_dicts(pretrained, {"mnist": experts["mnist"]})
+    merged = task_arithmetic(bank, 1.0)
+    for name in bank.layers:
+        torch.testing.assert_close(merged[name], experts["mnist"][name])
+
+
+def test_other_shapes_are_refused_with_names_and_both_shapes(
+    pretrained: dict[str, Tensor], experts: States
+) -> None:
+    experts["svhn"]["projection.weight"] = torch.zeros(7, 4)
+    del experts["svhn"]["projection.bias"]
+    experts["svhn"]["extra"] = torch.zeros(1)
+    with pytest.raises(MergingError) as refused:
+        TaskVectorBank.from_state_dicts(pretrained, experts)
+    message = str(refused.value)
+    assert "expert svhn does not match in 3 tensor(s)" in message
+    assert "projection.weight: pre-trained (5, 4), expert svhn (7, 4)" in message
+    assert "projection.bias: pre-trained (5,), expert svhn missing" in message
+    assert "extra: pre-trained missing, expert svhn (1,)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(
+    pretrained: dict[str, Tensor], experts: States, value: float
+) -> None:
+    experts["cars"]["projection.weight"][0, 0] = value
+    with pytest.raises(MergingError, match=r"expert cars: tensor projection\.weight"):
+        TaskVectorBank.from_state_dicts(pretrained, experts)
+
+
+def test_nothing_to_merge_is_refused(pretrained: dict[str, Tensor]) -> None:
+    with pytest.raises(MergingError, match="no expert"):
+        TaskVectorBank.from_state_dicts(pretrained, {})
+    with pytest.raises(MergingError, match="equal the pre-trained"):
+        TaskVectorBank.from_state_dicts(pretrained, {"mnist": pretrained})
+
+
+def test_coefficients_of_another_shape_are_refused(bank: TaskVectorBank) -> None:
+    with pytest.raises(MergingError, match=r"shape \(2,\), expected \(6, 3\) or \(3,\)"):
+        bank.merge(torch.ones(2))
