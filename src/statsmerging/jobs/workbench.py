@@ -9,7 +9,7 @@ from statsmerging.data.embedded_suite import embedded_suite
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.image_cache import ImageSplit, SuiteImages
 from statsmerging.data.split_checks import check_disjoint
-from statsmerging.data.suites import Suite
+from statsmerging.data.suites import SPLITS, Suite
 from statsmerging.evaluation.accuracy import Scorer
 from statsmerging.jobs.schema import Config
 from statsmerging.records.cache import Cache
@@ -50,7 +50,7 @@ def prepare(config: Config) -> Workbench:
     images = SuiteImages(suite, preprocess_of(config.backbone), cache)
     check_disjoint(
         {
-            task.name: {split: images.split(task, split) for split in task.sources}
+            task.name: {split: images.split(task, split) for split in SPLITS}
             for task in suite.tasks
         }
     )

@@ -1,0 +1,151 @@
+"""What a user sees of a mistake: one line, status 2, nothing overwritten, and soon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from statsmerging.merging import MergingError
+from statsmerging.records.errors import UserError
+from tests.conftest import ROOT, JobRunner, run_in_process, write_suite
+
+
+
+def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trainer.stepz=3"], "trainer.stepz: no such key; choose one of accumulate, images_per_"),
+        (["nonsense=1"], "nonsense: no such key; choose one of accelerator, backbone, cache"),
+        (["labels=medium"], "labels=medium: choose one of hard, soft"),
+        (["job=dance"], "job=dance: choose one of evaluate, finetune, merge"),
+        (["granularity=row"], "granularity=row: input should be 'layer_wise' or 'task_wise'"),
+        (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
+        (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),
+        (["suite=folder"], "suite.root: a value is needed"),
+        (["suite=folder", "suite.root=/nowhere"], "suite.root=/nowhere: path does not point to a"),
+        (["backbone.weights=/no.safetensors"], "backbone.weights=/no.safetensors: no such file"),
+        (["+extra=1"], "extra=1: extra inputs are not permitted"),
+        (["job=evaluate"], "job.checkpoint: a value is needed"),
+    ],
+)
+def test_config_mistakes(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    done = command(*arguments, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {expected}")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["granularity=row"]])
+def test_help_and_mistakes_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "run.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "timm", "open_clip", "wandb", "datasets"}
+
+
+def test_help_lists_groups_and_choices() -> None:
+    text = command("--help").stdout
+    assert "labels: hard, soft" in text
+    assert "suite: embedded, folder" in text
+
+
+def test_weights_that_do_not_match(small_run: list[str], small_weights: Path, tmp_path: Path) -> None:
+    state = load_file(small_weights)
+    state["blocks.0.attn.qkv.weight"] = torch.zeros(2, 2)
+    del state["norm.weight"]
+    wrong = tmp_path / "wrong.safetensors"
+    save_file(state, wrong)
+    with pytest.raises(MergingError) as refused:
+        run_in_process([*small_run, f"backbone.weights={wrong}"], tmp_path / "run")
+    assert "blocks.0.attn.qkv.weight: backbone (72, 24)" in str(refused.value)
+    assert "norm.weight: backbone (24,)" in str(refused.value)
+
+
+def test_weights_that_are_no_numbers(
+    small_run: list[str], small_weights: Path, tmp_path: Path
+) -> None:
+    state = load_file(small_weights)
+    state["norm.bias"][3] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(MergingError, match=r"nan\.safetensors: tensor norm\.bias holds NaN"):
+        run_in_process(
+            [*small_run, f"backbone.weights={tmp_path}/nan.safetensors"], tmp_path / "run"
+        )
+
+
+def test_truncated_weights(small_run: list[str], small_weights: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(small_weights.read_bytes()[:-64])
+    with pytest.raises(UserError, match=r"cut\.safetensors is not a whole safetensors file"):
+        run_in_process([*small_run, f"backbone.weights={cut}"], tmp_path / "run")
+
+
+def test_splits_that_share_images(small_run: list[str], tmp_path: Path) -> None:
+    root = write_suite(tmp_path / "suite", images_per_split=12)
+    shutil.copy(
+        root / "parity" / "validation-00000-of-00001.parquet",
+        root / "parity" / "test-00000-of-00001.parquet",
+    )
+    with pytest.raises(UserError, match=r"parity: 12 image\(s\) in both validation and test"):
+        run_in_process([*small_run, f"suite.root={root}"], tmp_path / "run")
+
+
+def test_a_local_expert_that_is_missing_or_foreign(
+    small_run: list[str], run_job: JobRunner, tmp_path: Path
+) -> None:
+    run_job("job=finetune", directory=tmp_path / "zoo")
+    experts = tmp_path / "zoo" / "experts"
+    local = [item for item in small_run if not item.startswith("zoo.")]
+    local += ["zoo=local", f"zoo.root={experts}"]
+    state = load_file(experts / "size.safetensors")
+    del state["head.bias"]
+    save_file(state, experts / "size.safetensors")
+    with pytest.raises(UserError, match=r"size\.safetensors: an expert needs backbone\.\*"):
+        run_in_process(local, tmp_path / "run")
+    (experts / "parity.safetensors").unlink()
+    with pytest.raises(UserError, match=r"parity\.safetensors: no such file"):
+        run_in_process(local, tmp_path / "run")
+
+
+def test_command_line_runs_a_job_and_keeps_another_configs_results(
+    small_run: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    done = command(*small_run, f"hydra.run.dir={directory}")
+    assert done.returncode == 0, done.stderr
+    assert "StatsMerging" in done.stdout
+    files = {"config.yaml", "manifest.json", "results.json", "coefficients.parquet"}
+    assert files | {"merged.safetensors", "run.log"} <= {path.name for path in directory.iterdir()}
+
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    refused = command(*small_run, f"hydra.run.dir={directory}", "seed=3")
+    assert refused.returncode == 2
+    assert "already holds the results of another config" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()} == before
