@@ -17,7 +17,6 @@ from statsmerging.records.errors import UserError
 from tests.conftest import ROOT, JobRunner, run_in_process, write_suite
 
 
-
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     return subprocess.run(
@@ -75,7 +74,9 @@ def test_help_lists_groups_and_choices() -> None:
     assert "suite: embedded, folder" in text
 
 
-def test_weights_that_do_not_match(small_run: list[str], small_weights: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_match(
+    small_run: list[str], small_weights: Path, tmp_path: Path
+) -> None:
     state = load_file(small_weights)
     state["blocks.0.attn.qkv.weight"] = torch.zeros(2, 2)
     del state["norm.weight"]

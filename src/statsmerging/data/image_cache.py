@@ -40,6 +40,14 @@ class ImageSplit:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def sample(self, count: int) -> ImageSplit:
+        """At most ``count`` images, evenly spread over the split."""
+        if count >= len(self):
+            return self
+        rows = torch.linspace(0, len(self) - 1, count).long()
+        key = key_of([self.key, f"{count} evenly spread"])
+        return ImageSplit(self.images[rows], self.labels[rows], self.digests[rows], key)
+
 
 def load_split(
     source: ImageSource, preprocess: Preprocess, cache: Cache, *, name: str

@@ -21,9 +21,6 @@ from statsmerging.zoo.checkpoints import write_weights
 
 log = logging.getLogger(__name__)
 
-#: Values of λ among which task arithmetic is tuned, as in its paper (there on labelled images).
-TASK_ARITHMETIC_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
 
 def run(config: Config, directory: RunDirectory) -> None:
     """Merge the experts of the suite's seen tasks and compare with the baselines."""
@@ -39,12 +36,15 @@ def run(config: Config, directory: RunDirectory) -> None:
     write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
     write_weights(directory.merged, merged)
 
+    tuning_images = {
+        task: split.sample(config.tuning.images_per_task) for task, split in learning_images.items()
+    }
     tuned = tune_by_teacher_agreement(
         lambda scale: task_arithmetic(bank, scale),
-        TASK_ARITHMETIC_GRID,
+        config.tuning.task_arithmetic,
         bench.zoo,
-        learning_images,
-        teachers,
+        tuning_images,
+        teacher_scores(bench.zoo, tuning_images, bench.cache),
         bench.cache,
     )
     log.info("task arithmetic agrees most with the teachers at λ = %s", tuned)

@@ -69,6 +69,13 @@ class MergeSettings(Settings):
     memory_map: bool
 
 
+class TuningSettings(Settings):
+    """Which values of the baselines' hyper-parameters are tried, on how many images."""
+
+    task_arithmetic: list[float] = Field(min_length=1)
+    images_per_task: PositiveInt
+
+
 class LoggerSettings(Settings):
     """Where learning curves go."""
 
@@ -91,6 +98,7 @@ class Config(Settings):
     coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
     objective: Objective
     merge: MergeSettings
+    tuning: TuningSettings
     seed: int = Field(ge=0)
     cache: str
     accelerator: Literal["auto", "cpu", "gpu"]

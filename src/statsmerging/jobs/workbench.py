@@ -49,10 +49,7 @@ def prepare(config: Config) -> Workbench:
     suite = _suite(config, cache)
     images = SuiteImages(suite, preprocess_of(config.backbone), cache)
     check_disjoint(
-        {
-            task.name: {split: images.split(task, split) for split in SPLITS}
-            for task in suite.tasks
-        }
+        {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
     )
     zoo = _zoo(config, images, cache)
     return Workbench(images, zoo, Scorer(zoo, images, cache), cache)

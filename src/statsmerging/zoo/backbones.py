@@ -87,5 +87,7 @@ def _create_open_clip(settings: BackboneSettings) -> nn.Module:
 def _unknown(library: str, name: str, available: list[str]) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, available, n=5) or available[:5]
-    return f"backbone.name={name}: {library} has no such model; close names: {', '.join(close)}"
+    by_lower_case = {other.lower(): other for other in available}
+    close = get_close_matches(name.lower(), by_lower_case, n=5, cutoff=0.3)
+    names = ", ".join(by_lower_case[other] for other in close)
+    return f"backbone.name={name}: {library} has no such model; close names: {names}"

@@ -1,0 +1,129 @@
+"""Heads, fine-tuning and the experts' files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from statsmerging.data.folder_suite import folder_suite
+from statsmerging.data.image_cache import ImageSplit, SuiteImages
+from statsmerging.data.preprocess import Preprocess
+from statsmerging.records.cache import Cache
+from statsmerging.zoo import finetuned
+from statsmerging.zoo.experts import Expert, read_expert, write_expert
+from statsmerging.zoo.heads import PROBE_STRENGTH, Head, fit_linear_probe
+from statsmerging.zoo.settings import BackboneSettings, TrainingSettings
+from statsmerging.zoo.training import train_supervised, warmup_cosine
+from tests.zoo.test_backbones import settings
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def training(steps: int = 6, seed: int = 0) -> TrainingSettings:
+    return TrainingSettings(
+        steps=steps, batch_size=8, learning_rate=1e-3, weight_decay=0.01, warmup=0.5, seed=seed
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_linear_probe_predicts_as_logistic_regression_on_standardised_features(
+    classes: int,
+) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    labels = torch.randint(0, classes, (300,), generator=generator)
+    features = 3 + 4 * torch.randn(300, 6, generator=generator)
+    features[:, 0] += 3 * labels
+    head = fit_linear_probe(features, labels, classes)
+    scaled = ((features - features.mean(0)) / features.std(0)).numpy()
+    reference = LogisticRegression(C=PROBE_STRENGTH, max_iter=1000).fit(scaled, labels.numpy())
+    found = head(features).softmax(1).numpy()
+    np.testing.assert_allclose(found, reference.predict_proba(scaled), atol=2e-3)
+
+
+def test_a_class_without_training_image_is_never_predicted() -> None:
+    labels = torch.tensor([0, 2] * 20)
+    features = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    head = fit_linear_probe(features, labels, 4)
+    assert head.weight.shape == (4, 3)
+    assert set(head(features).argmax(1).tolist()) <= {0, 2}
+
+
+def test_training_leaves_frozen_head_and_running_statistics() -> None:
+    torch.manual_seed(0)
+    backbone = timm.create_model("resnet10t", num_classes=0)
+    head = Head(torch.randn(3, 512), torch.zeros(3))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    weight = head.weight.clone()
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    split = ImageSplit(images, torch.arange(16) % 3, torch.zeros(16, 16), "key")
+    train_supervised(
+        backbone,
+        head,
+        split,
+        Preprocess(32, HALF, HALF),
+        training(steps=2),
+        accelerator="cpu",
+        description="test",
+    )
+    after = backbone.state_dict()
+    assert torch.equal(head.weight, weight)
+    for name, value in before.items():
+        running = "running" in name or "num_batches" in name
+        if running:
+            assert torch.equal(after[name], value), name
+    assert not torch.equal(after["conv1.0.weight"], before["conv1.0.weight"])
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    factors = [warmup_cosine(step, training(steps=10)) for step in range(11)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[5] == pytest.approx(1.0)
+    assert factors[5:] == sorted(factors[5:], reverse=True)
+    assert factors[10] == pytest.approx(0.0)
+
+
+def make_zoo(
+    root: Path, backbone: BackboneSettings, cache: Path, tasks: list[str] | None = None
+) -> dict[str, Expert]:
+    suite = folder_suite(root, tasks, [], cache=cache / "datasets")
+    images = SuiteImages(suite, Preprocess(32, HALF, HALF), Cache(cache))
+    zoo = finetuned.finetuned_zoo(
+        backbone,
+        images,
+        pretraining=training(),
+        finetuning=training(),
+        cache=Cache(cache),
+        accelerator="cpu",
+    )
+    return dict(zoo.experts)
+
+
+def test_experts_are_made_once_and_independent_of_the_order_of_tasks(
+    suite_root: Path, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    backbone = settings(weights=str(small_weights), arguments=arguments)
+    first = make_zoo(suite_root, backbone, tmp_path / "one")
+    other = make_zoo(suite_root, backbone, tmp_path / "two", ["size", "parity"])
+    for task in ("parity", "size"):
+        for name, value in first[task].state.items():
+            assert torch.equal(value, other[task].state[name])
+
+    monkeypatch.setattr(finetuned, "train_supervised", None)
+    again = make_zoo(suite_root, backbone, tmp_path / "one")
+    assert torch.equal(again["size"].head.weight, first["size"].head.weight)
+
+
+def test_expert_file_round_trip(tmp_path: Path) -> None:
+    backbone = nn.Linear(3, 2)
+    head = Head(torch.randn(4, 2), torch.randn(4))
+    write_expert(tmp_path / "expert.safetensors", Expert(backbone.state_dict(), head))
+    read = read_expert(tmp_path / "expert.safetensors")
+    assert torch.equal(read.state["weight"], backbone.weight)
+    assert torch.equal(read.head.bias, head.bias)
