@@ -3,49 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.records.cache import Cache
-from statsmerging.records.hashing import key_of, state_sha256
+from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Zoo
-from statsmerging.zoo.inference import extract_features
-
-
-def class_scores(
-    zoo: Zoo,
-    state: Mapping[str, Tensor],
-    task: str,
-    split: ImageSplit,
-    cache: Cache,
-    *,
-    description: str,
-) -> Tensor:
-    """Scores of one task's head on the features of the backbone with the given weights.
-
-    Args:
-        state: backbone weights by tensor name.
-        split: the images to score.
-        description: shown beside the progress bar.
-
-    Returns:
-        N × C, float32; from the cache if these weights scored these images before.
-    """
-    head = zoo.experts[task].head.cpu()
-    key = key_of(
-        [state_sha256(state), state_sha256(head.state_dict()), split.key, zoo.preprocess.key]
-    )
-
-    def write(path: Path) -> None:
-        features = extract_features(
-            zoo.backbone, state, split.images, zoo.preprocess, description=description
-        )
-        save_file({"scores": nn.functional.linear(features, head.weight, head.bias)}, path)
-
-    return load_file(cache.file("class_scores", f"{key}.safetensors", write))["scores"]
 
 
 def teacher_scores(zoo: Zoo, images: Mapping[str, ImageSplit], cache: Cache) -> dict[str, Tensor]:

@@ -9,9 +9,9 @@ from torchmetrics.functional.classification import multiclass_stat_scores
 
 from statsmerging.data.image_cache import SuiteImages
 from statsmerging.data.suites import Task
-from statsmerging.distillation.teachers import class_scores
 from statsmerging.records.cache import Cache
 from statsmerging.records.results import MethodResult, TaskAccuracy
+from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Zoo
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
-from statsmerging.distillation.teachers import class_scores
 from statsmerging.records.cache import Cache
+from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Zoo
 
 
