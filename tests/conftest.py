@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from statsmerging.jobs.command_line import register_resolvers
+from statsmerging.jobs.command_line import register_resolvers, run_checked
 from statsmerging.merging import TaskVectorBank
 from tests.small_models import TinyBackbone, random_experts
 
@@ -142,8 +142,6 @@ SMALL_RUN = (
 
 def run_in_process(overrides: list[str], directory: Path) -> dict[str, Any]:
     """Compose the config as the command line does and run its job."""
-    from importlib import import_module
-
     from statsmerging.jobs.schema import parse_config
     from statsmerging.records.files import read_json
     from statsmerging.records.run_directory import RunDirectory
@@ -153,10 +151,9 @@ def run_in_process(overrides: list[str], directory: Path) -> dict[str, Any]:
         composed = compose("config", overrides=overrides)
     values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     config = parse_config(values)
-    job = import_module(f"statsmerging.jobs.{config.job.name}")
     run = RunDirectory(directory, values)
-    job.run(config, run)
-    results: dict[str, Any] = read_json(run.results)
+    run_checked(config, run)
+    results: dict[str, Any] = read_json(run.results) if run.results.exists() else {}
     return results
 
 

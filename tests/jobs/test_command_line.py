@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from statsmerging.merging import MergingError
 from statsmerging.records.errors import UserError
 from tests.conftest import ROOT, JobRunner, run_in_process, write_suite
 
@@ -35,7 +34,7 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["trainer.stepz=3"], "trainer.stepz: no such key; choose one of accumulate, images_per_"),
         (["nonsense=1"], "nonsense: no such key; choose one of accelerator, backbone, cache"),
         (["labels=medium"], "labels=medium: choose one of hard, soft"),
-        (["job=dance"], "job=dance: choose one of evaluate, finetune, merge"),
+        (["job=dance"], "job=dance: choose one of evaluate, finetune, merge, report"),
         (["granularity=row"], "granularity=row: input should be 'layer_wise' or 'task_wise'"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
         (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),
@@ -82,7 +81,7 @@ def test_weights_that_do_not_match(
     del state["norm.weight"]
     wrong = tmp_path / "wrong.safetensors"
     save_file(state, wrong)
-    with pytest.raises(MergingError) as refused:
+    with pytest.raises(UserError) as refused:
         run_in_process([*small_run, f"backbone.weights={wrong}"], tmp_path / "run")
     assert "blocks.0.attn.qkv.weight: backbone (72, 24)" in str(refused.value)
     assert "norm.weight: backbone (24,)" in str(refused.value)
@@ -94,7 +93,7 @@ def test_weights_that_are_no_numbers(
     state = load_file(small_weights)
     state["norm.bias"][3] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
-    with pytest.raises(MergingError, match=r"nan\.safetensors: tensor norm\.bias holds NaN"):
+    with pytest.raises(UserError, match=r"nan\.safetensors: tensor norm\.bias holds NaN"):
         run_in_process(
             [*small_run, f"backbone.weights={tmp_path}/nan.safetensors"], tmp_path / "run"
         )

@@ -230,3 +230,31 @@ def test_local_zoo_and_evaluate_repeat_the_numbers(
     checkpoint = f"job.checkpoint={tmp_path / 'run' / 'merged.safetensors'}"
     scored = run_job("job=evaluate", checkpoint, directory=tmp_path / "scored")["methods"]
     assert scored["merged"] == merged["stats_merging"]
+
+
+def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run_job(f"seed={seed}", directory=tmp_path / "runs" / str(seed))
+    run_in_process(["job=report", f"job.runs={tmp_path / 'runs'}"], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "seed 0, 1**" in text
+    assert text.count("| StatsMerging |") == 1
+
+
+def test_rerun_learns_from_the_beginning(
+    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job()
+    first = coefficients(tmp_path / "run")
+    steps = 0
+    step = StatsMerging.training_step
+
+    def counting(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        return step(self, batch)
+
+    monkeypatch.setattr(StatsMerging, "training_step", counting)
+    run_job("rerun=true")
+    assert steps == 6
+    assert coefficients(tmp_path / "run").equals(first)

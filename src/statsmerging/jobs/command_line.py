@@ -20,7 +20,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from statsmerging.jobs.schema import parse_config
+from statsmerging.jobs.finished import show_finished
+from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.records.errors import UserError
 from statsmerging.records.run_directory import RunDirectory, run_hash
 
@@ -50,12 +51,27 @@ def run_job(config: DictConfig) -> None:
     try:
         values = _container(config)
         checked = parse_config(values)
-        job = import_module(f"statsmerging.jobs.{checked.job.name}")
-        job.run(checked, RunDirectory(directory, values))
+        run_checked(checked, RunDirectory(directory, values))
     except (UserError, OmegaConfBaseException) as error:
         with suppress(OSError):
             directory.rmdir()  # only if it is empty: made for this run, which is refused
         refuse(explain(error) if isinstance(error, OmegaConfBaseException) else str(error))
+
+
+def run_checked(config: Config, directory: RunDirectory) -> None:
+    """Run the job, or show its results if the directory holds them already."""
+    if directory.finished and not config.rerun:
+        show_finished(directory)
+        return
+    if config.rerun:
+        directory.forget_checkpoints()
+    job = import_module(f"statsmerging.jobs.{config.job.name}")
+    from statsmerging.merging.errors import MergingError  # needs torch, which the job has loaded
+
+    try:
+        job.run(config, directory)
+    except MergingError as error:
+        raise UserError(str(error)) from error
 
 
 def refuse(message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statsmerging.jobs.closing import finish, show_finished
+from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.merging.task_vectors import check_same_tensors
@@ -14,8 +14,6 @@ from statsmerging.zoo.checkpoints import read_weights
 
 def run(config: Config, directory: RunDirectory) -> None:
     """Score the checkpoint beside the pre-trained and the individual models."""
-    if show_finished(config, directory):
-        return
     if config.job.checkpoint is None:
         raise UserError("job.checkpoint: a .safetensors file with backbone weights is needed")
     path = config.job.checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statsmerging.jobs.closing import finish, show_finished
+from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.records.run_directory import RunDirectory
@@ -14,8 +14,6 @@ def run(config: Config, directory: RunDirectory) -> None:
 
     That folder is what ``zoo=local zoo.root=…/experts`` reads.
     """
-    if show_finished(config, directory):
-        return
     bench = prepare(config)
     for task, expert in bench.zoo.experts.items():
         write_expert(directory.path / "experts" / f"{task}.safetensors", expert)

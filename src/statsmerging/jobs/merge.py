@@ -8,7 +8,7 @@ import torch
 
 from statsmerging.distillation.teachers import teacher_scores
 from statsmerging.evaluation.tuning import tune_by_teacher_agreement
-from statsmerging.jobs.closing import finish, show_finished
+from statsmerging.jobs.closing import finish
 from statsmerging.jobs.learning import learn_coefficients
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 def run(config: Config, directory: RunDirectory) -> None:
     """Merge the experts of the suite's seen tasks and compare with the baselines."""
-    if show_finished(config, directory):
-        return
     bench = prepare(config)
     bank = _bank(config, bench, directory)
     learning_images = bench.learning_images()

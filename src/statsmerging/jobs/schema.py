@@ -18,8 +18,9 @@ from statsmerging.zoo.settings import BackboneSettings, TrainingSettings
 class JobSettings(Settings):
     """What to do; further keys belong to single jobs."""
 
-    name: Literal["merge", "finetune", "evaluate"]
+    name: Literal["merge", "finetune", "evaluate", "report"]
     checkpoint: FilePath | None = None
+    runs: DirectoryPath | None = None
 
 
 class SuiteSettings(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ class RunDirectory:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.run_hash = run_hash(config)
-        if self.config.exists():
+        if self.config.exists() and self._holds_work():
             other = run_hash(
                 cast("dict[str, Any]", OmegaConf.to_object(OmegaConf.load(self.config)))
             )
@@ -77,10 +78,19 @@ class RunDirectory:
         """Lightning checkpoints, from which a killed run continues."""
         return self.path / "checkpoints"
 
+    def _holds_work(self) -> bool:
+        """Whether anything would be lost; a run that was refused leaves a config at most."""
+        made = (self.results, self.manifest, self.coefficients, self.merged, self.checkpoints)
+        return any(path.exists() for path in made)
+
     @property
     def finished(self) -> bool:
         """Whether the run is complete: the manifest is written last."""
         return self.manifest.exists() and self.results.exists()
+
+    def forget_checkpoints(self) -> None:
+        """Make the next training start from its beginning."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def finish(self, results: dict[str, Any], manifest: dict[str, Any]) -> None:
         """Write the results, then the manifest that marks the run as complete."""

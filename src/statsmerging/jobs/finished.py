@@ -1,0 +1,37 @@
+"""Runs that are complete already: shown again without loading a model."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rich.console import Console
+
+from statsmerging.records.files import read_json
+from statsmerging.records.manifest import code_version
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.report.table import accuracy_table
+
+log = logging.getLogger(__name__)
+
+#: Columns of a table that goes to a file or a pipe, where nothing wraps it.
+FILE_WIDTH = 200
+
+
+def show_finished(directory: RunDirectory) -> None:
+    """Show the table of a complete run, and say so if other code made it."""
+    log.info("this run is complete already (rerun=true runs it again): %s", directory.path)
+    if read_json(directory.manifest)["code"] != code_version():
+        log.warning("it was made by another version of the code")
+    show_table(read_json(directory.results))
+
+
+def show_table(results: dict[str, Any]) -> None:
+    """Print the accuracy table to standard output."""
+    wide_console().print(accuracy_table([results]))
+
+
+def wide_console() -> Console:
+    """Standard output, as wide as the terminal, or wide enough for any table without one."""
+    console = Console()
+    return console if console.is_terminal else Console(width=FILE_WIDTH)

@@ -1,0 +1,112 @@
+"""Files, cache, hashes, manifest and run directories."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statsmerging.records.cache import Cache
+from statsmerging.records.errors import UserError
+from statsmerging.records.files import atomic_path, read_json, write_json
+from statsmerging.records.hashing import json_sha256, state_sha256
+from statsmerging.records.manifest import code_version, packages
+from statsmerging.records.results import MethodResult, TaskAccuracy, results_json
+from statsmerging.records.run_directory import RunDirectory, run_hash
+
+CONFIG: dict[str, Any] = {"seed": 0, "cache": "here", "zoo": {"seed": 1}, "logger": {"kind": "csv"}}
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+
+    def write_half() -> None:
+        with atomic_path(path) as partial:
+            partial.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert read_json(path) == {"a": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["results.json"]
+
+
+def _compute_slowly(root: Path) -> None:
+    def write(path: Path) -> None:
+        (root / f"computed-{os.getpid()}").touch()
+        time.sleep(0.3)
+        path.write_text("content")
+
+    assert Cache(root).file("kind", "entry", write).read_text() == "content"
+
+
+def test_two_processes_compute_an_entry_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_compute_slowly, args=(tmp_path,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len(list(tmp_path.glob("computed-*"))) == 1
+
+
+def test_state_hash_sees_values_names_shapes_and_types_but_no_order() -> None:
+    state = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor(3)}
+    same = {"b": torch.tensor(3), "a": torch.tensor([1.0, 2.0])}
+    assert state_sha256(state) == state_sha256(same)
+    others = [
+        {**state, "a": torch.tensor([1.0, 2.5])},
+        {"c": state["a"], "b": state["b"]},
+        {**state, "a": torch.tensor([[1.0, 2.0]])},
+        {**state, "a": torch.tensor([1.0, 2.0], dtype=torch.float64)},
+    ]
+    hashes = {state_sha256(other) for other in others}
+    assert len(hashes) == 4
+    assert state_sha256(state) not in hashes
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers(), max_size=5))
+def test_json_hash_ignores_the_order_of_keys(value: dict[str, int]) -> None:
+    assert json_sha256(value) == json_sha256(dict(reversed(value.items())))
+
+
+def test_run_hash_ignores_presentation_alone() -> None:
+    assert run_hash(CONFIG) == run_hash({**CONFIG, "cache": "there", "logger": {"kind": "none"}})
+    assert run_hash(CONFIG) != run_hash({**CONFIG, "seed": 1})
+
+
+def test_directory_refuses_to_overwrite_work_of_another_config(tmp_path: Path) -> None:
+    first = RunDirectory(tmp_path, CONFIG)
+    RunDirectory(tmp_path, {**CONFIG, "seed": 1})  # nothing was made yet, so nothing can be lost
+    first = RunDirectory(tmp_path, CONFIG)
+    first.checkpoints.mkdir()
+    with pytest.raises(UserError, match="already holds the results of another config"):
+        RunDirectory(tmp_path, {**CONFIG, "seed": 1})
+    assert RunDirectory(tmp_path, CONFIG).run_hash == first.run_hash
+
+
+def test_normalised_average_is_the_mean_ratio_to_the_individual_models() -> None:
+    individual = MethodResult({"a": TaskAccuracy(0.8, 10), "b": TaskAccuracy(0.5, 20)})
+    merged = MethodResult(
+        {"a": TaskAccuracy(0.4, 10), "b": TaskAccuracy(0.5, 20)}, {"c": TaskAccuracy(0.3, 5)}
+    )
+    never_right = MethodResult(individual.seen, {"c": TaskAccuracy(0.0, 5)})
+    rows = results_json({"individual": never_right, "merged": merged}, seed=0)["methods"]
+    assert rows["merged"]["average"] == pytest.approx(0.45)
+    assert rows["merged"]["normalised_average"] == pytest.approx((0.5 + 1.0) / 2)
+    assert rows["merged"]["n"] == {"a": 10, "b": 20}
+    assert rows["merged"]["unseen"]["normalised_average"] is None
+
+
+def test_manifest_knows_code_and_packages() -> None:
+    assert code_version()["statsmerging"]
+    assert packages()["torch"] == torch.__version__.split("+")[0]

@@ -1,0 +1,54 @@
+"""Tables: means and deviations over seeds, the best in bold, Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from statsmerging.records.errors import UserError
+from statsmerging.records.files import write_json
+from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.table import accuracy_table, markdown_table
+
+
+def results(seed: int, merged: float, granularity: str = "layer_wise") -> dict[str, Any]:
+    def row(accuracy: float) -> dict[str, Any]:
+        numbers = {"accuracy": {"mnist": accuracy}, "average": accuracy, "normalised_average": 1.0}
+        return {**numbers, "n": {"mnist": 10}}
+
+    rows = {"individual": row(0.95), "simple_average": row(0.55), "stats_merging": row(merged)}
+    facts = {"suite": "toy", "backbone": "vit", "granularity": granularity, "stamps": []}
+    return {**facts, "learner": "shared", "labels": "hard", "seed": seed, "methods": rows}
+
+
+def test_several_seeds_give_mean_and_deviation() -> None:
+    text = markdown_table([results(0, 0.6), results(1, 0.7), results(2, 0.8)])
+    assert "**toy · vit · layer_wise · shared · hard · seed 0, 1, 2**" in text
+    assert "| StatsMerging | **70.0 ± 10.0** | **70.0 ± 10.0** |" in text
+    assert "| Simple average | 55.0 | 55.0 |" in text
+    # The upper bound is never marked as the best method.
+    assert "| Individual | 95.0 | 95.0 |" in text
+
+
+def test_terminal_table_shows_every_number_in_80_columns() -> None:
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(accuracy_table([results(0, 0.613)]))
+    assert "61.3" in capture.get()
+    assert "…" not in capture.get()
+
+
+def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
+    for seed, granularity in [(1, "layer_wise"), (0, "layer_wise"), (0, "task_wise")]:
+        folder = tmp_path / f"{granularity}-{seed}"
+        config = {"granularity": granularity, "seed": seed, "trainer": {"seed": seed, "steps": 3}}
+        write_json(folder / "results.json", results(seed, 0.5, granularity))
+        write_json(folder / "manifest.json", {"config": config})
+    write_json(tmp_path / "unfinished" / "results.json", results(0, 0.1))
+    groups = runs_by_setting(tmp_path)
+    assert [[run["seed"] for run in group] for group in groups] == [[0, 1], [0]]
+    with pytest.raises(UserError, match="holds no finished run"):
+        runs_by_setting(tmp_path / "unfinished")
