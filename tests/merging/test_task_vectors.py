@@ -80,6 +80,8 @@ def test_memory_mapped_bank_equals_the_bank_in_memory(
     assert file.stat().st_size == 4 * sum(rows.numel() for rows in bank.vectors.values())
     for name in bank.layers:
         assert torch.equal(mapped.vectors[name], bank.vectors[name])
+    with pytest.raises(MergingError, match="on the CPU, not on cuda"):
+        TaskVectorBank.from_state_dicts(pretrained, experts, device="cuda", memory_map=file)
 
 
 def test_simple_average_of_two_columns_is_their_mean(bank: TaskVectorBank, experts: States) -> None:

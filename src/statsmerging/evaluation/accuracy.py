@@ -29,31 +29,40 @@ class Scorer:
         self.images = images
         self.cache = cache
 
-    def score(self, state: Mapping[str, Tensor], method: str) -> MethodResult:
+    def score(self, state: Mapping[str, Tensor], method: str, *, keep: bool = True) -> MethodResult:
         """Accuracy of one model on all tasks.
 
         Args:
             state: backbone weights by tensor name.
             method: shown beside the progress bar.
+            keep: cache the scores; not worth it for weights that only this run makes.
         """
-        return self._score({task.name: state for task in self.images.suite.tasks}, method)
+        states = {task.name: state for task in self.images.suite.tasks}
+        return self._score(states, method, self.cache if keep else None)
 
     def score_individual(self) -> MethodResult:
         """Accuracy of every expert on its own task: the upper row of a table."""
         states = {task: expert.state for task, expert in self.zoo.experts.items()}
-        return self._score(states, "individual")
+        return self._score(states, "individual", self.cache)
 
-    def _score(self, states: Mapping[str, Mapping[str, Tensor]], method: str) -> MethodResult:
+    def _score(
+        self, states: Mapping[str, Mapping[str, Tensor]], method: str, cache: Cache | None
+    ) -> MethodResult:
+        def accuracy(task: Task) -> TaskAccuracy:
+            return self._accuracy(states[task.name], task, method, cache)
+
         suite = self.images.suite
         return MethodResult(
-            seen={t.name: self._accuracy(states[t.name], t, method) for t in suite.seen},
-            unseen={t.name: self._accuracy(states[t.name], t, method) for t in suite.unseen},
+            seen={task.name: accuracy(task) for task in suite.seen},
+            unseen={task.name: accuracy(task) for task in suite.unseen},
         )
 
-    def _accuracy(self, state: Mapping[str, Tensor], task: Task, method: str) -> TaskAccuracy:
+    def _accuracy(
+        self, state: Mapping[str, Tensor], task: Task, method: str, cache: Cache | None
+    ) -> TaskAccuracy:
         split = self.images.split(task, "test")
         scores = class_scores(
-            self.zoo, state, task.name, split, self.cache, description=f"{method} on {task.name}"
+            self.zoo, state, task.name, split, cache, description=f"{method} on {task.name}"
         )
         right = multiclass_stat_scores(
             scores, split.labels, num_classes=scores.shape[1], average="micro"

@@ -54,18 +54,21 @@ def run(config: Config, directory: RunDirectory) -> None:
         "simple_average": score(simple_average(bank), "simple average"),
         "task_arithmetic": score(task_arithmetic(bank), "task arithmetic"),
         "task_arithmetic_tuned": score(task_arithmetic(bank, tuned), "task arithmetic, tuned"),
-        "stats_merging": score(merged, "StatsMerging"),
+        "stats_merging": score(merged, "StatsMerging", keep=False),
     }
     finish(config, directory, bench, methods, task_arithmetic_tuned_scale=tuned)
 
 
 def _bank(config: Config, bench: Workbench, directory: RunDirectory) -> TaskVectorBank:
     """Task vectors of the seen tasks' experts, where the config wants them."""
-    on_gpu = config.accelerator != "cpu" and torch.cuda.is_available()
-    return TaskVectorBank.from_state_dicts(
+    memory_map = directory.path / "task_vectors.bin" if config.merge.memory_map else None
+    bank = TaskVectorBank.from_state_dicts(
         bench.zoo.pretrained,
         {task.name: bench.zoo.experts[task.name].state for task in bench.suite.seen},
         dtype=getattr(torch, config.merge.precision),
-        device="cuda" if on_gpu else "cpu",
-        memory_map=directory.path / "task_vectors.bin" if config.merge.memory_map else None,
+        device="cpu" if memory_map else bench.zoo.device,
+        memory_map=memory_map,
     )
+    if memory_map is not None:
+        memory_map.unlink()  # the mapping lives as long as the process, the file needs no name
+    return bank

@@ -71,7 +71,9 @@ def _zoo(config: Config, images: SuiteImages, cache: Cache) -> Zoo:
     if zoo.name == "local":
         if zoo.root is None:
             raise UserError("zoo.root: a folder with TASK.safetensors files is needed")
-        return local_zoo(config.backbone, zoo.root, images.suite.tasks)
+        return local_zoo(
+            config.backbone, zoo.root, images.suite.tasks, accelerator=config.accelerator
+        )
     if zoo.pretraining is None or zoo.finetuning is None:
         raise UserError("zoo.pretraining and zoo.finetuning are needed by zoo=finetuned")
     return finetuned_zoo(

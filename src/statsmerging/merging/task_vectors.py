@@ -68,8 +68,10 @@ class TaskVectorBank:
 
         Raises:
             MergingError: fewer than one expert, names or shapes that differ from ``pretrained``,
-                or NaN or infinite weights (names the tensor).
+                NaN or infinite weights (names the tensor), or a memory map for another device.
         """
+        if memory_map is not None and torch.device(device).type != "cpu":
+            raise MergingError(f"a memory-mapped bank is on the CPU, not on {device}")
         if not experts:
             raise MergingError("there is no expert to merge")
         for task, expert in experts.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ def class_scores(
     state: Mapping[str, Tensor],
     task: str,
     split: ImageSplit,
-    cache: Cache,
+    cache: Cache | None,
     *,
     description: str,
 ) -> Tensor:
@@ -29,20 +28,31 @@ def class_scores(
     Args:
         state: backbone weights by tensor name.
         split: the images to score.
+        cache: where scores are kept, for weights that are scored again; ``None`` keeps none.
         description: shown beside the progress bar.
 
     Returns:
         N × C, float32; from the cache if these weights scored these images before.
     """
     head = zoo.experts[task].head.cpu()
+
+    def compute() -> Tensor:
+        features = extract_features(
+            zoo.backbone,
+            state,
+            split.images,
+            zoo.preprocess,
+            zoo.device,
+            description=description,
+        )
+        return nn.functional.linear(features, head.weight, head.bias)
+
+    if cache is None:
+        return compute()
     key = key_of(
         [state_sha256(state), state_sha256(head.state_dict()), split.key, zoo.preprocess.key]
     )
-
-    def write(path: Path) -> None:
-        features = extract_features(
-            zoo.backbone, state, split.images, zoo.preprocess, description=description
-        )
-        save_file({"scores": nn.functional.linear(features, head.weight, head.bias)}, path)
-
-    return load_file(cache.file("class_scores", f"{key}.safetensors", write))["scores"]
+    path = cache.file(
+        "class_scores", f"{key}.safetensors", lambda path: save_file({"scores": compute()}, path)
+    )
+    return load_file(path)["scores"]

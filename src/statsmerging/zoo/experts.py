@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from statsmerging.data.preprocess import Preprocess
@@ -34,12 +35,14 @@ class Zoo:
         preprocess: the preprocessing of the checkpoint.
         pretrained: θ₀ by tensor name.
         experts: one expert per task, of seen and unseen tasks.
+        device: where forward passes and task vectors belong.
     """
 
     backbone: nn.Module
     preprocess: Preprocess
     pretrained: dict[str, Tensor]
     experts: Mapping[str, Expert]
+    device: torch.device
 
     def hashes(self) -> dict[str, str]:
         """Name → sha256 of every set of weights, for the manifest."""

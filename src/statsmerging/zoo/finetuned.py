@@ -16,7 +16,7 @@ from statsmerging.zoo.backbones import create_backbone, feature_dimension
 from statsmerging.zoo.checkpoints import read_weights, write_weights
 from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
 from statsmerging.zoo.heads import fit_linear_probe
-from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.inference import extract_features, inference_device
 from statsmerging.zoo.settings import PRETRAIN, BackboneSettings, TrainingSettings
 from statsmerging.zoo.training import train_supervised
 
@@ -45,7 +45,8 @@ def finetuned_zoo(
         backbone = create_backbone(settings)
     maker = _ExpertMaker(backbone, images, finetuning, cache, accelerator)
     experts = {task.name: maker.make(task) for task in images.suite.tasks}
-    return Zoo(backbone, images.preprocess, maker.pretrained, experts)
+    device = inference_device(accelerator)
+    return Zoo(backbone, images.preprocess, maker.pretrained, experts, device)
 
 
 def _pretrained_here(
@@ -124,6 +125,7 @@ class _ExpertMaker:
                 self.pretrained,
                 train.images,
                 preprocess,
+                inference_device(self.accelerator),
                 description=f"probing {task.name}",
             )
             head = fit_linear_probe(features, train.labels, len(task.classes))

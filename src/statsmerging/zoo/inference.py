@@ -15,12 +15,19 @@ from statsmerging.records.progress import track
 BATCH = 128
 
 
+def inference_device(accelerator: str) -> torch.device:
+    """The first GPU, unless ``accelerator`` is ``cpu`` or there is none."""
+    use_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
 @torch.inference_mode()
 def extract_features(
     backbone: nn.Module,
     state: Mapping[str, Tensor],
     images: Tensor,
     preprocess: Preprocess,
+    device: torch.device,
     *,
     description: str,
 ) -> Tensor:
@@ -31,10 +38,10 @@ def extract_features(
     Args:
         state: backbone weights by tensor name.
         images: uint8, N × 3 × S × S.
+        device: where the forward passes run.
         description: shown beside the progress bar.
     """
-    device = next(backbone.parameters()).device
-    backbone.eval()
+    backbone.eval().to(device)
     weights = {name: tensor.to(device) for name, tensor in state.items()}
     batches = images.split(BATCH)
     return torch.cat(

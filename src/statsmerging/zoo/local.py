@@ -9,10 +9,13 @@ from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.errors import UserError
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert
+from statsmerging.zoo.inference import inference_device
 from statsmerging.zoo.settings import BackboneSettings
 
 
-def local_zoo(settings: BackboneSettings, root: Path, tasks: tuple[Task, ...]) -> Zoo:
+def local_zoo(
+    settings: BackboneSettings, root: Path, tasks: tuple[Task, ...], *, accelerator: str
+) -> Zoo:
     """Experts from ``ROOT/TASK.safetensors`` with ``backbone.*``, ``head.weight``, ``head.bias``.
 
     Raises:
@@ -36,4 +39,5 @@ def local_zoo(settings: BackboneSettings, root: Path, tasks: tuple[Task, ...]) -
         return expert
 
     experts = {task.name: read(task) for task in tasks}
-    return Zoo(backbone, preprocess_of(settings), pretrained, experts)
+    device = inference_device(accelerator)
+    return Zoo(backbone, preprocess_of(settings), pretrained, experts, device)
