@@ -15,6 +15,7 @@ from PIL import Image
 from statsmerging.data import embedded
 from statsmerging.data.suites import SPLITS, Split, Suite, Task, choose_tasks
 from statsmerging.records.hashing import json_sha256
+from statsmerging.records.progress import working
 
 #: Packages whose images, fonts or resampling determine the pixels.
 _PACKAGES = ("numpy", "pillow", "scikit-image", "scikit-learn", "matplotlib")
@@ -85,12 +86,14 @@ def _task(name: str) -> Task:
 
 @cache
 def _build(name: str) -> embedded.EmbeddedTask:
-    return embedded.build_task(name)
+    with working(f"drawing {name}"):
+        return embedded.build_task(name)
 
 
 @cache
 def _pretraining() -> embedded.LabeledImages:
-    return embedded.pretraining_images(PRETRAINING_IMAGES)[0]
+    with working("drawing images for pre-training"):
+        return embedded.pretraining_images(PRETRAINING_IMAGES)[0]
 
 
 @cache

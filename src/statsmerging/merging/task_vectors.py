@@ -142,7 +142,7 @@ class TaskVectorBank:
                 f"coefficients have shape {tuple(coefficients.shape)}, "
                 f"expected {shape} or {shape[1:]}"
             )
-        return coefficients.expand(shape)
+        return coefficients.to(self.device).expand(shape)
 
 
 def merge_layer(

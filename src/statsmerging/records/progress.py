@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,6 +13,18 @@ from rich.progress import track as rich_track
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Show that one long step is under way whose length is not known in advance."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        log.info("%s", description)
+        yield
+        return
+    with console.status(description):
+        yield
 
 
 def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
