@@ -127,7 +127,7 @@ def _load_task(folder: Path, cache: Path) -> Task:
         sources["train"] = source(train, splits[train], "whole")
         sources["validation"] = source(validation, splits[validation], "whole")
     else:
-        size = min(VALIDATION_LIMIT, int(VALIDATION_SHARE * len(splits[train])))
+        size = min(VALIDATION_LIMIT, max(1, int(VALIDATION_SHARE * len(splits[train]))))
         parts = splits[train].train_test_split(test_size=size, seed=0)
         sources["train"] = source(train, parts["train"], "train without validation")
         sources["validation"] = source(train, parts["test"], "validation from train")
