@@ -106,6 +106,12 @@ def test_truncated_weights(small_run: list[str], small_weights: Path, tmp_path: 
         run_in_process([*small_run, f"backbone.weights={cut}"], tmp_path / "run")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there(small_run: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no GPU here; choose auto or cpu"):
+        run_in_process([*small_run, "accelerator=gpu"], tmp_path / "run")
+
+
 def test_splits_that_share_images(small_run: list[str], tmp_path: Path) -> None:
     root = write_suite(tmp_path / "suite", images_per_split=12)
     shutil.copy(

@@ -17,6 +17,7 @@ from statsmerging.records.errors import UserError
 from statsmerging.zoo.backbones import preprocess_of
 from statsmerging.zoo.experts import Zoo
 from statsmerging.zoo.finetuned import finetuned_zoo
+from statsmerging.zoo.inference import inference_device
 from statsmerging.zoo.local import local_zoo
 
 
@@ -45,6 +46,7 @@ def prepare(config: Config) -> Workbench:
         UserError: anything wrong with the suite or the zoo.
         MergingError: weights that do not match the backbone, or NaN.
     """
+    inference_device(config.accelerator)  # refuse a missing GPU before anything is computed
     cache = Cache(Path(config.cache))
     suite = _suite(config, cache)
     images = SuiteImages(suite, preprocess_of(config.backbone), cache)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from statsmerging.data.preprocess import Preprocess
+from statsmerging.records.errors import UserError
 from statsmerging.records.progress import track
 
 #: Images in one forward pass.
@@ -16,9 +17,15 @@ BATCH = 128
 
 
 def inference_device(accelerator: str) -> torch.device:
-    """The first GPU, unless ``accelerator`` is ``cpu`` or there is none."""
-    use_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
+    """The first GPU, unless ``accelerator`` is ``cpu``, or ``auto`` where there is none.
+
+    Raises:
+        UserError: ``gpu`` where there is none.
+    """
+    available = torch.cuda.is_available()
+    if accelerator == "gpu" and not available:
+        raise UserError("accelerator=gpu: there is no GPU here; choose auto or cpu")
+    return torch.device("cuda" if accelerator != "cpu" and available else "cpu")
 
 
 @torch.inference_mode()
