@@ -61,6 +61,8 @@ def test_mistakes_in_a_folder_are_named(suite_root: Path, tmp_path: Path) -> Non
         folder_suite(tmp_path / "empty", None, [], cache=tmp_path)
     with pytest.raises(UserError, match="has no task shape; it has parity, size"):
         folder_suite(suite_root, ["parity", "shape"], [], cache=tmp_path)
+    with pytest.raises(UserError, match="names size more than once"):
+        folder_suite(suite_root, ["size", "size"], [], cache=tmp_path)
     with pytest.raises(UserError, match="at least two tasks"):
         folder_suite(suite_root, ["parity"], [], cache=tmp_path)
     with pytest.raises(UserError, match=r"suite\.tasks and suite\.unseen both name size"):

@@ -44,7 +44,9 @@ class _FolderSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return json_sha256([self.part, *(file_sha256(Path(file)) for file in self.files)])
+        # In image folders the labels are in the paths, so the bytes of the files do not tell them.
+        hashes = [file_sha256(Path(file)) for file in self.files]
+        return json_sha256([self.part, self.labels().tolist(), *hashes])
 
     def __len__(self) -> int:
         return len(self.dataset)

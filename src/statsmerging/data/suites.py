@@ -81,7 +81,7 @@ def choose_tasks(
     """Names of the seen and the unseen tasks; ``seen=None`` takes all that are not unseen.
 
     Raises:
-        UserError: an unknown name, a task in both lists, or fewer than two seen tasks.
+        UserError: an unknown or repeated name, a task in both lists, or fewer than two tasks.
     """
     names = [name for name in available if name not in unseen] if seen is None else seen
     unknown = [name for name in [*names, *unseen] if name not in available]
@@ -92,6 +92,9 @@ def choose_tasks(
     both = sorted(set(names) & set(unseen))
     if both:
         raise UserError(f"suite.tasks and suite.unseen both name {', '.join(both)}")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"suite.tasks names {', '.join(repeated)} more than once")
     if len(names) < 2:
         raise UserError(
             f"merging needs at least two tasks, {where} gives {len(names)}: {', '.join(names)}"
