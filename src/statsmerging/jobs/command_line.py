@@ -25,8 +25,9 @@ from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.records.errors import UserError
 from statsmerging.records.run_directory import RunDirectory, run_hash
 
-#: Exit status after a user's mistake.
+#: Exit status after a user's mistake, and after SIGTERM (128 + 15, as shells count).
 MISTAKE = 2
+TERMINATED = 143
 
 
 def main(run: Callable[[], None]) -> None:
@@ -38,6 +39,12 @@ def main(run: Callable[[], None]) -> None:
         run()
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error))
+    except SystemExit as stop:
+        # Lightning turns SIGTERM into a SystemExit without a status, which would read as success.
+        if type(stop).__name__ == "SIGTERMException":
+            print("stopped by SIGTERM: the same command continues", file=sys.stderr)
+            sys.exit(TERMINATED)
+        raise
 
 
 def register_resolvers() -> None:
