@@ -6,6 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -76,6 +77,17 @@ def test_truncated_parquet_names_the_file(suite_root: Path, tmp_path: Path) -> N
     broken.write_bytes(broken.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"size/test-00000-of-00001\.parquet is not a whole"):
         folder_suite(root, None, [], cache=tmp_path / "cache")
+
+
+def test_a_test_split_without_labels_is_refused(suite_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "suite"
+    shutil.copytree(suite_root, root)
+    file = root / "size" / "test-00000-of-00001.parquet"
+    hidden = datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "arrow"))
+    hidden.map(lambda row: {**row, "label": -1}).to_parquet(str(file))
+    source = folder_suite(root, None, [], cache=tmp_path / "cache").seen[1].sources["test"]
+    with pytest.raises(UserError, match="size: labels from -1 to -1, expected 0 to 1"):
+        source.labels()
 
 
 def test_images_are_decoded_once_and_cached(

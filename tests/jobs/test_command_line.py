@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +122,29 @@ def test_splits_that_share_images(small_run: list[str], tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"parity: 12 image\(s\) in both validation and test"):
         run_in_process([*small_run, f"suite.root={root}"], tmp_path / "run")
+
+
+def test_a_refused_run_leaves_no_directory(small_run: list[str], tmp_path: Path) -> None:
+    done = command(*small_run, "suite.tasks=[parity,shape]", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert "has no task shape; it has parity, size" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_says_how_to_continue(small_run: list[str], tmp_path: Path) -> None:
+    arguments = [*small_run, "trainer.steps=20000", f"hydra.run.dir={tmp_path}/run"]
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "learning coefficients" in line:
+                break
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.endswith("stopped by Ctrl-C: the same command continues\n")
 
 
 def test_a_local_expert_that_is_missing_or_foreign(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ import lightning as L
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from statsmerging.data.image_cache import ImageSplit, SuiteImages
 from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.distillation.module import StatsMerging
+from statsmerging.jobs import merge
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
 from tests.conftest import SMALL_VIT, JobRunner, run_in_process
@@ -40,6 +43,9 @@ def test_run_directory_holds_the_whole_record(run_job: JobRunner, tmp_path: Path
         assert set(row["accuracy"]) == {"parity", "size"}
         assert row["n"] == {"parity": 48, "size": 48}
         assert row["average"] == pytest.approx(sum(row["accuracy"].values()) / 2)
+    agreements = [row.get("teacher_agreement") for row in results["methods"].values()]
+    assert agreements[METHODS.index("individual")] is None
+    assert all(0 < agreement <= 1 for agreement in agreements if agreement is not None)
     individual = results["methods"]["individual"]["accuracy"]
     merged = results["methods"]["stats_merging"]
     ratios = [merged["accuracy"][task] / individual[task] for task in individual]
@@ -190,6 +196,44 @@ def test_finished_run_is_recognised_and_another_config_refused(
     assert after == before
 
 
+def test_a_finished_run_tells_that_its_inputs_changed(
+    run_job: JobRunner, small_weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(small_weights, weights)
+    run_job(f"backbone.weights={weights}")
+    with caplog.at_level(logging.WARNING):
+        run_job(f"backbone.weights={weights}")
+        assert "changed" not in caplog.text
+        save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+        run_job(f"backbone.weights={weights}")
+    assert f"1 of its input files changed since, among them {weights}" in caplog.text
+
+
+def test_a_killed_fit_does_not_continue_with_other_weights(
+    run_job: JobRunner, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(small_weights, weights)
+    with monkeypatch.context() as patch:
+        # Killed after the fit: its checkpoint is there, its results are not.
+        patch.setattr(merge, "write_coefficients", None)
+        with pytest.raises(TypeError):
+            run_job(f"backbone.weights={weights}")
+    save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+    steps = 0
+    step = StatsMerging.training_step
+
+    def counting(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        return step(self, batch)
+
+    monkeypatch.setattr(StatsMerging, "training_step", counting)
+    run_job(f"backbone.weights={weights}")
+    assert steps == 6
+
+
 def test_merged_model_scores_the_same_in_plain_timm(
     run_job: JobRunner, tmp_path: Path, suite_root: Path
 ) -> None:
@@ -229,6 +273,7 @@ def test_local_zoo_and_evaluate_repeat_the_numbers(
     assert run_in_process(local, tmp_path / "local")["methods"] == merged
     checkpoint = f"job.checkpoint={tmp_path / 'run' / 'merged.safetensors'}"
     scored = run_job("job=evaluate", checkpoint, directory=tmp_path / "scored")["methods"]
+    del merged["stats_merging"]["teacher_agreement"]
     assert scored["merged"] == merged["stats_merging"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import time
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statsmerging.records import cache as cache_module
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import atomic_path, read_json, write_json
@@ -46,6 +48,21 @@ def _compute_slowly(root: Path) -> None:
         path.write_text("content")
 
     assert Cache(root).file("kind", "entry", write).read_text() == "content"
+
+
+def test_a_long_wait_for_another_process_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cache_module, "SILENT_WAIT", 0.01)
+    worker = multiprocessing.get_context("fork").Process(target=_compute_slowly, args=(tmp_path,))
+    worker.start()
+    while not list(tmp_path.glob("computed-*")):
+        time.sleep(0.01)
+    with caplog.at_level(logging.INFO):
+        Cache(tmp_path).file("kind", "entry", lambda path: None)
+    worker.join()
+    assert "waiting for another process that is making" in caplog.text
+    assert (tmp_path / "kind" / "entry").read_text() == "content"
 
 
 def test_two_processes_compute_an_entry_once(tmp_path: Path) -> None:

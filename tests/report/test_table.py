@@ -33,6 +33,21 @@ def test_several_seeds_give_mean_and_deviation() -> None:
     assert "| Individual | 95.0 | 95.0 |" in text
 
 
+def test_a_method_that_varies_anywhere_shows_its_deviation_everywhere() -> None:
+    runs = [results(0, 0.6), results(1, 0.7)]
+    assert "| **65.0 ± 7.1** | **65.0 ± 7.1** | **100.0 ± 0.0** |" in markdown_table(runs)
+
+
+def test_agreement_is_a_column_where_rows_have_it() -> None:
+    run = results(0, 0.6)
+    for row, agreement in [("simple_average", 0.5), ("stats_merging", 0.75)]:
+        run["methods"][row]["teacher_agreement"] = agreement
+    lines = markdown_table([run]).splitlines()
+    assert lines[2].endswith("| normalised | agreement |")
+    assert lines[4].endswith("| 100.0 |  |")
+    assert lines[6].endswith("| **75.0** |")
+
+
 def test_terminal_table_shows_every_number_in_80_columns() -> None:
     console = Console(width=80)
     with console.capture() as capture:
@@ -49,6 +64,18 @@ def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
         write_json(folder / "manifest.json", {"config": config})
     write_json(tmp_path / "unfinished" / "results.json", results(0, 0.1))
     groups = runs_by_setting(tmp_path)
-    assert [[run["seed"] for run in group] for group in groups] == [[0, 1], [0]]
+    assert [[run["seed"] for run in group.runs] for group in groups] == [[0, 1], [0]]
+    assert [group.setting for group in groups] == [
+        ("granularity=layer_wise",),
+        ("granularity=task_wise",),
+    ]
+    title = markdown_table(groups[1].runs, groups[1].setting).splitlines()[0]
+    assert "granularity=task_wise · seed 0" in title
+    # On another suite everything differs: that tells nothing about either setting.
+    other = {"granularity": "row", "seed": 0, "trainer": {"seed": 0}, "suite": {"name": "other"}}
+    write_json(tmp_path / "other" / "results.json", results(0, 0.5))
+    write_json(tmp_path / "other" / "manifest.json", {"config": other})
+    assert runs_by_setting(tmp_path / "other")[0].setting == ()
+    assert "granularity=row" not in str(runs_by_setting(tmp_path))
     with pytest.raises(UserError, match="holds no finished run"):
         runs_by_setting(tmp_path / "unfinished")

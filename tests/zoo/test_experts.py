@@ -15,6 +15,7 @@ from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.image_cache import ImageSplit, SuiteImages
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.records.cache import Cache
+from statsmerging.records.errors import UserError
 from statsmerging.zoo import finetuned
 from statsmerging.zoo.experts import Expert, read_expert, write_expert
 from statsmerging.zoo.heads import PROBE_STRENGTH, Head, fit_linear_probe
@@ -52,6 +53,11 @@ def test_a_class_without_training_image_is_never_predicted() -> None:
     head = fit_linear_probe(features, labels, 4)
     assert head.weight.shape == (4, 3)
     assert set(head(features).argmax(1).tolist()) <= {0, 2}
+
+
+def test_images_of_one_class_are_refused() -> None:
+    with pytest.raises(UserError, match="all training images are of one class"):
+        fit_linear_probe(torch.randn(8, 3), torch.ones(8, dtype=torch.int64), 4)
 
 
 def test_training_leaves_frozen_head_and_running_statistics() -> None:

@@ -39,6 +39,7 @@ class _FolderSource:
     dataset: Any = field(repr=False)
     image_column: str
     label_column: str
+    classes: int
     files: tuple[str, ...]
     part: str
 
@@ -61,7 +62,13 @@ class _FolderSource:
 
     def labels(self) -> np.ndarray:
         column = self.dataset.with_format("numpy").select_columns(self.label_column)
-        return np.asarray(column[:][self.label_column], dtype=np.int64)
+        labels = np.asarray(column[:][self.label_column], dtype=np.int64)
+        if labels.size and (labels.min() < 0 or labels.max() >= self.classes):
+            raise UserError(
+                f"{self.folder}: labels from {labels.min()} to {labels.max()}, "
+                f"expected 0 to {self.classes - 1} (-1 marks a split published without labels)"
+            )
+        return labels
 
 
 def folder_suite(
@@ -121,7 +128,7 @@ def _load_task(folder: Path, cache: Path) -> Task:
 
     def source(name: str, dataset: Any, part: str) -> _FolderSource:
         files = tuple(str(file) for file in builder.config.data_files[name])
-        return _FolderSource(folder, dataset, image_column, label_column, files, part)
+        return _FolderSource(folder, dataset, image_column, label_column, len(classes), files, part)
 
     train, test, validation = found["train"], found["test"], found["validation"]
     sources: dict[Split, _FolderSource] = {"test": source(test, splits[test], "whole")}

@@ -9,6 +9,7 @@ from typing import Any
 from statsmerging.jobs.finished import show_table
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
+from statsmerging.records.inputs import file_stamps
 from statsmerging.records.manifest import manifest
 from statsmerging.records.results import MethodResult, results_json
 from statsmerging.records.run_directory import RunDirectory
@@ -34,9 +35,6 @@ def finish(
         run_hash=directory.run_hash,
         suite=config.suite.name,
         backbone=config.backbone.label,
-        granularity=config.granularity,
-        learner=config.learner.kind,
-        labels=config.labels.kind,
         seed=config.seed,
         stamps=stamps,
         **facts,
@@ -44,8 +42,9 @@ def finish(
     record = manifest(
         config.model_dump(mode="json"),
         run_hash=directory.run_hash,
-        weights=bench.zoo.hashes(),
+        weights=bench.zoo.hashes,
         data=bench.images.fingerprints(),
+        inputs=file_stamps(config.input_paths),
         stamps=stamps,
     )
     directory.finish(results, record)

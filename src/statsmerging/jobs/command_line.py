@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -23,10 +22,11 @@ from omegaconf.errors import (
 from statsmerging.jobs.finished import show_finished
 from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.records.errors import UserError
-from statsmerging.records.run_directory import RunDirectory, run_hash
+from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
 
-#: Exit status after a user's mistake, and after SIGTERM (128 + 15, as shells count).
+#: Exit status after a user's mistake, after Ctrl-C and after SIGTERM (128 + signal, as in shells).
 MISTAKE = 2
+INTERRUPTED = 130
 TERMINATED = 143
 
 
@@ -39,11 +39,15 @@ def main(run: Callable[[], None]) -> None:
         run()
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error))
+    except KeyboardInterrupt:
+        _stop("Ctrl-C", INTERRUPTED)
     except SystemExit as stop:
-        # Lightning turns SIGTERM into a SystemExit without a status, which would read as success.
+        # Lightning turns SIGTERM into a SystemExit without a status, which would read as success,
+        # and Ctrl-C into one with status 1, which would read as a failure.
         if type(stop).__name__ == "SIGTERMException":
-            print("stopped by SIGTERM: the same command continues", file=sys.stderr)
-            sys.exit(TERMINATED)
+            _stop("SIGTERM", TERMINATED)
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            _stop("Ctrl-C", INTERRUPTED)
         raise
 
 
@@ -54,14 +58,13 @@ def register_resolvers() -> None:
 
 def run_job(config: DictConfig) -> None:
     """Check the config and run the job it names, in Hydra's run directory."""
-    directory = Path(HydraConfig.get().runtime.output_dir)
+    path = Path(HydraConfig.get().runtime.output_dir)
     try:
         values = _container(config)
         checked = parse_config(values)
-        run_checked(checked, RunDirectory(directory, values))
+        run_checked(checked, RunDirectory(path, values))
     except (UserError, OmegaConfBaseException) as error:
-        with suppress(OSError):
-            directory.rmdir()  # only if it is empty: made for this run, which is refused
+        remove_traces(path)
         refuse(explain(error) if isinstance(error, OmegaConfBaseException) else str(error))
 
 
@@ -79,6 +82,11 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
         job.run(config, directory)
     except MergingError as error:
         raise UserError(str(error)) from error
+
+
+def _stop(cause: str, status: int) -> NoReturn:
+    print(f"stopped by {cause}: the same command continues", file=sys.stderr)
+    sys.exit(status)
 
 
 def refuse(message: str) -> None:

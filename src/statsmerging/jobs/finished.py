@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from statsmerging.records.files import read_json
+from statsmerging.records.inputs import changed_files
 from statsmerging.records.manifest import code_version
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.report.table import accuracy_table
@@ -19,10 +20,14 @@ FILE_WIDTH = 200
 
 
 def show_finished(directory: RunDirectory) -> None:
-    """Show the table of a complete run, and say so if other code made it."""
+    """Show the table of a complete run, and say so if its code or its inputs have changed."""
     log.info("this run is complete already (rerun=true runs it again): %s", directory.path)
-    if read_json(directory.manifest)["code"] != code_version():
+    manifest = read_json(directory.manifest)
+    if manifest["code"] != code_version():
         log.warning("it was made by another version of the code")
+    changed = changed_files(manifest["inputs"])
+    if changed:
+        log.warning("%d of its input files changed since, among them %s", len(changed), changed[0])
     show_table(read_json(directory.results))
 
 

@@ -18,7 +18,7 @@ from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.task_vectors import TaskVectorBank
-from statsmerging.records.hashing import key_of, state_sha256
+from statsmerging.records.hashing import key_of
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.statistics import cached_layer_statistics
 from statsmerging.zoo.trainer import create_trainer
@@ -58,9 +58,9 @@ def learn_coefficients(
         steps_per_epoch=config.trainer.steps_per_epoch,
         seed=config.trainer.seed,
     )
-    checkpoint = ModelCheckpoint(
-        directory.checkpoints, filename="learner", enable_version_counter=False
-    )
+    # Named after weights and images, so that a run never continues from what others gave.
+    name = f"learner-{key_of([*bench.zoo.hashes.values(), *bench.images.fingerprints().values()])}"
+    checkpoint = ModelCheckpoint(directory.checkpoints, filename=name, enable_version_counter=False)
     trainer = create_trainer(
         accelerator=config.accelerator,
         epochs=config.trainer.steps // config.trainer.steps_per_epoch,
@@ -68,7 +68,7 @@ def learn_coefficients(
         callbacks=[checkpoint],
         loggers=_loggers(config, directory),
     )
-    last = directory.checkpoints / "learner.ckpt"
+    last = directory.checkpoints / f"{name}.ckpt"
     if last.exists():
         log.info("continuing from %s", last)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -85,10 +85,12 @@ def _loggers(config: Config, directory: RunDirectory) -> list[Logger]:
 
 
 def _learner(config: Config, bench: Workbench, bank: TaskVectorBank) -> StatsMergeLearner:
-    hashes = [state_sha256(bench.zoo.experts[task].state) for task in bank.tasks]
+    hashes = [
+        bench.zoo.hashes[name] for name in ("pretrained", *(f"{t}/backbone" for t in bank.tasks))
+    ]
     statistics = cached_layer_statistics(
         bank,
-        key_of([state_sha256(bench.zoo.pretrained), *hashes, config.merge.precision]),
+        key_of([*hashes, config.merge.precision]),
         bench.cache,
         of=config.statistics.of,
         rank=config.statistics.rank,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from statsmerging.data.image_cache import ImageSplit
 from statsmerging.distillation.teachers import teacher_scores
-from statsmerging.evaluation.tuning import tune_by_teacher_agreement
+from statsmerging.evaluation.agreement import TeacherAgreement, most_agreeing
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.learning import learn_coefficients
 from statsmerging.jobs.schema import Config
@@ -34,20 +38,16 @@ def run(config: Config, directory: RunDirectory) -> None:
     write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
     write_weights(directory.merged, merged)
 
-    tuning_images = {
-        task: split.sample(config.tuning.images_per_task) for task, split in learning_images.items()
-    }
-    tuned = tune_by_teacher_agreement(
-        lambda scale: task_arithmetic(bank, scale),
-        config.tuning.task_arithmetic,
-        bench.zoo,
-        tuning_images,
-        teacher_scores(bench.zoo, tuning_images, bench.cache),
-        bench.cache,
+    agreement = _agreement(config, bench, learning_images)
+    tuned = most_agreeing(
+        lambda scale: task_arithmetic(bank, scale), config.tuning.task_arithmetic, agreement
     )
     log.info("task arithmetic agrees most with the teachers at λ = %s", tuned)
 
-    score = bench.scorer.score
+    def score(state: Mapping[str, Tensor], method: str, *, keep: bool = True) -> MethodResult:
+        result = bench.scorer.score(state, method, keep=keep)
+        return replace(result, teacher_agreement=agreement.of(state, method, keep=keep))
+
     methods: dict[str, MethodResult] = {
         "pretrained": score(bench.zoo.pretrained, "pre-trained"),
         "individual": bench.scorer.score_individual(),
@@ -56,7 +56,28 @@ def run(config: Config, directory: RunDirectory) -> None:
         "task_arithmetic_tuned": score(task_arithmetic(bank, tuned), "task arithmetic, tuned"),
         "stats_merging": score(merged, "StatsMerging", keep=False),
     }
-    finish(config, directory, bench, methods, task_arithmetic_tuned_scale=tuned)
+    finish(
+        config,
+        directory,
+        bench,
+        methods,
+        granularity=config.granularity,
+        learner=config.learner.kind,
+        labels=config.labels.kind,
+        task_arithmetic_tuned_scale=tuned,
+    )
+
+
+def _agreement(
+    config: Config, bench: Workbench, learning_images: Mapping[str, ImageSplit]
+) -> TeacherAgreement:
+    """Agreement with the teachers on a part of the learning images, the same for every method."""
+    images = {
+        task: split.sample(config.tuning.images_per_task) for task, split in learning_images.items()
+    }
+    return TeacherAgreement(
+        bench.zoo, images, teacher_scores(bench.zoo, images, bench.cache), bench.cache
+    )
 
 
 def _bank(config: Config, bench: Workbench, directory: RunDirectory) -> TaskVectorBank:

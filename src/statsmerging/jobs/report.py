@@ -22,7 +22,7 @@ def run(config: Config, directory: RunDirectory) -> None:
     groups = runs_by_setting(config.job.runs)
     console = wide_console()
     for group in groups:
-        console.print(accuracy_table(group))
+        console.print(accuracy_table(group.runs, group.setting))
     path = directory.path / "report.md"
-    write_text(path, "\n".join(markdown_table(group) for group in groups))
+    write_text(path, "\n".join(markdown_table(group.runs, group.setting) for group in groups))
     log.info("tables: %s", path)

@@ -5,6 +5,7 @@ This module imports neither torch nor Lightning, so that a mistake is answered a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import DirectoryPath, Field, FilePath, PositiveFloat, PositiveInt, ValidationError
@@ -104,6 +105,12 @@ class Config(Settings):
     cache: str
     accelerator: Literal["auto", "cpu", "gpu"]
     rerun: bool
+
+    @property
+    def input_paths(self) -> list[Path]:
+        """Files and folders the run reads."""
+        paths = [self.job.checkpoint, self.suite.root, self.zoo.root, self.backbone.weights_file]
+        return [path for path in paths if path is not None]
 
 
 def parse_config(values: dict[str, Any]) -> Config:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from statsmerging.records.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+#: Seconds to wait for another process before saying so.
+SILENT_WAIT = 3
 
 
 class Cache:
@@ -33,8 +40,18 @@ class Cache:
         if path.exists():
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with _turn(path):
             if not path.exists():
                 with atomic_path(path) as partial:
                     write(partial)
         return path
+
+
+def _turn(path: Path) -> AbstractContextManager[object]:
+    """The entry's lock; a wait for whoever holds it is not silent for long."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        return lock.acquire(timeout=SILENT_WAIT)
+    except Timeout:
+        log.info("waiting for another process that is making %s", path)
+        return lock.acquire()

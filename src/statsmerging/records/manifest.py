@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from statsmerging import __version__
+from statsmerging.records.inputs import Stamps
 
 #: Longest wait for git, in seconds; a repository on a dead network mount must not hang a run.
 GIT_TIMEOUT = 10
@@ -22,6 +23,7 @@ def manifest(
     run_hash: str,
     weights: dict[str, str],
     data: dict[str, str],
+    inputs: Stamps,
     stamps: list[str],
 ) -> dict[str, Any]:
     """The record of one run.
@@ -31,6 +33,7 @@ def manifest(
         run_hash: hash of the part of the config that determines the results.
         weights: name of each weight file or state → its sha256.
         data: ``task/split`` → sha256 of its images and labels.
+        inputs: stamps of the files named in the config, by which a change is noticed cheaply.
         stamps: departures from the label-free protocol; empty for an honest run.
     """
     return {
@@ -44,6 +47,7 @@ def manifest(
         "hardware": hardware(),
         "weights": weights,
         "data": data,
+        "inputs": inputs,
     }
 
 

@@ -25,10 +25,18 @@ class TaskAccuracy:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One row of the table: accuracies of one method on the seen and the unseen tasks."""
+    """One row of the table.
+
+    Attributes:
+        seen: accuracies on the seen tasks.
+        unseen: accuracies on the unseen tasks.
+        teacher_agreement: share of unlabeled images on which the model predicts its teachers'
+            classes, averaged over seen tasks: what hyper-parameters are chosen by.
+    """
 
     seen: Mapping[str, TaskAccuracy]
     unseen: Mapping[str, TaskAccuracy] = field(default_factory=dict)
+    teacher_agreement: float | None = None
 
     def as_json(self, individual: MethodResult) -> dict[str, Any]:
         """The row as ``results.json`` holds it.
@@ -37,6 +45,8 @@ class MethodResult:
         model; a task whose individual model is never right has no such ratio and is left out.
         """
         row = _numbers(self.seen, individual.seen)
+        if self.teacher_agreement is not None:
+            row["teacher_agreement"] = self.teacher_agreement
         if self.unseen:
             row["unseen"] = _numbers(self.unseen, individual.unseen)
         return row

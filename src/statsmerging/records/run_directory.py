@@ -96,3 +96,9 @@ class RunDirectory:
         """Write the results, then the manifest that marks the run as complete."""
         write_json(self.results, results)
         write_json(self.manifest, manifest)
+
+
+def remove_traces(path: Path) -> None:
+    """Remove the directory of a run that was refused, unless it holds more than its config."""
+    if path.is_dir() and {file.name for file in path.iterdir()} <= {"config.yaml", "run.log"}:
+        shutil.rmtree(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +12,71 @@ from statsmerging.records.files import read_json
 from statsmerging.records.hashing import json_sha256
 from statsmerging.records.run_directory import PRESENTATION
 
+#: Runs that differ in one of these answer different questions; other keys tell settings apart.
+_QUESTION = ("job.name", "suite.name", "backbone.label")
 
-def runs_by_setting(folder: Path) -> list[list[dict[str, Any]]]:
-    """``results.json`` of all finished runs below a folder, grouped by all but their seed.
 
-    Groups are in the order of their folders' names, runs within a group in the order of seeds.
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        runs: contents of ``results.json``, in the order of seeds.
+        setting: ``key=value`` of the keys in which groups on the same suite and backbone differ.
+    """
+
+    runs: Sequence[dict[str, Any]]
+    setting: tuple[str, ...] = ()
+
+
+def runs_by_setting(folder: Path) -> list[RunGroup]:
+    """All finished runs below a folder, grouped by all but their seed.
+
+    Groups are in the order of their folders' names.
 
     Raises:
         UserError: no finished run.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
+    configs: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("manifest.json")):
         results = path.with_name("results.json")
         if results.exists():
-            setting = _setting(read_json(path)["config"])
-            groups.setdefault(setting, []).append(read_json(results))
+            config = _relevant(read_json(path)["config"])
+            key = json_sha256(config)
+            configs[key] = config
+            groups.setdefault(key, []).append(read_json(results))
     if not groups:
         raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
-    return [sorted(group, key=lambda run: int(run["seed"])) for group in groups.values()]
+    return [
+        RunGroup(
+            sorted(runs, key=lambda run: int(run["seed"])),
+            tuple(_differences(configs[key], list(configs.values()))),
+        )
+        for key, runs in groups.items()
+    ]
 
 
-def _setting(config: dict[str, Any]) -> str:
-    """Hash of a config without its seed and without what only concerns its presentation."""
+def _relevant(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted key → value, without seeds of the run and what only concerns its presentation."""
     relevant = {key: value for key, value in config.items() if key not in (*PRESENTATION, "seed")}
-    relevant["trainer"] = {key: v for key, v in config["trainer"].items() if key != "seed"}
-    return json_sha256(relevant)
+    flat = dict(_flatten(relevant))
+    flat.pop("trainer.seed", None)
+    return flat
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _differences(config: dict[str, Any], others: Sequence[dict[str, Any]]) -> Iterator[str]:
+    peers = [
+        other for other in others if all(other.get(key) == config.get(key) for key in _QUESTION)
+    ]
+    for key, value in config.items():
+        if any(peer.get(key) != value for peer in peers):
+            yield f"{key}={value}"

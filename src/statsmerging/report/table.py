@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -23,7 +24,9 @@ METHOD_TITLES = {
 #: Rows that are bounds, not merged models: never the best of a column.
 BOUNDS = ("pretrained", "individual")
 
-CAPTION = "top-1 accuracy on test images, %"
+CAPTION = (
+    "top-1 accuracy on test images, %; agreement: with the teachers, on unlabeled validation images"
+)
 
 Results = dict[str, Any]
 
@@ -36,15 +39,18 @@ class Cell:
     best: bool
 
 
-def accuracy_table(runs: Sequence[Results]) -> Table:
+def accuracy_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> Table:
     """Rows of methods, columns of tasks, average and normalised average, for the terminal.
 
     The best merged model of each column is bold. Unseen tasks stand right of the averages.
 
     Args:
         runs: contents of ``results.json``; several give mean ± standard deviation.
+        setting: ``key=value`` of what tells these runs from others; part of the title.
     """
-    table = Table(title=_title(runs), caption=CAPTION, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=_title(runs, setting), caption=CAPTION, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     table.add_column("method", no_wrap=True)
     for heading, _ in _columns(runs[0]):
         table.add_column(heading.replace("_", " "), justify="right", overflow="fold")
@@ -54,11 +60,11 @@ def accuracy_table(runs: Sequence[Results]) -> Table:
     return table
 
 
-def markdown_table(runs: Sequence[Results]) -> str:
+def markdown_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> str:
     """The same table in Markdown, with its title and caption."""
     headings = ["method", *(heading.replace("_", " ") for heading, _ in _columns(runs[0]))]
     lines = [
-        f"**{_title(runs)}** · {CAPTION}",
+        f"**{_title(runs, setting)}** · {CAPTION}",
         "",
         _markdown_row(headings),
         _markdown_row(["---", *["---:"] * (len(headings) - 1)]),
@@ -70,25 +76,39 @@ def markdown_table(runs: Sequence[Results]) -> str:
 
 
 def _rows(runs: Sequence[Results]) -> dict[str, list[Cell]]:
-    methods = list(runs[0]["methods"])
-    rows: dict[str, list[Cell]] = {method: [] for method in methods}
-    for _, path in _columns(runs[0]):
-        values = {
-            method: [100 * _value(run["methods"][method], path) for run in runs]
-            for method in methods
-        }
-        means = {method: fmean(values[method]) for method in methods}
-        top = max((means[method] for method in methods if method not in BOUNDS), default=None)
-        for method in methods:
-            best = method not in BOUNDS and means[method] == top
-            rows[method].append(Cell(_text(values[method]), best))
-    return rows
+    columns = [path for _, path in _columns(runs[0])]
+    values = {
+        method: [[_value(run["methods"][method], path) for run in runs] for path in columns]
+        for method in runs[0]["methods"]
+    }
+    merged = [method for method in values if method not in BOUNDS]
+    means = {method: [_mean(cell) for cell in cells] for method, cells in values.items()}
+    top = [
+        max((means[method][i] for method in merged), default=-math.inf) for i in range(len(columns))
+    ]
+    return {
+        method: [
+            Cell(text, method in merged and means[method][i] == top[i])
+            for i, text in enumerate(_texts(cells))
+        ]
+        for method, cells in values.items()
+    }
 
 
-def _text(values: list[float]) -> str:
-    """``71.3``, or ``71.3 ± 0.4`` where the runs differ."""
-    mean = f"{fmean(values):.1f}"
-    return mean if len(set(values)) == 1 else f"{mean} ± {stdev(values):.1f}"
+def _texts(cells: Sequence[Sequence[float]]) -> list[str]:
+    """``71.3``, or ``71.3 ± 0.4`` for a method whose runs differ in any cell."""
+    varies = any(len(set(cell)) > 1 for cell in cells if not math.isnan(cell[0]))
+
+    def text(cell: Sequence[float]) -> str:
+        if math.isnan(cell[0]):
+            return ""
+        return f"{fmean(cell):.1f} ± {stdev(cell):.1f}" if varies else f"{fmean(cell):.1f}"
+
+    return [text(cell) for cell in cells]
+
+
+def _mean(cell: Sequence[float]) -> float:
+    return -math.inf if math.isnan(cell[0]) else fmean(cell)
 
 
 def _columns(results: Results) -> list[tuple[str, tuple[str, ...]]]:
@@ -98,6 +118,8 @@ def _columns(results: Results) -> list[tuple[str, tuple[str, ...]]]:
         (task, ("accuracy", task)) for task in row["accuracy"]
     ]
     columns += [("average", ("average",)), ("normalised", ("normalised_average",))]
+    if any("teacher_agreement" in other for other in results["methods"].values()):
+        columns.append(("agreement", ("teacher_agreement",)))
     if "unseen" in row:
         columns += [
             (f"unseen: {task}", ("unseen", "accuracy", task)) for task in row["unseen"]["accuracy"]
@@ -106,16 +128,22 @@ def _columns(results: Results) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _value(row: Results, path: tuple[str, ...]) -> float:
+    """The number in percent; NaN where the row has none."""
     value: Any = row
     for key in path:
-        value = value[key]
-    return float(value)
+        value = value.get(key)
+    return math.nan if value is None else 100 * float(value)
 
 
-def _title(runs: Sequence[Results]) -> str:
-    facts = [runs[0][key] for key in ("suite", "backbone", "granularity", "learner", "labels")]
+def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
+    first = runs[0]
+    facts = [
+        first[key]
+        for key in ("suite", "backbone", "granularity", "learner", "labels")
+        if key in first
+    ]
     seeds = ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
-    return " · ".join([*facts, f"seed {seeds}", *runs[0]["stamps"]])
+    return " · ".join([*facts, *setting, f"seed {seeds}", *first["stamps"]])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

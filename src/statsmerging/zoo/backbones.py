@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from statsmerging.data.preprocess import Preprocess
 from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.errors import UserError
 from statsmerging.zoo.checkpoints import read_weights
-from statsmerging.zoo.settings import HUB, PRETRAIN, BackboneSettings
+from statsmerging.zoo.settings import HUB, BackboneSettings
 
 
 def preprocess_of(settings: BackboneSettings) -> Preprocess:
@@ -32,8 +31,8 @@ def create_backbone(settings: BackboneSettings) -> nn.Module:
     """
     create = _create_timm if settings.library == "timm" else _create_open_clip
     backbone = create(settings)
-    if settings.weights not in (HUB, PRETRAIN):
-        file = Path(settings.weights)
+    file = settings.weights_file
+    if file is not None:
         load_pretrained(backbone, read_weights(file), found=str(file))
     return backbone
 

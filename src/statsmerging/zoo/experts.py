@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -44,8 +45,9 @@ class Zoo:
     experts: Mapping[str, Expert]
     device: torch.device
 
+    @cached_property
     def hashes(self) -> dict[str, str]:
-        """Name → sha256 of every set of weights, for the manifest."""
+        """``pretrained``, ``TASK/backbone``, ``TASK/head`` → sha256 of the weights."""
         hashes = {"pretrained": state_sha256(self.pretrained)}
         for task, expert in self.experts.items():
             hashes[f"{task}/backbone"] = state_sha256(expert.state)

@@ -7,6 +7,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from statsmerging.records.errors import UserError
+
 #: Inverse regularisation strength of the linear probe, on standardised features.
 PROBE_STRENGTH = 0.1
 PROBE_ITERATIONS = 300
@@ -38,10 +40,15 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
 
     The features are standardised for the fit; the returned head takes them raw. A class that has
     no training image keeps the lowest score.
+
+    Raises:
+        UserError: all images are of one class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    if len(labels.unique()) < 2:
+        raise UserError("a head cannot be fitted: all training images are of one class")
     mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
     probe = LogisticRegression(C=PROBE_STRENGTH, max_iter=PROBE_ITERATIONS)
     with warnings.catch_warnings():

@@ -49,6 +49,11 @@ class BackboneSettings(Settings):
         return weights
 
     @property
+    def weights_file(self) -> Path | None:
+        """The file of the weights, if they come from one."""
+        return None if self.weights in (HUB, PRETRAIN) else Path(self.weights)
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """What determines the network but not its weights."""
         return {"library": self.library, "name": self.name, "arguments": self.arguments}
