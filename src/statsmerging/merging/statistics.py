@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.task_vectors import TaskVectorBank
+from statsmerging.merging.task_vectors import TaskVectorBank, matrix_shape
 
 Feature = Literal["mean", "variance", "magnitude", "singular_values"]
 Source = Literal["weights", "task_vectors"]
@@ -107,7 +107,7 @@ def layer_statistics(
         if of == "weights":
             matrices = matrices + pretrained.flatten().to(torch.float64)
         rows.append(
-            matrix_statistics(matrices.view(len(bank.tasks), *_matrix_shape(pretrained)), rank)
+            matrix_statistics(matrices.view(len(bank.tasks), *matrix_shape(pretrained)), rank)
         )
     return LayerStatistics(
         torch.stack(rows).cpu(), statistic_columns(rank), bank.layers, bank.tasks
@@ -148,11 +148,6 @@ def top_singular_values(matrices: Tensor, rank: int) -> Tensor:
     gram = wide @ wide.transpose(1, 2)
     values = torch.linalg.eigvalsh(gram).flip(1)[:, :rank].clamp_min(0).sqrt()
     return torch.nn.functional.pad(values, (0, max(0, rank - values.shape[1])))
-
-
-def _matrix_shape(layer: Tensor) -> tuple[int, int]:
-    """A matrix stays, a convolution is out × rest, a vector is 1 × n."""
-    return (1, layer.numel()) if layer.dim() < 2 else (layer.shape[0], layer[0].numel())
 
 
 def _feature_of(column: str) -> str:

@@ -167,6 +167,11 @@ def merge_layer(
     return merged
 
 
+def matrix_shape(layer: Tensor) -> tuple[int, int]:
+    """Shape of a layer as a matrix: one stays, a convolution is out × rest, a vector 1 × n."""
+    return (1, layer.numel()) if layer.dim() < 2 else (layer.shape[0], layer[0].numel())
+
+
 def check_same_tensors(
     reference: Mapping[str, Tensor], state: Mapping[str, Tensor], *, expected: str, found: str
 ) -> None:
