@@ -1,8 +1,13 @@
 """Simple average of the experts' weights (Wortsman et al., *Model soups*, ICML 2022)."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.task_vectors import TaskVectorBank
 
 
@@ -10,3 +15,18 @@ def simple_average(bank: TaskVectorBank) -> dict[str, Tensor]:
     """State dict of (1/K) Σ_k θ_k. Needs no data."""
     tasks = len(bank.tasks)
     return bank.merge(torch.full((tasks,), 1 / tasks, device=bank.device))
+
+
+@dataclass(frozen=True)
+class SimpleAverage(DataFreeMethod):
+    """The mean of the experts, (1/K) Σ_k θ_k.
+
+    Wortsman et al., *Model soups: averaging weights of multiple fine-tuned models improves
+    accuracy without increasing inference time*, ICML 2022.
+    """
+
+    name = "simple_average"
+    title = "Simple average"
+
+    def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
+        return simple_average(bank)

@@ -1,9 +1,18 @@
 """Task arithmetic (Ilharco et al., *Editing Models with Task Arithmetic*, ICLR 2023)."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.task_vectors import TaskVectorBank
+
+#: The λ the paper tunes over, in steps of 0.1.
+TASK_ARITHMETIC_SCALES = Grid("scale", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
 
 
 def task_arithmetic(bank: TaskVectorBank, scale: float = 0.3) -> dict[str, Tensor]:
@@ -13,3 +22,23 @@ def task_arithmetic(bank: TaskVectorBank, scale: float = 0.3) -> dict[str, Tenso
         scale: λ; 0.3 is the value the method's paper recommends.
     """
     return bank.merge(torch.full((len(bank.tasks),), scale, device=bank.device))
+
+
+@dataclass(frozen=True)
+class TaskArithmetic(DataFreeMethod):
+    """θ₀ + λ Σ_k T_k with one coefficient for all tasks and layers.
+
+    Ilharco et al., *Editing Models with Task Arithmetic*, ICLR 2023.
+
+    Args:
+        scale: λ. The paper recommends 0.3 where it cannot be tuned.
+    """
+
+    name = "task_arithmetic"
+    title = "Task arithmetic"
+    tunable = TASK_ARITHMETIC_SCALES
+
+    scale: float = parameter(0.3, at_least=0)
+
+    def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
+        return task_arithmetic(bank, self.scale)

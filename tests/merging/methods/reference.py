@@ -1,0 +1,40 @@
+"""Plain float64 NumPy views of a bank, for references that share no code with the methods."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from statsmerging.merging import TaskVectorBank
+
+Array = npt.NDArray[np.float64]
+
+
+def task_vectors(bank: TaskVectorBank) -> dict[str, Array]:
+    """Layer → K × shape."""
+    return {
+        name: bank.vectors[name].double().numpy().reshape(-1, *start.shape)
+        for name, start in bank.pretrained.items()
+    }
+
+
+def flat_task_vectors(bank: TaskVectorBank) -> Array:
+    """All layers one after the other: K × P."""
+    return np.concatenate([bank.vectors[name].double().numpy() for name in bank.layers], axis=1)
+
+
+def updates(bank: TaskVectorBank, merged: dict[str, Tensor]) -> dict[str, Array]:
+    """Merged weights minus θ₀ of every merged layer."""
+    return {
+        name: (merged[name].double() - start.double()).numpy()
+        for name, start in bank.pretrained.items()
+    }
+
+
+def flat_update(bank: TaskVectorBank, merged: dict[str, Tensor]) -> Array:
+    return np.concatenate([update.ravel() for update in updates(bank, merged).values()])
+
+
+def as_matrix(values: Array) -> Array:
+    return values.reshape(values.shape[0], -1)
