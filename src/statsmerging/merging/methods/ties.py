@@ -1,0 +1,68 @@
+"""TIES-Merging: trim, elect a sign, average those that agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.layers import Rows, add_to_pretrained, stored_rows
+from statsmerging.merging.methods.parameters import Grid, parameter
+from statsmerging.merging.methods.selection import kth_smallest
+from statsmerging.merging.task_vectors import TaskVectorBank
+
+TIES_SCALES = Grid("scale", (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6))
+
+
+@dataclass(frozen=True)
+class Ties(DataFreeMethod):
+    """TIES-Merging (Yadav et al., *TIES-Merging: Resolving Interference When Merging Models*,
+    NeurIPS 2023).
+
+    1. Trim: keep the largest entries of every task vector, over all layers together.
+    2. Elect: the sign of an entry is that of the sum of the trimmed task vectors.
+    3. Merge: the mean of the trimmed entries that have the elected sign, times λ.
+
+    An entry whose trimmed values sum to exactly zero stays pre-trained. All tensors are treated
+    alike. One expert at ``density=1, scale=1`` gives that expert.
+
+    Args:
+        density: share of entries kept of each task vector; the paper's default keeps 20 %.
+        scale: λ; 1 is the paper's value where it cannot be tuned.
+    """
+
+    name = "ties"
+    title = "TIES"
+    tunable = TIES_SCALES
+
+    density: float = parameter(0.2, above=0, at_most=1)
+    scale: float = parameter(1.0, at_least=0)
+
+    def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
+        return ties(bank, stored_rows(bank), self.density, self.scale)
+
+
+def ties(bank: TaskVectorBank, rows: Rows, density: float, scale: float) -> dict[str, Tensor]:
+    """State dict of TIES-Merging of the given task vectors."""
+    threshold = magnitude_threshold(bank, rows, density).unsqueeze(1)
+
+    def update(layer: str) -> Tensor:
+        vectors = rows(layer)
+        return scale * mean_of_elected(torch.where(vectors.abs() >= threshold, vectors, 0))
+
+    return add_to_pretrained(bank, update)
+
+
+def magnitude_threshold(bank: TaskVectorBank, rows: Rows, density: float) -> Tensor:
+    """The smallest magnitude among the largest ``density`` share of each task vector, K."""
+    total = sum(start.numel() for start in bank.pretrained.values())
+    kept = max(1, round(density * total))
+    return kth_smallest(lambda: (rows(layer).abs() for layer in bank.layers), total - kept + 1)
+
+
+def mean_of_elected(vectors: Tensor) -> Tensor:
+    """Mean over the rows whose sign is the sign of the column's sum: K × n → n."""
+    agrees = vectors.sign() == vectors.sum(dim=0).sign()
+    return torch.where(agrees, vectors, 0).sum(dim=0) / agrees.sum(dim=0).clamp_min(1)
