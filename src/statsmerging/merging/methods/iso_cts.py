@@ -1,0 +1,59 @@
+"""Iso-CTS: a flat spectrum over a common subspace and one subspace for each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.iso_c import ISOTROPIC_SCALES
+from statsmerging.merging.methods.layers import merge_matrices, orthogonalised
+from statsmerging.merging.methods.parameters import parameter
+from statsmerging.merging.task_vectors import TaskVectorBank
+
+
+@dataclass(frozen=True)
+class IsoCts(DataFreeMethod):
+    """Iso-CTS (Marczak et al., *No Task Left Behind: Isotropic Model Merging with Common and
+    Task-Specific Subspaces*, ICML 2025).
+
+    The leading singular triples of Σ_k T_k span the common subspace U. Its trailing ones make
+    room for the leading triples of each task's T_k − U Uᵀ T_k, equally many for each task. Left
+    and right singular vectors are then made orthonormal as in TSV-M and get the mean of all
+    these singular values. Vectors are averaged. One expert does not come back, as in Iso-C.
+
+    Args:
+        common_share: share of the min(m, n) directions that are common, before the rest is
+            rounded to a multiple of K; 0.8 in the paper.
+        scale: factor on the merged update; the paper tunes it, 1 leaves it out.
+    """
+
+    name = "iso_cts"
+    title = "Iso-CTS"
+    tunable = ISOTROPIC_SCALES
+
+    common_share: float = parameter(0.8, at_least=0, at_most=1)
+    scale: float = parameter(1.0, at_least=0)
+
+    def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
+        return merge_matrices(
+            bank, lambda matrices: merge_subspaces(matrices, self.common_share), self.scale
+        )
+
+
+def merge_subspaces(matrices: Tensor, common_share: float) -> Tensor:
+    """Task matrices K × m × n → merged update m × n."""
+    tasks, directions = len(matrices), min(matrices.shape[1:])
+    per_task = round((directions - int(common_share * directions)) / tasks)
+    per_task = min(per_task, directions // tasks)
+    common = directions - tasks * per_task
+
+    left, values, right = torch.linalg.svd(matrices.sum(dim=0), full_matrices=False)
+    left, values, right = left[:, :common], values[:common], right[:common]
+    specific = torch.linalg.svd(matrices - left @ (left.mT @ matrices), full_matrices=False)
+    lefts = torch.cat([left, *specific.U[:, :, :per_task]], dim=1)
+    rights = torch.cat([right, *specific.Vh[:, :per_task]], dim=0)
+    spectrum = torch.cat([values, specific.S[:, :per_task].flatten()])
+    return spectrum.mean() * (orthogonalised(lefts) @ orthogonalised(rights))

@@ -1,0 +1,164 @@
+"""Methods that treat a layer as a matrix, against float64 linear algebra and its theorems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from statsmerging.merging import TaskVectorBank
+from statsmerging.merging.methods import DataFreeMethod
+from statsmerging.merging.methods.iso_c import IsoC, flatten_spectrum
+from statsmerging.merging.methods.iso_cts import IsoCts, merge_subspaces
+from statsmerging.merging.methods.tsv_m import TsvM, merge_singular_vectors
+from statsmerging.merging.methods.wudi import Wudi, reduce_interference
+from tests.merging.methods.reference import Array, as_matrix, task_vectors, updates
+
+MATRICES = ("linear", "convolution")
+
+
+def polar(matrix: Array) -> Array:
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    nearest: Array = left @ right
+    return nearest
+
+
+def tsv_reference(matrices: list[Array]) -> Array:
+    rank = min(matrices[0].shape) // len(matrices)
+    lefts: list[Array] = []
+    values: list[float] = []
+    rights: list[Array] = []
+    for matrix in matrices:
+        left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+        lefts.append(left[:, :rank])
+        values.extend(singular[:rank])
+        rights.append(right[:rank])
+    return polar(np.hstack(lefts)) @ np.diag(values) @ polar(np.vstack(rights))
+
+
+def iso_reference(matrices: list[Array]) -> Array:
+    left, values, right = np.linalg.svd(sum(matrices, np.zeros(())), full_matrices=False)
+    merged: Array = left @ np.diag(np.full(len(values), values.mean())) @ right
+    return merged
+
+
+def iso_cts_reference(matrices: list[Array]) -> Array:
+    """At a common share of 0.5 and K = 3: 7 directions are 4 + 3 · 1, 6 are 3 + 3 · 1."""
+    common = {7: 4, 6: 3}[min(matrices[0].shape)]
+    left, values, right = np.linalg.svd(sum(matrices, np.zeros(())), full_matrices=False)
+    lefts, spectrum, rights = [left[:, :common]], list(values[:common]), [right[:common]]
+    projector = left[:, :common] @ left[:, :common].T
+    for matrix in matrices:
+        left, values, right = np.linalg.svd(matrix - projector @ matrix, full_matrices=False)
+        lefts.append(left[:, :1])
+        spectrum.append(values[0])
+        rights.append(right[:1])
+    merged: Array = np.mean(spectrum) * polar(np.hstack(lefts)) @ polar(np.vstack(rights))
+    return merged
+
+
+def wudi_reference(matrices: list[Array]) -> Array:
+    tasks = torch.from_numpy(np.stack(matrices))
+    merged = tasks.sum(0).requires_grad_()
+    optimizer = torch.optim.Adam([merged], lr=1e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        interference(merged, tasks).backward()
+        optimizer.step()
+    return merged.detach().numpy()
+
+
+def interference(merged: Tensor, tasks: Tensor) -> Tensor:
+    losses = [((merged - task) @ task.mT).square().sum() / task.square().sum() for task in tasks]
+    return torch.stack(losses).sum()
+
+
+@pytest.mark.parametrize(
+    ("method", "scale", "reference"),
+    [
+        (TsvM(scale=0.7), 0.7, tsv_reference),
+        (IsoC(scale=0.7), 0.7, iso_reference),
+        (IsoCts(common_share=0.5, scale=0.7), 0.7, iso_cts_reference),
+        (Wudi(steps=40, learning_rate=1e-3), 1.0, wudi_reference),
+    ],
+    ids=["tsv_m", "iso_c", "iso_cts", "wudi"],
+)
+def test_matrices_get_the_formula_and_vectors_the_mean(
+    bank: TaskVectorBank,
+    method: DataFreeMethod,
+    scale: float,
+    reference: Callable[[list[Array]], Array],
+) -> None:
+    found = updates(bank, method.merge(bank))
+    for name, vectors in task_vectors(bank).items():
+        if name in MATRICES:
+            expected = reference([as_matrix(vector) for vector in vectors])
+            np.testing.assert_allclose(as_matrix(found[name]), scale * expected, atol=2e-5)
+        else:
+            np.testing.assert_allclose(found[name], scale * vectors.mean(0), atol=1e-6)
+
+
+def orthogonal_tasks() -> Tensor:
+    """Three task matrices of rank 2 whose row spaces and column spaces are orthogonal."""
+    generator = torch.Generator().manual_seed(0)
+    left, _ = torch.linalg.qr(torch.randn(8, 6, generator=generator, dtype=torch.float64))
+    right, _ = torch.linalg.qr(torch.randn(7, 6, generator=generator, dtype=torch.float64))
+    values = torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0, 0.5], dtype=torch.float64)
+    return torch.stack(
+        [left[:, i : i + 2] * values[i : i + 2] @ right[:, i : i + 2].mT for i in range(0, 6, 2)]
+    ).float()
+
+
+def test_tasks_that_do_not_interfere_are_summed_by_tsv_and_wudi() -> None:
+    tasks = orthogonal_tasks()
+    torch.testing.assert_close(merge_singular_vectors(tasks), tasks.sum(0), rtol=0, atol=1e-5)
+    found = reduce_interference(tasks, steps=50, learning_rate=1e-5)
+    torch.testing.assert_close(found, tasks.sum(0), rtol=0, atol=5e-4)
+
+
+def test_iso_spectra_are_flat(bank: TaskVectorBank) -> None:
+    tasks = bank.vectors["linear"].view(3, 7, 12)
+    summed = torch.linalg.svdvals(tasks.sum(0))
+    torch.testing.assert_close(
+        torch.linalg.svdvals(flatten_spectrum(tasks)), summed.mean().expand(7)
+    )
+    values = torch.linalg.svdvals(merge_subspaces(tasks, 0.5))
+    # Orthogonal factors of full rank leave one value for all; its size is not the sum's.
+    torch.testing.assert_close(values, values.mean().expand(7))
+    assert not torch.isclose(values.mean(), summed.mean(), rtol=1e-3)
+
+
+def test_iso_cts_with_everything_common_is_iso_c(bank: TaskVectorBank) -> None:
+    merged, expected = IsoCts(common_share=1.0).merge(bank), IsoC().merge(bank)
+    for name in bank.layers:
+        torch.testing.assert_close(merged[name], expected[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("common_share", [0.0, 0.5, 0.8])
+def test_more_tasks_than_directions(common_share: float) -> None:
+    tasks = torch.randn(9, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert merge_singular_vectors(tasks).norm() > 0
+    torch.testing.assert_close(merge_subspaces(tasks, common_share), flatten_spectrum(tasks))
+
+
+def test_wudi_lowers_the_interference_towards_its_minimum(bank: TaskVectorBank) -> None:
+    tasks = bank.vectors["linear"].view(3, 7, 12)
+    before = interference(tasks.sum(0), tasks)
+    few = interference(reduce_interference(tasks, 20, 1e-3), tasks)
+    many = interference(reduce_interference(tasks, 2000, 1e-3), tasks)
+    energies = [task.mT @ task / task.square().sum() for task in tasks.double()]
+    best = sum(t @ e for t, e in zip(tasks.double(), energies, strict=True)) @ torch.linalg.pinv(
+        torch.stack(energies).sum(0)
+    )
+    minimum = interference(best, tasks.double())
+    assert before > few > many
+    torch.testing.assert_close(many.double(), minimum, rtol=1e-3, atol=1e-7)
+
+
+def test_wudi_without_a_change_in_one_task() -> None:
+    tasks = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    tasks[1] = 0
+    torch.testing.assert_close(reduce_interference(tasks, 10, 1e-3), tasks[0])
