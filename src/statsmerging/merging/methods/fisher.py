@@ -1,0 +1,79 @@
+"""Fisher merging: an average in which every entry counts as much as its expert cares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.methods.base import Evidence, EvidenceMethod
+from statsmerging.merging.methods.evidence import check_evidence, layer_evidence
+from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
+from statsmerging.merging.methods.parameters import parameter
+from statsmerging.merging.task_vectors import TaskVectorBank
+
+
+@dataclass(frozen=True)
+class Fisher(EvidenceMethod):
+    """Fisher merging (Matena & Raffel, *Merging Models with Fisher-Weighted Averaging*,
+    NeurIPS 2022).
+
+    θ = Σ_k F_k θ_k / Σ_k F_k, entry by entry, with the diagonal F_k of task k's Fisher
+    information: the mean over images of the squared gradient of the log-likelihood, shaped like
+    the tensor. Tensors without evidence are averaged. One expert gives itself, identical experts
+    give that expert.
+
+    Args:
+        floor: smallest value of a Fisher entry; 1e-6 in the released code, which applies it to
+            a target model only. Here no expert is the target.
+        normalise: divide each F_k by its norm over all layers, so that no task dominates by the
+            size of its gradients; on in the released code.
+    """
+
+    name = "fisher"
+    title = "Fisher merging"
+    needs = "gradients"
+
+    floor: float = parameter(1e-6, above=0)
+    normalise: bool = parameter(True)
+
+    def merge(self, bank: TaskVectorBank, evidence: Evidence) -> dict[str, Tensor]:
+        check_evidence(bank, evidence)
+        rows = stored_rows(bank)
+        norms = _norms(bank, evidence) if self.normalise else torch.ones(len(bank.tasks))
+        norms = norms.to(bank.device).unsqueeze(1)
+
+        def update(layer: str) -> Tensor:
+            vectors, diagonals = rows(layer), _diagonals(bank, evidence, layer)
+            if diagonals is None:
+                return vectors.mean(dim=0)
+            weights = diagonals.clamp_min(self.floor) / norms
+            return (weights * vectors).sum(dim=0) / weights.sum(dim=0)
+
+        return add_to_pretrained(bank, update)
+
+
+def _diagonals(bank: TaskVectorBank, evidence: Evidence, layer: str) -> Tensor | None:
+    """F_k of a layer, K × n."""
+    found = layer_evidence(bank, evidence, layer, tuple(bank.pretrained[layer].shape))
+    if found is None:
+        return None
+    diagonals = torch.stack(found).flatten(start_dim=1).float()
+    if bool((diagonals < 0).any()):
+        raise MergingError(f"{layer}: a Fisher diagonal has negative entries")
+    return diagonals
+
+
+def _norms(bank: TaskVectorBank, evidence: Evidence) -> Tensor:
+    """‖F_k‖ over all layers, K."""
+    squares = torch.zeros(len(bank.tasks), dtype=torch.float64, device=bank.device)
+    for layer in bank.layers:
+        diagonals = _diagonals(bank, evidence, layer)
+        if diagonals is not None:
+            squares += diagonals.double().square().sum(dim=1)
+    for task, square in zip(bank.tasks, squares, strict=True):
+        if square == 0:
+            raise MergingError(f"the Fisher diagonal of task {task} is zero in every layer")
+    return squares.sqrt().float()
