@@ -7,3 +7,8 @@ class UserError(Exception):
     The message is one line that says what is wrong and what would be right; the command line
     prints it without a traceback and exits with status 2.
     """
+
+
+def shown(text: str) -> str:
+    """Text from a foreign file as it may stand in a message: short, and without line breaks."""
+    return repr(text if len(text) <= 80 else f"{text[:80]}…")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import tempfile
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from statsmerging.records.errors import UserError
 
 
 @contextmanager
@@ -30,6 +33,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """Like ``atomic_path``, for results of the user's own: another content is never replaced.
+
+    Raises:
+        UserError: the file exists and differs from what was written.
+    """
+    with atomic_path(path) as partial:
+        yield partial
+        if path.exists() and not filecmp.cmp(partial, path, shallow=False):
+            raise UserError(f"{path} already holds something else; nothing was overwritten")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -24,7 +24,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: weights are read from .safetensors files only")
+        raise UserError(
+            f"{path}: weights are read from .safetensors files only; job=convert makes one"
+        )
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -33,8 +35,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically."""
+def write_weights(
+    path: Path, state: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a state dict as safetensors, atomically.
+
+    Args:
+        metadata: entries of the file's header, for readers that look for them.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_path(path) as partial:
-        save_file(tensors, partial)
+        save_file(tensors, partial, metadata)

@@ -1,0 +1,1 @@
+"""Foreign checkpoints: files and tensor names of other projects, read and written."""

@@ -1,0 +1,179 @@
+"""Names of CLIP's image tower: Hugging Face and open_clip, there and back, bit for bit.
+
+Our backbones are open_clip's image towers (`model.visual`), so that is what everything becomes.
+The two differ in names, in the attention's projections (open_clip stacks query, key and value
+into one `in_proj`), and in the last projection, which open_clip stores transposed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from statsmerging.records.errors import UserError, shown
+
+State = Mapping[str, Tensor]
+
+PROJECTION, _HF_PROJECTION = "proj", "visual_projection.weight"
+_POSITIONS = "embeddings.position_ids"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One way to name the tensors of an image tower.
+
+    Attributes:
+        title: as a reader knows it.
+        prefix: before the names of the tower; tensors without it are no part of it.
+        hugging_face: whether the names behind the prefix are Hugging Face's or open_clip's.
+    """
+
+    title: str
+    prefix: str
+    hugging_face: bool
+
+    @property
+    def marker(self) -> str:
+        """A tensor that only this family has."""
+        name = "embeddings.patch_embedding.weight" if self.hugging_face else "class_embedding"
+        return f"{self.prefix}{name}"
+
+
+FAMILIES = (
+    Family("open_clip image tower", "", hugging_face=False),
+    Family("open_clip CLIP", "visual.", hugging_face=False),
+    Family("task_vectors image encoder", "model.visual.", hugging_face=False),
+    Family("Hugging Face CLIP", "vision_model.", hugging_face=True),
+    Family("Hugging Face CLIPVisionModel", "", hugging_face=True),
+)
+
+# Hugging Face's name → open_clip's; the misspelling is theirs.
+_OUTER = {
+    "embeddings.class_embedding": "class_embedding",
+    "embeddings.patch_embedding.weight": "conv1.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "pre_layrnorm.weight": "ln_pre.weight",
+    "pre_layrnorm.bias": "ln_pre.bias",
+    "post_layernorm.weight": "ln_post.weight",
+    "post_layernorm.bias": "ln_post.bias",
+}
+_IN_BLOCK = {
+    "layer_norm1": "ln_1",
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+_STACKED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_HF_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
+_IN_PROJECTION = "attn.in_proj"
+
+
+@dataclass(frozen=True)
+class Tower:
+    """An image tower found in a foreign state dict.
+
+    Attributes:
+        tensors: with open_clip's names; without ``proj`` where the source has none.
+        family: title of the family of names.
+        dropped: names of the tensors that are no part of the tower.
+    """
+
+    tensors: dict[str, Tensor]
+    family: str
+    dropped: tuple[str, ...]
+
+
+def find_tower(state: State) -> Tower:
+    """The image tower of any known family, with the names of open_clip's ``model.visual``.
+
+    Raises:
+        UserError: unknown names (the first three are shown), or an incomplete tower.
+    """
+    family = next((family for family in FAMILIES if family.marker in state), None)
+    if family is None:
+        names = ", ".join(shown(name) for name in list(state)[:3]) or "none"
+        known = ", ".join(family.title for family in FAMILIES)
+        raise UserError(f"tensor names {names} … are of no known family; known are {known}")
+    own = {
+        name.removeprefix(family.prefix): tensor
+        for name, tensor in state.items()
+        if _belongs(name, family)
+    }
+    dropped = tuple(name for name in state if not _belongs(name, family))
+    if family.hugging_face:
+        if _HF_PROJECTION in state:
+            own[_HF_PROJECTION] = state[_HF_PROJECTION]
+        own = _from_hugging_face(own)
+    return Tower(own, family.title, dropped)
+
+
+def to_hugging_face(tower: State, *, prefix: str = "vision_model.") -> dict[str, Tensor]:
+    """The inverse: Hugging Face's names for a tower with open_clip's.
+
+    With ``proj`` it is a `CLIPVisionModelWithProjection`, without a `CLIPVisionModel`.
+
+    Args:
+        tower: tensors of open_clip's ``model.visual``.
+        prefix: before all names but that of the last projection.
+
+    Raises:
+        UserError: a tensor Hugging Face's architecture does not have.
+    """
+    outer = {ours: theirs for theirs, ours in _OUTER.items()}
+    in_block = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
+    named: dict[str, Tensor] = {}
+    for name, tensor in tower.items():
+        block = _BLOCK.fullmatch(name)
+        if name == PROJECTION:
+            named[_HF_PROJECTION] = tensor.T.contiguous()
+        elif name in outer:
+            named[f"{prefix}{outer[name]}"] = tensor
+        elif block and block[2] == _IN_PROJECTION:
+            for part, rows in zip(_STACKED, tensor.chunk(3), strict=True):
+                named[f"{prefix}encoder.layers.{block[1]}.{part}.{block[3]}"] = rows.contiguous()
+        elif block and block[2] in in_block:
+            named[f"{prefix}encoder.layers.{block[1]}.{in_block[block[2]]}.{block[3]}"] = tensor
+        else:
+            raise UserError(f"tensor {shown(name)} has no place in Hugging Face's CLIP image tower")
+    return named
+
+
+def _belongs(name: str, family: Family) -> bool:
+    if family.hugging_face and name == _HF_PROJECTION:
+        return True
+    # Older files hold the numbers 0 … N of the positions, which are no weights.
+    return name.startswith(family.prefix) and not name.endswith(_POSITIONS)
+
+
+def _from_hugging_face(state: State) -> dict[str, Tensor]:
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        block = _HF_BLOCK.fullmatch(name)
+        if name == _HF_PROJECTION:
+            named[PROJECTION] = tensor.T.contiguous()
+        elif name in _OUTER:
+            named[_OUTER[name]] = tensor
+        elif block and block[2] in _IN_BLOCK:
+            named[f"transformer.resblocks.{block[1]}.{_IN_BLOCK[block[2]]}.{block[3]}"] = tensor
+        elif block and block[2] in _STACKED:
+            ours = f"transformer.resblocks.{block[1]}.{_IN_PROJECTION}_{block[3]}"
+            if ours not in named:
+                named[ours] = _stacked(state, block[1], block[3])
+        else:
+            raise UserError(f"tensor {shown(name)} has no place in open_clip's image tower")
+    return named
+
+
+def _stacked(state: State, layer: str, kind: str) -> Tensor:
+    """Query, key and value of one layer: 3D × D weights or 3D biases."""
+    names = [f"encoder.layers.{layer}.{part}.{kind}" for part in _STACKED]
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise UserError(f"tensor {shown(missing[0])} is missing beside its query, key and value")
+    return torch.cat([state[name] for name in names])

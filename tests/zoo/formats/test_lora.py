@@ -1,0 +1,102 @@
+"""Adapters of the genuine `peft` give the weights its own merge gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from statsmerging.records.errors import UserError
+from statsmerging.zoo.formats.clip_names import find_tower
+from statsmerging.zoo.formats.foreign import read_foreign
+from statsmerging.zoo.formats.lora import Adapter
+from tests.zoo.formats.genuine import FIXTURES
+
+ADAPTERS = FIXTURES / "adapters"
+CLIP = FIXTURES / "transformers_5" / "clip" / "model.safetensors"
+
+
+def test_transposed_layers_and_convolutions() -> None:
+    merged = Adapter.read(ADAPTERS / "mixed").merge_into(
+        load_file(ADAPTERS / "mixed" / "base.safetensors")
+    )
+    expected = load_file(ADAPTERS / "mixed" / "merged.safetensors")
+    assert set(merged) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(merged[name], tensor, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["patterns", "rslora"])
+def test_adapters_of_clip(name: str) -> None:
+    """Ranks and strengths by pattern; rank-stabilised with a bias and a replaced projection."""
+    foreign = read_foreign(ADAPTERS / name, CLIP)
+    expected = find_tower(load_file(ADAPTERS / name / "merged.safetensors")).tensors
+    base = find_tower(load_file(CLIP)).tensors
+    expected.setdefault("proj", base["proj"])
+    assert foreign.family == "PEFT LoRA adapter"
+    assert set(foreign.tensors) == set(expected)
+    for tensor_name, tensor in expected.items():
+        torch.testing.assert_close(foreign.tensors[tensor_name], tensor, rtol=0, atol=1e-6)
+    changed = "transformer.resblocks.1.attn.in_proj_weight"
+    assert not torch.allclose(foreign.tensors[changed], base[changed], atol=1e-3)
+
+
+def test_an_adapter_needs_its_base() -> None:
+    with pytest.raises(UserError, match=r"holds an adapter: give the model it adapts \(job\.base"):
+        read_foreign(ADAPTERS / "patterns")
+    with pytest.raises(UserError, match="has no projection"):
+        read_foreign(
+            ADAPTERS / "patterns", FIXTURES / "transformers_5" / "vision" / "model.safetensors"
+        )
+
+
+def test_dora_is_refused_by_its_key() -> None:
+    with pytest.raises(UserError, match=r"adapter_config\.json: 'use_dora' is not supported"):
+        Adapter.read(ADAPTERS / "dora")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"peft_type": "VERA"}, "peft_type is 'VERA', only LORA is read"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' changes the base weights"),
+        ({"layer_replication": [[0, 2]]}, "'layer_replication' is not supported"),
+        ({"feature_of_tomorrow": True}, "'feature_of_tomorrow' is not supported"),
+        ({"r": None}, "r is no number"),
+        ({"r": 3}, "rank 2, its config says 3"),
+    ],
+)
+def test_configs_that_are_not_understood(
+    changes: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(ADAPTERS / "mixed", tmp_path / "adapter")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UserError, match=expected):
+        Adapter.read(folder).merge_into(load_file(folder / "base.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("absent.lora_A.weight", (2, 5), r"'absent.*' has no counterpart 'absent\.weight'"),
+        ("transposed.lora_A.weight", (2, 4), r"\(2, 4\) does not fit \(5, 6\)"),
+        ("transposed.lora_magnitude_vector", (6,), "lora_magnitude_vector' has no counterpart"),
+        ("transposed.bias", (7,), r"transposed\.bias': \(7,\) does not fit \(6,\)"),
+        ("lonely.lora_B.weight", (5, 2), r"lonely\.lora_B\.weight' has no counterpart"),
+    ],
+)
+def test_tensors_that_do_not_fit(
+    name: str, shape: tuple[int, ...], expected: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(ADAPTERS / "mixed", tmp_path / "adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors[f"base_model.model.{name}"] = torch.zeros(shape)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=expected):
+        Adapter.read(folder).merge_into(load_file(folder / "base.safetensors"))
