@@ -17,6 +17,7 @@ from statsmerging.records.cache import Cache
 from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import Head
+from statsmerging.zoo.weights import Weights
 
 HALF = (0.5, 0.5, 0.5)
 UNKNOWN = torch.full((64,), -1)
@@ -28,10 +29,10 @@ def zoo(
 ) -> Zoo:
     generator = torch.Generator().manual_seed(2)
     made = {
-        task: Expert(state, Head(torch.randn(4, 5, generator=generator), torch.zeros(4)))
+        task: Expert(Weights(state), Head(torch.randn(4, 5, generator=generator), torch.zeros(4)))
         for task, state in experts.items()
     }
-    return Zoo(backbone, Preprocess(8, HALF, HALF), pretrained, made, torch.device("cpu"))
+    return Zoo(backbone, Preprocess(8, HALF, HALF), Weights(pretrained), made, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -67,4 +68,4 @@ def test_the_scale_that_gives_the_teacher_is_chosen(
 
 
 def test_the_first_of_equals_wins(agreement: TeacherAgreement, zoo: Zoo) -> None:
-    assert most_agreeing(lambda scale: zoo.pretrained, [0.5, 0.1, 0.9], agreement) == 0.5
+    assert most_agreeing(lambda scale: dict(zoo.pretrained), [0.5, 0.1, 0.9], agreement) == 0.5

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from statsmerging.merging import MergingError
 from statsmerging.records.errors import UserError
@@ -97,10 +97,19 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
         create_backbone(settings(weights=str(file)))
     with pytest.raises(ValidationError, match="no such file"):
         settings(weights=str(tmp_path / "absent.safetensors"))
-    pickled = tmp_path / "model.pt"
-    torch.save({"a": torch.zeros(1)}, pickled)
+    other = tmp_path / "model.onnx"
+    other.write_bytes(b"graph")
     with pytest.raises(UserError, match=r"read from \.safetensors files only"):
-        create_backbone(settings(weights=str(pickled)))
+        create_backbone(settings(weights=str(other)))
+
+
+def test_pickled_state_dicts_are_read_as_data(small_weights: Path, tmp_path: Path) -> None:
+    state = load_file(small_weights)
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    made = create_backbone(settings(weights=str(tmp_path / "weights.pth"), arguments=arguments))
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(tensor, state[name])
 
 
 def test_real_vit_tiny_sees_the_cat(real_data: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -19,8 +21,14 @@ from statsmerging.records.errors import UserError
 from statsmerging.zoo import finetuned
 from statsmerging.zoo.experts import Expert, read_expert, write_expert
 from statsmerging.zoo.heads import PROBE_STRENGTH, Head, fit_linear_probe
-from statsmerging.zoo.settings import BackboneSettings, TrainingSettings
+from statsmerging.zoo.settings import (
+    BackboneSettings,
+    FinetunedZooSettings,
+    OwnHeadsSettings,
+    TrainingSettings,
+)
 from statsmerging.zoo.training import train_supervised, warmup_cosine
+from statsmerging.zoo.weights import FileTensors, Weights
 from tests.zoo.test_backbones import settings
 
 HALF = (0.5, 0.5, 0.5)
@@ -99,11 +107,14 @@ def make_zoo(
 ) -> dict[str, Expert]:
     suite = folder_suite(root, tasks, [], cache=cache / "datasets")
     images = SuiteImages(suite, Preprocess(32, HALF, HALF), Cache(cache))
+    settings = FinetunedZooSettings(
+        name="finetuned", root=None, seed=0, pretraining=training(), finetuning=training()
+    )
     zoo = finetuned.finetuned_zoo(
         backbone,
+        settings,
+        OwnHeadsSettings(kind="own"),
         images,
-        pretraining=training(),
-        finetuning=training(),
         cache=Cache(cache),
         accelerator="cpu",
     )
@@ -129,7 +140,34 @@ def test_experts_are_made_once_and_independent_of_the_order_of_tasks(
 def test_expert_file_round_trip(tmp_path: Path) -> None:
     backbone = nn.Linear(3, 2)
     head = Head(torch.randn(4, 2), torch.randn(4))
-    write_expert(tmp_path / "expert.safetensors", Expert(backbone.state_dict(), head))
+    made = Expert(Weights(backbone.state_dict()), head)
+    write_expert(tmp_path / "expert.safetensors", made)
     read = read_expert(tmp_path / "expert.safetensors")
     assert torch.equal(read.state["weight"], backbone.weight)
+    assert read.state.sha256 == made.state.sha256
     assert torch.equal(read.head.bias, head.bias)
+
+
+def test_a_head_that_normalises_stays_one_in_a_file(tmp_path: Path) -> None:
+    features, weight = torch.randn(6, 3, dtype=torch.float64), torch.randn(4, 3).double()
+    head = Head(weight, torch.zeros(4).double(), normalises=True)
+    cosines = features @ weight.T / features.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(head(features), cosines)
+    write_expert(tmp_path / "expert.safetensors", Expert(Weights({"x": torch.zeros(1)}), head))
+    read = read_expert(tmp_path / "expert.safetensors").head
+    assert read.normalises
+    assert torch.equal(read(features), head(features))
+
+
+def test_tensors_on_disk_are_let_go(tmp_path: Path) -> None:
+    """Reading every tensor once must not leave the whole file in resident memory."""
+    path = tmp_path / "weights.safetensors"
+    save_file({str(i): torch.full((1 << 20,), float(i)) for i in range(32)}, path)  # 128 MiB
+    process = psutil.Process()
+    tensors = FileTensors(path)
+    before = process.memory_info().rss
+    peaks = []
+    for name in tensors:
+        assert tensors[name].mean() == float(name)
+        peaks.append(process.memory_info().rss)
+    assert max(peaks) - before < 48 << 20

@@ -13,6 +13,7 @@ from statsmerging.records.cache import Cache
 from statsmerging.records.results import MethodResult, TaskAccuracy
 from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Zoo
+from statsmerging.zoo.weights import Weights
 
 
 class Scorer:
@@ -37,19 +38,20 @@ class Scorer:
             method: shown beside the progress bar.
             keep: cache the scores; not worth it for weights that only this run makes.
         """
-        states = {task.name: state for task in self.images.suite.tasks}
-        return self._score(states, method, self.cache if keep else None)
+        weights = Weights(state)
+        models = {task.name: weights for task in self.images.suite.tasks}
+        return self._score(models, method, self.cache if keep else None)
 
     def score_individual(self) -> MethodResult:
         """Accuracy of every expert on its own task: the upper row of a table."""
-        states = {task: expert.state for task, expert in self.zoo.experts.items()}
-        return self._score(states, "individual", self.cache)
+        models = {task: expert.state for task, expert in self.zoo.experts.items()}
+        return self._score(models, "individual", self.cache)
 
     def _score(
-        self, states: Mapping[str, Mapping[str, Tensor]], method: str, cache: Cache | None
+        self, models: Mapping[str, Weights], method: str, cache: Cache | None
     ) -> MethodResult:
         def accuracy(task: Task) -> TaskAccuracy:
-            return self._accuracy(states[task.name], task, method, cache)
+            return self._accuracy(models[task.name], task, method, cache)
 
         suite = self.images.suite
         return MethodResult(
@@ -58,11 +60,11 @@ class Scorer:
         )
 
     def _accuracy(
-        self, state: Mapping[str, Tensor], task: Task, method: str, cache: Cache | None
+        self, weights: Weights, task: Task, method: str, cache: Cache | None
     ) -> TaskAccuracy:
         split = self.images.split(task, "test")
         scores = class_scores(
-            self.zoo, state, task.name, split, cache, description=f"{method} on {task.name}"
+            self.zoo, weights, task.name, split, cache, description=f"{method} on {task.name}"
         )
         right = multiclass_stat_scores(
             scores, split.labels, num_classes=scores.shape[1], average="micro"

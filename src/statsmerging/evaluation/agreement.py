@@ -10,6 +10,7 @@ from statsmerging.data.image_cache import ImageSplit
 from statsmerging.records.cache import Cache
 from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Zoo
+from statsmerging.zoo.weights import Weights
 
 
 class TeacherAgreement:
@@ -42,11 +43,12 @@ class TeacherAgreement:
             method: shown beside the progress bar.
             keep: cache the scores; not worth it for weights that only this run makes.
         """
+        weights = Weights(state)
         shares = []
         for task, split in self.images.items():
             scores = class_scores(
                 self.zoo,
-                state,
+                weights,
                 task,
                 split,
                 self.cache if keep else None,

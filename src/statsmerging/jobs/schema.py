@@ -10,16 +10,17 @@ from typing import Any, Literal
 
 from pydantic import DirectoryPath, Field, FilePath, PositiveFloat, PositiveInt, ValidationError
 
+from statsmerging.data.catalogue import CatalogueEntry
 from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
 from statsmerging.records.errors import UserError
 from statsmerging.records.settings import Settings
-from statsmerging.zoo.settings import BackboneSettings, TrainingSettings
+from statsmerging.zoo.settings import BackboneSettings, HeadSettings, ZooSettings
 
 
 class JobSettings(Settings):
     """What to do; further keys belong to single jobs."""
 
-    name: Literal["merge", "finetune", "evaluate", "report"]
+    name: Literal["merge", "finetune", "evaluate", "check", "report"]
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None
 
@@ -28,20 +29,11 @@ class SuiteSettings(Settings):
     """Which tasks, and where their images are."""
 
     name: str
-    kind: Literal["embedded", "folder"]
+    kind: Literal["embedded", "folder", "hub"]
     root: DirectoryPath | None
     tasks: list[str] | None
     unseen: list[str]
-
-
-class ZooSettings(Settings):
-    """Where the experts come from."""
-
-    name: Literal["finetuned", "local"]
-    root: DirectoryPath | None
-    seed: int | None
-    pretraining: TrainingSettings | None = None
-    finetuning: TrainingSettings | None = None
+    catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
 
 
 class StatisticsSettings(Settings):
@@ -91,6 +83,7 @@ class Config(Settings):
     suite: SuiteSettings
     backbone: BackboneSettings
     zoo: ZooSettings
+    heads: HeadSettings
     statistics: StatisticsSettings
     learner: LearnerSettings
     labels: LabelSettings
@@ -123,10 +116,18 @@ def parse_config(values: dict[str, Any]) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         mistakes = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}{_value(item['input'])}: {_reason(item['msg'])}"
+            f"{_key(item['loc'])}{_value(item['input'])}: {_reason(item['msg'])}"
             for item in error.errors()
         )
         raise UserError(mistakes) from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The dotted key; pydantic puts the choice of the groups zoo and heads in its middle."""
+    parts = list(map(str, location))
+    if parts[0] in ("zoo", "heads"):
+        del parts[1:2]
+    return ".".join(parts)
 
 
 def _value(value: object) -> str:

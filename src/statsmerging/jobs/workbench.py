@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from statsmerging.data.embedded_suite import embedded_suite
 from statsmerging.data.folder_suite import folder_suite
+from statsmerging.data.hub_suite import hub_suite
 from statsmerging.data.image_cache import ImageSplit, SuiteImages
 from statsmerging.data.split_checks import check_disjoint
 from statsmerging.data.suites import SPLITS, Suite
 from statsmerging.evaluation.accuracy import Scorer
 from statsmerging.jobs.schema import Config
 from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, gather_missing
 from statsmerging.zoo.backbones import preprocess_of
 from statsmerging.zoo.experts import Zoo
+from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files
 from statsmerging.zoo.finetuned import finetuned_zoo
 from statsmerging.zoo.inference import inference_device
-from statsmerging.zoo.local import local_zoo
+from statsmerging.zoo.settings import FinetunedZooSettings
 
 
 @dataclass(frozen=True)
@@ -48,41 +51,51 @@ def prepare(config: Config) -> Workbench:
     """
     inference_device(config.accelerator)  # refuse a missing GPU before anything is computed
     cache = Cache(Path(config.cache))
-    suite = _suite(config, cache)
+    suite, files = _open(config, cache)
     images = SuiteImages(suite, preprocess_of(config.backbone), cache)
     check_disjoint(
         {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
     )
-    zoo = _zoo(config, images, cache)
+    zoo = _zoo(config, files, images, cache)
     return Workbench(images, zoo, Scorer(zoo, images, cache), cache)
+
+
+def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:
+    """The suite and the files of the zoo; what is missing of both is said in one message."""
+    suites: list[Suite] = []
+    files: list[ZooFiles] = []
+
+    def find_files() -> None:
+        names = [task.name for task in suites[0].tasks] if suites else _named_tasks(config)
+        if not isinstance(config.zoo, FinetunedZooSettings):
+            files.append(locate(config.zoo, names))
+
+    gather_missing(lambda: suites.append(_suite(config, cache)), find_files)
+    return suites[0], files[0] if files else ZooFiles()
+
+
+def _named_tasks(config: Config) -> list[str]:
+    """The tasks the config names; all there are, where it names none."""
+    seen = config.suite.tasks if config.suite.tasks is not None else list(config.suite.catalogue)
+    return [*seen, *config.suite.unseen]
 
 
 def _suite(config: Config, cache: Cache) -> Suite:
     suite = config.suite
     if suite.kind == "embedded":
         return embedded_suite(suite.tasks, suite.unseen)
+    arrow = cache.root / "datasets"
+    if suite.kind == "hub":
+        return hub_suite(
+            suite.name, suite.catalogue, suite.root, suite.tasks, suite.unseen, cache=arrow
+        )
     if suite.root is None:
         raise UserError("suite.root: a folder with one subfolder a task is needed")
-    return folder_suite(
-        suite.root, suite.tasks, suite.unseen, cache=cache.root / "datasets", name=suite.name
-    )
+    return folder_suite(suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name)
 
 
-def _zoo(config: Config, images: SuiteImages, cache: Cache) -> Zoo:
-    zoo = config.zoo
-    if zoo.name == "local":
-        if zoo.root is None:
-            raise UserError("zoo.root: a folder with TASK.safetensors files is needed")
-        return local_zoo(
-            config.backbone, zoo.root, images.suite.tasks, accelerator=config.accelerator
-        )
-    if zoo.pretraining is None or zoo.finetuning is None:
-        raise UserError("zoo.pretraining and zoo.finetuning are needed by zoo=finetuned")
-    return finetuned_zoo(
-        config.backbone,
-        images,
-        pretraining=zoo.pretraining,
-        finetuning=zoo.finetuning,
-        cache=cache,
-        accelerator=config.accelerator,
-    )
+def _zoo(config: Config, files: ZooFiles, images: SuiteImages, cache: Cache) -> Zoo:
+    options: Any = {"cache": cache, "accelerator": config.accelerator}
+    if isinstance(config.zoo, FinetunedZooSettings):
+        return finetuned_zoo(config.backbone, config.zoo, config.heads, images, **options)
+    return zoo_from_files(config.backbone, files, config.heads, images, **options)

@@ -1,5 +1,9 @@
 """What a user's mistake raises, on every floor above the heart."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """A mistake in the command, the config or the given files.
@@ -12,3 +16,30 @@ class UserError(Exception):
 def shown(text: str) -> str:
     """Text from a foreign file as it may stand in a message: short, and without line breaks."""
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
+
+
+class MissingFilesError(UserError):
+    """Files that have to be downloaded first.
+
+    Args:
+        files: what is missing, each with its size.
+    """
+
+    def __init__(self, files: list[str]) -> None:
+        super().__init__(
+            f"missing: {', '.join(files)}; download with network access (HF_HUB_OFFLINE unset), "
+            "or point suite.root and zoo.root at local copies"
+        )
+        self.files = files
+
+
+def gather_missing(*steps: Callable[[], object]) -> None:
+    """Run all steps and raise one ``MissingFilesError`` for what any of them lacks."""
+    files: list[str] = []
+    for step in steps:
+        try:
+            step()
+        except MissingFilesError as error:
+            files += error.files
+    if files:
+        raise MissingFilesError(files)

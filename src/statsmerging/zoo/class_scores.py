@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.records.cache import Cache
 from statsmerging.records.hashing import key_of, state_sha256
 from statsmerging.zoo.experts import Zoo
 from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.weights import Weights
 
 
 def class_scores(
     zoo: Zoo,
-    state: Mapping[str, Tensor],
+    weights: Weights,
     task: str,
     split: ImageSplit,
     cache: Cache | None,
@@ -26,7 +25,7 @@ def class_scores(
     """Scores of one task's head on the features of the backbone with the given weights.
 
     Args:
-        state: backbone weights by tensor name.
+        weights: of the backbone.
         split: the images to score.
         cache: where scores are kept, for weights that are scored again; ``None`` keeps none.
         description: shown beside the progress bar.
@@ -39,19 +38,18 @@ def class_scores(
     def compute() -> Tensor:
         features = extract_features(
             zoo.backbone,
-            state,
+            weights,
             split.images,
             zoo.preprocess,
             zoo.device,
             description=description,
         )
-        return nn.functional.linear(features, head.weight, head.bias)
+        scores: Tensor = head(features)
+        return scores
 
     if cache is None:
         return compute()
-    key = key_of(
-        [state_sha256(state), state_sha256(head.state_dict()), split.key, zoo.preprocess.key]
-    )
+    key = key_of([weights.sha256, state_sha256(head.state_dict()), split.key, zoo.preprocess.key])
     path = cache.file(
         "class_scores", f"{key}.safetensors", lambda path: save_file({"scores": compute()}, path)
     )

@@ -8,13 +8,15 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from statsmerging.data.preprocess import Preprocess
+from statsmerging.merging.task_vectors import check_finite
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import state_sha256
-from statsmerging.zoo.checkpoints import read_weights, write_weights
-from statsmerging.zoo.heads import Head
+from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.zoo.heads import NORMALISES, Head
+from statsmerging.zoo.weights import FileTensors, Weights
 
 _BACKBONE, _HEAD = "backbone.", "head."
 
@@ -23,7 +25,7 @@ _BACKBONE, _HEAD = "backbone.", "head."
 class Expert:
     """A model fine-tuned for one task: its backbone weights θ_k and its frozen head."""
 
-    state: dict[str, Tensor]
+    state: Weights
     head: Head
 
 
@@ -41,23 +43,23 @@ class Zoo:
 
     backbone: nn.Module
     preprocess: Preprocess
-    pretrained: dict[str, Tensor]
+    pretrained: Weights
     experts: Mapping[str, Expert]
     device: torch.device
 
     @cached_property
     def hashes(self) -> dict[str, str]:
         """``pretrained``, ``TASK/backbone``, ``TASK/head`` → sha256 of the weights."""
-        hashes = {"pretrained": state_sha256(self.pretrained)}
+        hashes = {"pretrained": self.pretrained.sha256}
         for task, expert in self.experts.items():
-            hashes[f"{task}/backbone"] = state_sha256(expert.state)
+            hashes[f"{task}/backbone"] = expert.state.sha256
             hashes[f"{task}/head"] = state_sha256(expert.head.state_dict())
         return hashes
 
 
-def copy_state(backbone: nn.Module) -> dict[str, Tensor]:
+def copy_state(backbone: nn.Module) -> Weights:
     """The module's state dict, independent of its further training."""
-    return {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    return Weights({name: value.detach().clone() for name, value in backbone.state_dict().items()})
 
 
 def write_expert(path: Path, expert: Expert) -> None:
@@ -67,20 +69,25 @@ def write_expert(path: Path, expert: Expert) -> None:
     write_weights(path, {**state, **head})
 
 
+def holds_expert(path: Path) -> bool:
+    """Whether a file was written by ``write_expert``, or in its layout."""
+    return path.suffix == ".safetensors" and any(
+        name.startswith((_BACKBONE, _HEAD)) for name in FileTensors(path)
+    )
+
+
 def read_expert(path: Path) -> Expert:
-    """Read what ``write_expert`` wrote.
+    """Read what ``write_expert`` wrote; the backbone's tensors stay on disk until they are used.
 
     Raises:
         UserError: a file that cannot be read, or one without ``head.weight`` and ``head.bias``.
+        MergingError: NaN or infinite weights (names the tensor).
     """
-    state = read_weights(path)
-    head = _with_prefix(state, _HEAD)
-    if set(head) != {"weight", "bias"}:
+    head = FileTensors(path, _HEAD)
+    if not {"weight", "bias"} <= set(head):
         raise UserError(f"{path}: an expert needs backbone.* and head.weight, head.bias")
-    return Expert(_with_prefix(state, _BACKBONE), Head(head["weight"], head["bias"]))
-
-
-def _with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
+    check_finite(FileTensors(path), found=str(path))
+    return Expert(
+        Weights(FileTensors(path, _BACKBONE)),
+        Head(head["weight"], head["bias"], normalises=NORMALISES in head),
+    )

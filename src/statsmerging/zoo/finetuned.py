@@ -15,18 +15,25 @@ from statsmerging.records.hashing import json_sha256, key_of, state_sha256
 from statsmerging.zoo.backbones import create_backbone, feature_dimension
 from statsmerging.zoo.checkpoints import read_weights, write_weights
 from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
-from statsmerging.zoo.heads import fit_linear_probe
-from statsmerging.zoo.inference import extract_features, inference_device
-from statsmerging.zoo.settings import PRETRAIN, BackboneSettings, TrainingSettings
+from statsmerging.zoo.head_sources import HeadSource, ProbedHeads, head_source
+from statsmerging.zoo.inference import inference_device
+from statsmerging.zoo.settings import (
+    PRETRAIN,
+    BackboneSettings,
+    FinetunedZooSettings,
+    HeadSettings,
+    TrainingSettings,
+)
 from statsmerging.zoo.training import train_supervised
+from statsmerging.zoo.weights import Weights
 
 
 def finetuned_zoo(
     settings: BackboneSettings,
+    zoo: FinetunedZooSettings,
+    heads: HeadSettings,
     images: SuiteImages,
     *,
-    pretraining: TrainingSettings,
-    finetuning: TrainingSettings,
     cache: Cache,
     accelerator: str,
 ) -> Zoo:
@@ -34,19 +41,22 @@ def finetuned_zoo(
 
     Args:
         settings: the backbone.
+        zoo: how the backbone is pre-trained (``weights="pretrain"``) and the experts fine-tuned.
+        heads: under which head the backbone is fine-tuned; an expert's own one is a linear probe.
         images: the suite; only train splits are opened.
-        pretraining: used with ``weights="pretrain"``.
-        finetuning: of each expert.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
     """
     if settings.weights == PRETRAIN:
-        backbone = _pretrained_here(settings, images, pretraining, cache, accelerator)
+        backbone = _pretrained_here(settings, images, zoo.pretraining, cache, accelerator)
     else:
         backbone = create_backbone(settings)
-    maker = _ExpertMaker(backbone, images, finetuning, cache, accelerator)
-    experts = {task.name: maker.make(task) for task in images.suite.tasks}
     device = inference_device(accelerator)
-    return Zoo(backbone, images.preprocess, maker.pretrained, experts, device)
+    pretrained = copy_state(backbone)
+    probed = ProbedHeads(backbone, pretrained, images, cache, device)
+    source = head_source(heads, probed, settings, probed=probed, base=None, cache=cache)
+    maker = _ExpertMaker(backbone, pretrained, source, images, zoo.finetuning, cache, accelerator)
+    experts = {task.name: maker.make(task) for task in images.suite.tasks}
+    return Zoo(backbone, images.preprocess, pretrained, experts, device)
 
 
 def _pretrained_here(
@@ -96,39 +106,36 @@ def _pretrained_here(
 
 
 class _ExpertMaker:
-    """Linear probe, frozen as the head; then the backbone is fine-tuned under it."""
+    """Fine-tunes the backbone for a task, under a head that stays as it is."""
 
     def __init__(
         self,
         backbone: nn.Module,
+        pretrained: Weights,
+        heads: HeadSource,
         images: SuiteImages,
         training: TrainingSettings,
         cache: Cache,
         accelerator: str,
     ) -> None:
         self.backbone = backbone
-        self.pretrained = copy_state(backbone)
+        self.pretrained = pretrained
+        self.heads = heads
         self.images = images
         self.training = training
         self.cache = cache
         self.accelerator = accelerator
-        self.pretrained_hash = state_sha256(self.pretrained)
 
     def make(self, task: Task) -> Expert:
         """The expert of one task, from the cache if these settings made it before."""
         train = self.images.split(task, "train")
         preprocess = self.images.preprocess
+        parts = [self.pretrained.sha256, preprocess.key, train.key, self.training.model_dump_json()]
+        if not isinstance(self.heads, ProbedHeads):  # a probe follows from the other parts
+            parts.append(state_sha256(self.heads(task).state_dict()))
 
         def write(path: Path) -> None:
-            features = extract_features(
-                self.backbone,
-                self.pretrained,
-                train.images,
-                preprocess,
-                inference_device(self.accelerator),
-                description=f"probing {task.name}",
-            )
-            head = fit_linear_probe(features, train.labels, len(task.classes))
+            head = self.heads(task)
             self.backbone.load_state_dict(self.pretrained)
             train_supervised(
                 self.backbone,
@@ -139,9 +146,6 @@ class _ExpertMaker:
                 accelerator=self.accelerator,
                 description=f"fine-tuning {task.name}",
             )
-            write_expert(path, Expert(self.backbone.state_dict(), head))
+            write_expert(path, Expert(Weights(self.backbone.state_dict()), head))
 
-        key = key_of(
-            [self.pretrained_hash, preprocess.key, train.key, self.training.model_dump_json()]
-        )
-        return read_expert(self.cache.file("experts", f"{key}.safetensors", write))
+        return read_expert(self.cache.file("experts", f"{key_of(parts)}.safetensors", write))

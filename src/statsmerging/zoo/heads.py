@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from statsmerging.records.errors import UserError
+from statsmerging.zoo.formats.pickled import SUFFIXES, read_pickled
+from statsmerging.zoo.weights import FileTensors
 
 #: Inverse regularisation strength of the linear probe, on standardised features.
 PROBE_STRENGTH = 0.1
 PROBE_ITERATIONS = 300
+
+#: A tensor that marks the state of a head that normalises its features.
+NORMALISES = "normalises_features"
 
 
 class Head(nn.Module):
@@ -20,18 +27,24 @@ class Head(nn.Module):
     Args:
         weight: C × D.
         bias: C.
+        normalises: the features are scaled to unit length first, as CLIP's zero-shot heads do.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, *, normalises: bool = False) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
+        self.normalises = normalises
+        if normalises:  # part of the state, so that files and hashes tell the two kinds apart
+            self.register_buffer(NORMALISES, torch.ones(1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Class scores N × C of features N × D."""
+        if self.normalises:
+            features = nn.functional.normalize(features, dim=-1)
         return nn.functional.linear(features, self.weight, self.bias)
 
 
@@ -67,3 +80,23 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
     full_bias = torch.full((classes,), float(bias.min()) - 1e4)
     full_weight[present], full_bias[present] = weight, bias
     return Head(full_weight, full_bias)
+
+
+def read_head(path: Path) -> Head:
+    """A head from a safetensors file or a pickled module: ``weight``, and ``bias`` if it has one.
+
+    Raises:
+        UserError: a file that cannot be read, or one without ``weight``.
+    """
+    if path.suffix in SUFFIXES:
+        pickled = read_pickled(path)
+        state: Mapping[str, Tensor] = pickled.tensors
+        normalises = bool(pickled.attributes.get("normalize"))
+    else:
+        state = FileTensors(path)
+        normalises = NORMALISES in state
+    if "weight" not in state:
+        raise UserError(f"{path}: a head needs a tensor weight (classes × features)")
+    weight = state["weight"]
+    bias = state["bias"] if "bias" in state else torch.zeros(len(weight))
+    return Head(weight, bias, normalises=normalises)

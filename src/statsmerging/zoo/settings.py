@@ -1,16 +1,23 @@
-"""Settings of the zoo: which backbone, and how its experts are trained."""
+"""Settings of the zoo: which backbone, which experts, which heads."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    DirectoryPath,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from statsmerging.records.settings import Settings
 
 #: Words that may stand in place of a weight file.
-HUB, PRETRAIN = "hub", "pretrain"
+HUB, PRETRAIN, BASE = "hub", "pretrain", "base"
 
 
 class BackboneSettings(Settings):
@@ -78,3 +85,131 @@ class TrainingSettings(Settings):
     weight_decay: NonNegativeFloat
     warmup: float = Field(ge=0, le=1)
     seed: int = Field(ge=0)
+
+
+class FinetunedZooSettings(Settings):
+    """Experts that are made here.
+
+    Attributes:
+        root: not used.
+        seed: of the experts.
+        pretraining: of the backbone, with ``backbone.weights=pretrain``.
+        finetuning: of each expert.
+    """
+
+    name: Literal["finetuned"]
+    root: None
+    seed: int
+    pretraining: TrainingSettings
+    finetuning: TrainingSettings
+
+
+class LocalZooSettings(Settings):
+    """Experts from files named after their tasks."""
+
+    name: Literal["local"]
+    root: DirectoryPath
+    seed: None
+
+
+class PublishedZooSettings(Settings):
+    """Published CLIP experts and the CLIP they started from.
+
+    Attributes:
+        root: folder with the files; ``None`` asks the hub, where the family is there.
+        base: the pre-trained CLIP, a repository or a file below ``root``.
+        expert: the same for an expert; ``{task}`` stands for the task.
+        names: task → what the family calls it.
+        gigabytes: size of each file.
+    """
+
+    root: DirectoryPath | None
+    seed: None
+    base: str
+    expert: str
+    names: dict[str, str]
+    gigabytes: PositiveFloat
+
+    def expert_of(self, task: str) -> str:
+        """Repository or file of one task's expert."""
+        return self.expert.format(task=self.names.get(task, task))
+
+
+class FusionBenchZooSettings(PublishedZooSettings):
+    """FusionBench's image towers on the Hugging Face hub; ``series`` names base and experts."""
+
+    name: Literal["fusion_bench"]
+    series: Literal["clip-vit-base-patch32", "clip-vit-base-patch16", "clip-vit-large-patch14"]
+
+
+class TaskVectorsZooSettings(PublishedZooSettings):
+    """Pickled modules of the task_vectors project; ``head`` is the file of a task's head."""
+
+    name: Literal["task_vectors"]
+    root: DirectoryPath
+    head: str
+
+    def head_of(self, task: str) -> str:
+        """File of one task's head, below ``root``."""
+        return self.head.format(task=self.names.get(task, task))
+
+
+ZooSettings = Annotated[
+    FinetunedZooSettings | LocalZooSettings | FusionBenchZooSettings | TaskVectorsZooSettings,
+    Field(discriminator="name"),
+]
+
+
+class OwnHeadsSettings(Settings):
+    """The head that comes with each expert."""
+
+    kind: Literal["own"]
+
+
+class ProbedHeadsSettings(Settings):
+    """Linear probes on the pre-trained features."""
+
+    kind: Literal["probed"]
+
+
+class FileHeadsSettings(Settings):
+    """Heads from files named after their tasks."""
+
+    kind: Literal["files"]
+    root: DirectoryPath
+
+
+class ZeroShotHeadsSettings(Settings):
+    """Heads from class names and prompts.
+
+    Attributes:
+        text: where the whole CLIP comes from: ``base``, ``hub`` or a file.
+        class_names: task → class names in label order, instead of the data set's own.
+        templates: task → prompts with ``{}`` for the class; ``default`` serves the other tasks.
+    """
+
+    kind: Literal["zero_shot"]
+    text: str
+    class_names: dict[str, list[str]]
+    templates: dict[str, list[str]]
+
+    @field_validator("text")
+    @classmethod
+    def _is_word_or_file(cls, text: str) -> str:
+        if text not in (BASE, HUB) and not Path(text).is_file():
+            raise ValueError(f"no such file; give a file of the whole CLIP, {BASE} or {HUB}")
+        return text
+
+    @field_validator("templates")
+    @classmethod
+    def _have_a_place_for_the_class(cls, templates: dict[str, list[str]]) -> dict[str, list[str]]:
+        wrong = [text for texts in templates.values() for text in texts if "{}" not in text]
+        if wrong or "default" not in templates:
+            raise ValueError(f"every prompt needs {{}} and `default` some prompt; wrong: {wrong}")
+        return templates
+
+
+HeadSettings = Annotated[
+    OwnHeadsSettings | ProbedHeadsSettings | FileHeadsSettings | ZeroShotHeadsSettings,
+    Field(discriminator="kind"),
+]

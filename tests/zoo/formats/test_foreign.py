@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from statsmerging.merging import MergingError
 from statsmerging.records.errors import UserError
-from statsmerging.zoo.formats.foreign import read_foreign
+from statsmerging.zoo.formats.foreign import read_file, read_foreign
 from tests.zoo.formats.genuine import FIXTURES, TINY_CLIP, our_features
 
 TEXT_TENSORS_OF_CLIP = 22
@@ -43,8 +43,8 @@ def test_a_vision_model_takes_its_projection_from_the_base(version: str, tmp_pat
     with pytest.raises(UserError, match="has no projection: give a base that has one"):
         read_foreign(vision)
     with pytest.raises(UserError, match="has no projection of features of width 16"):
-        read_foreign(vision, vision)
-    tower = read_foreign(vision, FIXTURES / version / "clip.bin").tensors
+        read_foreign(vision, load_file(vision))
+    tower = read_foreign(vision, read_file(FIXTURES / version / "clip.bin").tensors).tensors
     features = our_features(tower, expected["images"], tmp_path)
     torch.testing.assert_close(features, expected["features"], rtol=0, atol=1e-5)
     tower["proj"] = torch.eye(16)[:, :12]

@@ -34,7 +34,7 @@ def test_transposed_layers_and_convolutions() -> None:
 @pytest.mark.parametrize("name", ["patterns", "rslora"])
 def test_adapters_of_clip(name: str) -> None:
     """Ranks and strengths by pattern; rank-stabilised with a bias and a replaced projection."""
-    foreign = read_foreign(ADAPTERS / name, CLIP)
+    foreign = read_foreign(ADAPTERS / name, load_file(CLIP))
     expected = find_tower(load_file(ADAPTERS / name / "merged.safetensors")).tensors
     base = find_tower(load_file(CLIP)).tensors
     expected.setdefault("proj", base["proj"])
@@ -49,10 +49,9 @@ def test_adapters_of_clip(name: str) -> None:
 def test_an_adapter_needs_its_base() -> None:
     with pytest.raises(UserError, match=r"holds an adapter: give the model it adapts \(job\.base"):
         read_foreign(ADAPTERS / "patterns")
+    vision = load_file(FIXTURES / "transformers_5" / "vision" / "model.safetensors")
     with pytest.raises(UserError, match="has no projection"):
-        read_foreign(
-            ADAPTERS / "patterns", FIXTURES / "transformers_5" / "vision" / "model.safetensors"
-        )
+        read_foreign(ADAPTERS / "patterns", vision)
 
 
 def test_dora_is_refused_by_its_key() -> None:

@@ -144,6 +144,32 @@ def to_hugging_face(tower: State, *, prefix: str = "vision_model.") -> dict[str,
     return named
 
 
+def blocks_from_hugging_face(state: State, outer: Mapping[str, str]) -> dict[str, Tensor]:
+    """open_clip's names for the blocks of either tower, and for the tensors around them.
+
+    Args:
+        state: tensors of one tower, without its projection.
+        outer: Hugging Face's name → open_clip's, for what is in no block.
+
+    Raises:
+        UserError: a tensor open_clip's architecture does not have.
+    """
+    named: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        block = _HF_BLOCK.fullmatch(name)
+        if name in outer:
+            named[outer[name]] = tensor
+        elif block and block[2] in _IN_BLOCK:
+            named[f"transformer.resblocks.{block[1]}.{_IN_BLOCK[block[2]]}.{block[3]}"] = tensor
+        elif block and block[2] in _STACKED:
+            ours = f"transformer.resblocks.{block[1]}.{_IN_PROJECTION}_{block[3]}"
+            if ours not in named:
+                named[ours] = _stacked(state, block[1], block[3])
+        else:
+            raise UserError(f"tensor {shown(name)} has no place in open_clip's CLIP")
+    return named
+
+
 def _belongs(name: str, family: Family) -> bool:
     if family.hugging_face and name == _HF_PROJECTION:
         return True
@@ -152,21 +178,10 @@ def _belongs(name: str, family: Family) -> bool:
 
 
 def _from_hugging_face(state: State) -> dict[str, Tensor]:
-    named: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        block = _HF_BLOCK.fullmatch(name)
-        if name == _HF_PROJECTION:
-            named[PROJECTION] = tensor.T.contiguous()
-        elif name in _OUTER:
-            named[_OUTER[name]] = tensor
-        elif block and block[2] in _IN_BLOCK:
-            named[f"transformer.resblocks.{block[1]}.{_IN_BLOCK[block[2]]}.{block[3]}"] = tensor
-        elif block and block[2] in _STACKED:
-            ours = f"transformer.resblocks.{block[1]}.{_IN_PROJECTION}_{block[3]}"
-            if ours not in named:
-                named[ours] = _stacked(state, block[1], block[3])
-        else:
-            raise UserError(f"tensor {shown(name)} has no place in open_clip's image tower")
+    rest = {name: tensor for name, tensor in state.items() if name != _HF_PROJECTION}
+    named = blocks_from_hugging_face(rest, _OUTER)
+    if _HF_PROJECTION in state:
+        named[PROJECTION] = state[_HF_PROJECTION].T.contiguous()
     return named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,13 @@ class Foreign:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def read_foreign(source: Path, base: Path | None = None) -> Foreign:
-    """Read an image tower or a head of any known family.
+def read_foreign(source: Path, base: Mapping[str, Tensor] | None = None) -> Foreign:
+    """Read CLIP's image tower or a head of any known family.
 
     Args:
         source: ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, or a folder with a LoRA adapter.
-        base: file of the model the source was made from: an adapter changes it, and a
-            ``CLIPVisionModel``, which has no projection, gets its projection.
+        base: state dict of the model the source was made from, of any known family: an adapter
+            changes it, and a ``CLIPVisionModel``, which has no projection, gets its projection.
 
     Raises:
         UserError: a broken or unknown source, or a base that is missing or does not fit.
@@ -51,21 +52,22 @@ def read_foreign(source: Path, base: Path | None = None) -> Foreign:
     if source.is_dir():
         foreign = _read_adapter(source, base)
     else:
-        content = _read_file(source)
+        content = read_file(source)
         foreign = _head(content) if _is_head(content) else _image_tower(content, base, str(source))
     check_finite(foreign.tensors, found=str(source))
     return foreign
 
 
-def files_of(source: Path) -> list[Path]:
-    """The files that make up a source."""
-    return [source / CONFIG, source / WEIGHTS] if source.is_dir() else [source]
-
-
-def _read_file(path: Path) -> Pickled:
+def read_file(path: Path) -> Pickled:
+    """The tensors of a file under their own names: safetensors, or a pickle that is not run."""
     if path.suffix in SUFFIXES:
         return read_pickled(path)
     return Pickled(read_weights(path), None, {})
+
+
+def files_of(source: Path) -> list[Path]:
+    """The files that make up a source."""
+    return [source / CONFIG, source / WEIGHTS] if source.is_dir() else [source]
 
 
 def _is_head(content: Pickled) -> bool:
@@ -77,7 +79,7 @@ def _head(content: Pickled) -> Foreign:
     return Foreign(tensors, HEAD, facts={"normalize": content.attributes.get("normalize")})
 
 
-def _image_tower(content: Pickled, base: Path | None, found: str) -> Foreign:
+def _image_tower(content: Pickled, base: Mapping[str, Tensor] | None, found: str) -> Foreign:
     tower = _find(content, found)
     tensors = tower.tensors
     if PROJECTION not in tensors:
@@ -87,22 +89,22 @@ def _image_tower(content: Pickled, base: Path | None, found: str) -> Foreign:
     return Foreign(tensors, tower.family, tower.dropped)
 
 
-def _read_adapter(folder: Path, base: Path | None) -> Foreign:
+def _read_adapter(folder: Path, base: Mapping[str, Tensor] | None) -> Foreign:
     if base is None:
         raise UserError(f"{folder} holds an adapter: give the model it adapts (job.base)")
     adapter = Adapter.read(folder)
     # transformers 5 names the layers of a CLIPVisionModel without `vision_model.`, 4 with it.
-    plain = to_hugging_face(_find(_read_file(base), str(base)).tensors, prefix="")
+    plain = to_hugging_face(find_tower(base).tensors, prefix="")
     merged = adapter.merge_into(plain, without="vision_model.")
-    tower = _image_tower(Pickled(merged, None, {}), None, str(base))
+    tower = _image_tower(Pickled(merged, None, {}), None, f"the base of {folder}")
     return Foreign(tower.tensors, ADAPTER)
 
 
-def _projection(base: Path, tensors: dict[str, Tensor]) -> Tensor:
-    projection = _find(_read_file(base), str(base)).tensors.get(PROJECTION)
+def _projection(base: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
+    projection = find_tower(base).tensors.get(PROJECTION)
     width = tensors["class_embedding"].shape[0]
     if projection is None or projection.shape[0] != width:
-        raise UserError(f"{base} has no projection of features of width {width}")
+        raise UserError(f"the base has no projection of features of width {width}")
     return projection
 
 

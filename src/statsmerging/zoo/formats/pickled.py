@@ -50,7 +50,7 @@ class Pickled:
         attributes: plain values of a pickled module, such as ``training``.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     maker: str | None
     attributes: dict[str, Any]
 

@@ -1,0 +1,65 @@
+"""``job=check``: are these the data and the checkpoints everybody else uses?"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from statsmerging.data.hub_suite import count_differences
+from statsmerging.evaluation.published import differences, published_rows
+from statsmerging.jobs.closing import finish
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import Workbench, prepare
+from statsmerging.records.run_directory import RunDirectory
+
+log = logging.getLogger(__name__)
+
+#: What a cell that is off by more than a point usually comes from.
+USUAL_CAUSES = (
+    "usual causes: the order of the classes (a score near chance), another preprocessing than the "
+    "checkpoint's (a few points everywhere), experts of another family or another base model (the "
+    "individual models alone)"
+)
+
+#: Exit status where anything differs from what was published.
+DIFFERENT = 1
+
+
+def run(config: Config, directory: RunDirectory) -> None:
+    """Verify counts and splits, score the bounds, and name every cell that is off."""
+    bench = prepare(config)  # refuses splits that share images
+    methods = {
+        "pretrained": bench.scorer.score(bench.zoo.pretrained, "pre-trained"),
+        "individual": bench.scorer.score_individual(),
+    }
+    published = published_rows(config.zoo.name, config.backbone.label)
+    ours = {
+        name: {task: cell.accuracy for task, cell in {**row.seen, **row.unseen}.items()}
+        for name, row in methods.items()
+    }
+    counts = _counts(config, bench)
+    cells = [str(difference) for difference in differences(ours, published)]
+    finish(config, directory, bench, methods, counts=counts, off_published=cells)
+
+    for line in [*counts, *cells]:
+        log.warning("%s", line)
+    if cells:
+        log.warning(USUAL_CAUSES)
+    if not published:
+        log.info(
+            "nothing is published for zoo=%s and backbone %s: the scores stand for themselves",
+            config.zoo.name,
+            config.backbone.label,
+        )
+    if counts or cells:
+        sys.exit(DIFFERENT)
+    log.info("counts, splits and scores are as they should be")
+
+
+def _counts(config: Config, bench: Workbench) -> list[str]:
+    return [
+        line
+        for task in bench.suite.tasks
+        if task.name in config.suite.catalogue
+        for line in count_differences(task, config.suite.catalogue[task.name])
+    ]

@@ -1,0 +1,169 @@
+"""Zoos from files: local experts, FusionBench's on the hub, those of the task_vectors project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from statsmerging.data.hub import hub_file
+from statsmerging.data.image_cache import SuiteImages
+from statsmerging.data.suites import Task
+from statsmerging.merging.task_vectors import check_finite, check_same_tensors
+from statsmerging.records.cache import Cache
+from statsmerging.records.errors import MissingFilesError, UserError, gather_missing
+from statsmerging.records.hashing import file_sha256, key_of
+from statsmerging.zoo.backbones import create_backbone, preprocess_of
+from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.zoo.experts import Expert, Zoo, copy_state, holds_expert, read_expert
+from statsmerging.zoo.foreign import weights_for
+from statsmerging.zoo.formats.foreign import files_of
+from statsmerging.zoo.formats.pickled import SUFFIXES
+from statsmerging.zoo.head_sources import ProbedHeads, first_file, head_source
+from statsmerging.zoo.heads import Head, read_head
+from statsmerging.zoo.inference import inference_device
+from statsmerging.zoo.settings import (
+    BackboneSettings,
+    FusionBenchZooSettings,
+    HeadSettings,
+    LocalZooSettings,
+    TaskVectorsZooSettings,
+)
+from statsmerging.zoo.weights import FileTensors, Weights
+
+FileZooSettings = LocalZooSettings | FusionBenchZooSettings | TaskVectorsZooSettings
+
+
+@dataclass(frozen=True)
+class ZooFiles:
+    """The files of a zoo.
+
+    Attributes:
+        experts: task → file, or folder of an adapter.
+        base: the pre-trained CLIP, if the zoo brings it.
+        heads: task → file of its head, where heads have files of their own.
+    """
+
+    experts: dict[str, Path] = field(default_factory=dict)
+    base: Path | None = None
+    heads: dict[str, Path] = field(default_factory=dict)
+
+
+def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
+    """Find, or download, every file the zoo needs.
+
+    Raises:
+        MissingFilesError: all that are neither there nor to be had.
+        UserError: a local expert that is not there.
+    """
+    if isinstance(settings, LocalZooSettings):
+        root = settings.root
+        return ZooFiles({task: _local_expert(root, task) for task in tasks})
+
+    size = f"about {settings.gigabytes:g} GB"
+
+    def find(name: str) -> Path:
+        if isinstance(settings, FusionBenchZooSettings):
+            return hub_file(name, "model.safetensors", root=settings.root, size=size)
+        path = settings.root / name
+        if not path.is_file():
+            raise MissingFilesError([f"{path} ({size})"])
+        return path
+
+    found: dict[str, Path] = {}
+    names = [settings.base, *map(settings.expert_of, tasks)]
+    gather_missing(*(lambda name=name: found.update({name: find(name)}) for name in names))
+    heads = {}
+    if isinstance(settings, TaskVectorsZooSettings):
+        heads = {task: settings.root / settings.head_of(task) for task in tasks}
+    return ZooFiles(
+        {task: found[settings.expert_of(task)] for task in tasks}, found[settings.base], heads
+    )
+
+
+def zoo_from_files(
+    backbone: BackboneSettings,
+    files: ZooFiles,
+    heads: HeadSettings,
+    images: SuiteImages,
+    *,
+    cache: Cache,
+    accelerator: str,
+) -> Zoo:
+    """Experts from files. Foreign ones are converted once into the cache and read from there.
+
+    Raises:
+        UserError: a file that cannot be read, an expert without a head where ``heads=own``, or a
+            head with another number of classes than its task.
+        MergingError: tensors that do not match the backbone (names and both shapes), or NaN.
+    """
+    network, pretrained = _pretrained(backbone, files.base)
+    device = inference_device(accelerator)
+    reader = _ExpertReader(network, pretrained, cache)
+
+    def own(task: Task) -> Head:
+        if task.name in files.heads:
+            return read_head(first_file([files.heads[task.name]]))
+        if holds_expert(files.experts[task.name]):
+            return read_expert(files.experts[task.name]).head
+        raise UserError(
+            f"{files.experts[task.name]} has no head: choose heads=zero_shot, probed or files"
+        )
+
+    probed = ProbedHeads(network, pretrained, images, cache, device)
+    source = head_source(heads, own, backbone, probed=probed, base=files.base, cache=cache)
+
+    def expert(task: Task) -> Expert:
+        head = source(task)
+        if len(head.weight) != len(task.classes):
+            raise UserError(
+                f"the head of {task.name} has {len(head.weight)} classes, {task.name} has "
+                f"{len(task.classes)}"
+            )
+        return Expert(reader.read(files.experts[task.name]), head)
+
+    experts = {task.name: expert(task) for task in images.suite.tasks}
+    return Zoo(network, preprocess_of(backbone), pretrained, experts, device)
+
+
+class _ExpertReader:
+    """Reads experts of any known format as weights with the backbone's names."""
+
+    def __init__(self, backbone: nn.Module, pretrained: Weights, cache: Cache) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.cache = cache
+
+    def read(self, path: Path) -> Weights:
+        """Weights of one expert, on disk until they are used."""
+        if holds_expert(path):
+            weights = read_expert(path).state
+            check_same_tensors(self.pretrained, weights, expected="backbone", found=str(path))
+        else:
+            key = key_of([self.pretrained.sha256, *map(file_sha256, files_of(path))])
+
+            def convert(target: Path) -> None:
+                write_weights(target, weights_for(self.backbone, path, self.pretrained))
+
+            weights = Weights(
+                FileTensors(self.cache.file("converted", f"{key}.safetensors", convert))
+            )
+        check_finite(weights, found=str(path))
+        return weights
+
+
+def _pretrained(settings: BackboneSettings, base: Path | None) -> tuple[nn.Module, Weights]:
+    """The network, and θ₀: the zoo's own, or the backbone's published weights."""
+    network = create_backbone(settings, load=base is None)
+    if base is not None:
+        network.load_state_dict(weights_for(network, base))
+    return network, copy_state(network)
+
+
+def _local_expert(root: Path, task: str) -> Path:
+    names = [f"{task}.safetensors", *(f"{task}{suffix}" for suffix in SUFFIXES), task]
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise UserError(f"{root / names[0]}: no such file; nor is there {', '.join(names[1:])}")

@@ -1,0 +1,127 @@
+"""Zero-shot heads: class names through CLIP's text tower (Radford et al., ICML 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statsmerging.data.suites import Task
+from statsmerging.merging.task_vectors import check_same_tensors
+from statsmerging.records.cache import Cache
+from statsmerging.records.errors import UserError
+from statsmerging.records.hashing import json_sha256, key_of
+from statsmerging.records.progress import track
+from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.zoo.formats.foreign import read_file
+from statsmerging.zoo.formats.whole_clip import whole_clip
+from statsmerging.zoo.heads import Head, read_head
+from statsmerging.zoo.settings import BASE, HUB, BackboneSettings, ZeroShotHeadsSettings
+from statsmerging.zoo.weights import Weights
+
+
+class ZeroShotHeads:
+    """Makes the zero-shot head of any task, once.
+
+    Args:
+        settings: prompts and class names.
+        backbone: the open_clip model whose image tower is merged.
+        base: file of the whole pre-trained CLIP, for ``text: base``.
+        cache: of heads.
+
+    Raises:
+        UserError: a backbone without a text tower, or ``text: base`` without such a file.
+    """
+
+    def __init__(
+        self,
+        settings: ZeroShotHeadsSettings,
+        backbone: BackboneSettings,
+        base: Path | None,
+        cache: Cache,
+    ) -> None:
+        if backbone.library != "open_clip":
+            raise UserError(
+                f"heads=zero_shot needs a backbone of open_clip, {backbone.label} is of "
+                f"{backbone.library}"
+            )
+        if settings.text == BASE and base is None:
+            raise UserError("heads.text=base: this zoo brings no CLIP; give heads.text=hub or FILE")
+        self.settings = settings
+        self.backbone = backbone
+        self.cache = cache
+        self.file = {BASE: base, HUB: None}.get(settings.text, Path(settings.text))
+
+    def __call__(self, task: Task) -> Head:
+        """The head of one task, C × D, on features of unit length."""
+        classes = self.settings.class_names.get(task.name, list(task.classes))
+        if len(classes) != len(task.classes):
+            raise UserError(
+                f"heads.class_names.{task.name}: {len(classes)} names, the data set has "
+                f"{len(task.classes)} classes"
+            )
+        templates = self.settings.templates.get(task.name, self.settings.templates["default"])
+        spoken = [name.replace("_", " ") for name in classes]
+
+        def write(path: Path) -> None:
+            import open_clip
+
+            tokenize = open_clip.get_tokenizer(self.backbone.name)
+            head = zero_shot_head(self._clip, tokenize, spoken, templates, description=task.name)
+            write_weights(path, head.state_dict())
+
+        key = key_of([self._text_key(), json_sha256([spoken, templates])])
+        return read_head(self.cache.file("heads", f"{key}.safetensors", write))
+
+    def _text_key(self) -> str:
+        """What determines the text tower."""
+        source = self.backbone.tag or "" if self.file is None else self._weights.sha256
+        return json_sha256([self.backbone.architecture, source])
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return Weights(read_file(self.file).tensors) if self.file else Weights({})
+
+    @cached_property
+    def _clip(self) -> Any:
+        import open_clip
+
+        backbone = self.backbone
+        tag = backbone.tag if self.file is None else None
+        clip = open_clip.create_model(backbone.name, pretrained=tag, **backbone.arguments)
+        if self.file is not None:
+            state = whole_clip(self._weights)
+            check_same_tensors(clip.state_dict(), state, expected="CLIP", found=str(self.file))
+            clip.load_state_dict(state)
+        return clip.eval()
+
+
+@torch.inference_mode()
+def zero_shot_head(
+    clip: Any,
+    tokenize: Callable[[list[str]], Tensor],
+    classes: Sequence[str],
+    templates: Sequence[str],
+    *,
+    description: str,
+) -> Head:
+    """One row a class: the mean direction of its prompts' features, times CLIP's logit scale.
+
+    Args:
+        clip: the whole model of open_clip.
+        tokenize: texts → token numbers.
+        classes: C names as a prompt says them.
+        templates: prompts with ``{}`` for the class.
+        description: shown beside the progress bar.
+    """
+    rows = []
+    for name in track(classes, f"prompts of {description}", total=len(classes)):
+        tokens = tokenize([template.format(name) for template in templates])
+        directions = nn.functional.normalize(clip.encode_text(tokens), dim=-1)
+        rows.append(nn.functional.normalize(directions.mean(0), dim=0))
+    weight = clip.logit_scale.exp() * torch.stack(rows)
+    return Head(weight.float(), torch.zeros(len(rows)), normalises=True)
