@@ -19,9 +19,10 @@ from statsmerging.zoo.settings import BackboneSettings, TrainingSettings
 class JobSettings(Settings):
     """What to do; further keys belong to single jobs."""
 
-    name: Literal["merge", "finetune", "evaluate", "report", "convert"]
+    name: Literal["merge", "finetune", "evaluate", "report", "convert", "export"]
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None
+    run: DirectoryPath | None = None
     source: Path | None = None
     base: FilePath | None = None
     target: Path | None = None
