@@ -20,9 +20,13 @@ from statsmerging.zoo.settings import BackboneSettings, HeadSettings, ZooSetting
 class JobSettings(Settings):
     """What to do; further keys belong to single jobs."""
 
-    name: Literal["merge", "finetune", "evaluate", "check", "report"]
+    name: Literal["merge", "finetune", "evaluate", "check", "report", "convert", "export"]
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None
+    run: DirectoryPath | None = None
+    source: Path | None = None
+    base: FilePath | None = None
+    target: Path | None = None
 
 
 class SuiteSettings(Settings):

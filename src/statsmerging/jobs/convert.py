@@ -1,0 +1,56 @@
+"""``job=convert``: a foreign checkpoint as safetensors that our backbones and zoos read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from statsmerging.jobs.schema import Config
+from statsmerging.records.errors import UserError
+from statsmerging.records.files import new_path, write_json
+from statsmerging.records.hashing import file_sha256
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.zoo.formats.foreign import Foreign, files_of, read_file, read_foreign
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, _: RunDirectory) -> None:
+    """Write ``job.target`` and, beside it, a card that says what it was made from."""
+    source, base, target = config.job.source, config.job.base, config.job.target
+    if source is None or not source.exists():
+        raise UserError(f"job.source={source}: no such file or folder")
+    if target is None or target.suffix != ".safetensors":
+        raise UserError(f"job.target={target}: the name must end with .safetensors")
+    foreign = read_foreign(source, None if base is None else read_file(base).tensors)
+    card = _card(foreign, source, base)
+    with new_path(target) as partial:
+        write_weights(partial, foreign.tensors)
+    with new_path(target.with_suffix(".json")) as partial:
+        write_json(partial, card)
+    log.info(
+        "written: %s (%s, %d tensors, %d parameters, %d tensors dropped)",
+        target,
+        foreign.family,
+        card["tensors"],
+        card["parameters"],
+        len(foreign.dropped),
+    )
+
+
+def _card(foreign: Foreign, source: Path, base: Path | None) -> dict[str, Any]:
+    return {
+        "family": foreign.family,
+        "source": [_file(path) for path in files_of(source)],
+        "base": None if base is None else _file(base),
+        "tensors": len(foreign.tensors),
+        "parameters": sum(tensor.numel() for tensor in foreign.tensors.values()),
+        "dropped": list(foreign.dropped),
+        **foreign.facts,
+    }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "sha256": file_sha256(path), "bytes": path.stat().st_size}

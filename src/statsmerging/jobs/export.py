@@ -1,0 +1,125 @@
+"""``job=export``: the merged model of a finished run, for open_clip, timm and transformers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+from torch import Tensor, nn
+
+from statsmerging.jobs.schema import Config
+from statsmerging.merging.task_vectors import check_same_tensors
+from statsmerging.records.errors import UserError
+from statsmerging.records.files import new_path, read_json, write_json, write_text
+from statsmerging.records.hashing import file_sha256
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.report.card import model_card
+from statsmerging.zoo.backbones import create_backbone
+from statsmerging.zoo.checkpoints import read_weights, write_weights
+from statsmerging.zoo.formats.clip_names import to_hugging_face
+from statsmerging.zoo.formats.hugging_face import vision_config
+from statsmerging.zoo.settings import PRETRAIN, BackboneSettings
+
+log = logging.getLogger(__name__)
+
+WEIGHTS, CARD, HF_CONFIG = "model.safetensors", "README.md", "config.json"
+
+
+@dataclass(frozen=True)
+class MergedRun:
+    """What a finished merge run left on disk."""
+
+    path: Path
+    config: dict[str, Any]
+    results: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a run directory.
+
+        Raises:
+            UserError: the folder holds no finished merge run.
+        """
+        needed = ("manifest.json", "results.json", "coefficients.parquet", "merged.safetensors")
+        missing = [name for name in needed if not (path / name).is_file()]
+        if missing:
+            raise UserError(f"job.run={path} is no finished merge run: it has no {missing[0]}")
+        return cls(
+            path, read_json(path / "manifest.json")["config"], read_json(path / "results.json")
+        )
+
+    def backbone(self) -> BackboneSettings:
+        """The architecture; the weights it began with are not needed, so their file may be gone."""
+        return BackboneSettings(**{**self.config["backbone"], "weights": PRETRAIN})
+
+    def card(self, library: str, usage: str) -> str:
+        """The model card."""
+        return model_card(
+            self.results,
+            self.config,
+            pd.read_parquet(self.path / "coefficients.parquet"),
+            manifest_sha256=file_sha256(self.path / "manifest.json"),
+            library=library,
+            usage=usage,
+        )
+
+
+def run(config: Config, _: RunDirectory) -> None:
+    """Write ``TARGET/open_clip`` or ``TARGET/timm``, and ``TARGET/hugging_face`` for CLIP."""
+    if config.job.run is None or config.job.target is None:
+        raise UserError("job.run and job.target: a run directory and a folder are needed")
+    merged = MergedRun.read(config.job.run)
+    state = read_weights(merged.path / "merged.safetensors")
+    settings = merged.backbone()
+    backbone = create_backbone(settings)
+    check_same_tensors(backbone.state_dict(), state, expected="backbone", found=str(merged.path))
+    _write_native(config.job.target / settings.library, merged, settings, state)
+    _write_hugging_face(config.job.target / "hugging_face", merged, backbone, state)
+
+
+def _write_native(
+    folder: Path, merged: MergedRun, settings: BackboneSettings, state: Mapping[str, Tensor]
+) -> None:
+    """The tensors with the names of the library the backbone comes from."""
+    create = {
+        "timm": f'timm.create_model("{settings.name}", num_classes=0, **{settings.arguments})',
+        "open_clip": f'open_clip.create_model("{settings.name}", **{settings.arguments}).visual',
+    }[settings.library]
+    usage = (
+        f"import {settings.library}\nfrom safetensors.torch import load_file\n\n"
+        f'backbone = {create}\nbackbone.load_state_dict(load_file("{WEIGHTS}"))'
+    )
+    with new_path(folder / WEIGHTS) as partial:
+        write_weights(partial, state)
+    with new_path(folder / CARD) as partial:
+        write_text(partial, merged.card(settings.library, usage))
+    log.info("written: %s", folder)
+
+
+def _write_hugging_face(
+    folder: Path, merged: MergedRun, backbone: nn.Module, state: Mapping[str, Tensor]
+) -> None:
+    """A folder for ``CLIPVisionModelWithProjection.from_pretrained``, if the backbone is CLIP's."""
+    try:
+        hugging_face_config = vision_config(backbone)
+        tensors = to_hugging_face(state)
+    except UserError as reason:
+        log.info("left out: %s (%s)", folder, reason)
+        return
+    usage = (
+        "from transformers import CLIPVisionModelWithProjection\n\n"
+        'backbone = CLIPVisionModelWithProjection.from_pretrained("FOLDER")\n'
+        "features = backbone(images).image_embeds"
+    )
+    with new_path(folder / HF_CONFIG) as partial:
+        write_json(partial, hugging_face_config)
+    with new_path(folder / WEIGHTS) as partial:
+        # transformers 4 reads no file without this entry.
+        write_weights(partial, tensors, metadata={"format": "pt"})
+    with new_path(folder / CARD) as partial:
+        write_text(partial, merged.card("transformers", usage))
+    log.info("written: %s", folder)

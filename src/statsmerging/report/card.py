@@ -1,0 +1,74 @@
+"""The model card of an exported model: method, coefficients, table and record, as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from statsmerging.report.table import markdown_table
+
+
+def model_card(
+    results: dict[str, Any],
+    config: dict[str, Any],
+    coefficients: pd.DataFrame,
+    *,
+    manifest_sha256: str,
+    library: str,
+    usage: str,
+) -> str:
+    """The card, with the metadata block that model hubs read.
+
+    Args:
+        results: content of the run's ``results.json``.
+        config: the run's resolved config.
+        coefficients: columns ``layer``, ``task``, ``coefficient``.
+        manifest_sha256: of the run's ``manifest.json``.
+        library: that loads the model.
+        usage: Python code that loads the model.
+    """
+    backbone = config["backbone"]
+    tasks = ", ".join(coefficients["task"].unique())
+    return f"""---
+library_name: {library}
+pipeline_tag: image-feature-extraction
+tags: [model-merging, statsmerging]
+---
+
+# {results["backbone"]}, merged on {results["suite"]}
+
+One image backbone, merged from experts for {tasks} by StatsMerging
+([arXiv 2506.04567](https://arxiv.org/abs/2506.04567)). The classification heads are not part of it.
+
+- coefficients: {config["granularity"]}, {config["learner"]["kind"]} learner
+- labels of the experts: {config["labels"]["kind"]}
+- seed: {config["seed"]}
+
+```python
+{usage}
+```
+
+- images: {backbone["image_size"]} × {backbone["image_size"]} pixels, {backbone["interpolation"]}
+- scaled to [0, 1], then mean {backbone["mean"]}, deviation {backbone["std"]}
+
+## Results
+
+{markdown_table([results])}
+## Coefficients
+
+{_coefficient_table(coefficients)}
+## Record
+
+Run `{results["run_hash"]}`, sha256 of its manifest `{manifest_sha256}`.
+"""
+
+
+def _coefficient_table(coefficients: pd.DataFrame) -> str:
+    """Mean and range over the layers, one row per task."""
+    lines = ["| task | layers | mean | least | greatest |", "| --- | ---: | ---: | ---: | ---: |"]
+    for task, values in coefficients.groupby("task", sort=False)["coefficient"]:
+        numbers = (values.mean(), values.min(), values.max())
+        cells = [str(task), str(len(values)), *(f"{number:.3f}" for number in numbers)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

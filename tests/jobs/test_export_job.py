@@ -1,0 +1,164 @@
+"""``job=export`` as a user meets it: folders that other libraries load with the same features."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from statsmerging.records.errors import UserError
+from statsmerging.records.hashing import file_sha256
+from tests.conftest import SMALL_RUN, run_in_process
+from tests.zoo.formats.genuine import tiny_clip
+
+
+@pytest.fixture(scope="module")
+def clip_run(
+    suite_root: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A merge of two experts of a tiny CLIP image tower."""
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    tower = open_clip.create_model("ViT-B-32-quickgelu", **tiny_clip(2.0)).visual
+    save_file(tower.state_dict(), folder / "tower.safetensors")
+    arguments = json.dumps(tiny_clip(2.0)).replace('"', "")
+    run_in_process(
+        [
+            "suite=folder",
+            f"suite.root={suite_root}",
+            f"cache={shared_cache}",
+            "backbone=open_clip",
+            "backbone.name=ViT-B-32-quickgelu",
+            f"backbone.weights={folder}/tower.safetensors",
+            f"+backbone.arguments={arguments}",
+            "backbone.image_size=8",
+            *SMALL_RUN,
+        ],
+        folder / "run",
+    )
+    # What the run began with is not needed any more.
+    (folder / "tower.safetensors").unlink()
+    return folder / "run"
+
+
+@pytest.fixture
+def exported(clip_run: Path, tmp_path: Path) -> Path:
+    return export(clip_run, tmp_path / "exported")
+
+
+def export(run: Path, target: Path) -> Path:
+    run_in_process(["job=export", f"job.run={run}", f"job.target={target}"], target.parent / "log")
+    return target
+
+
+def test_open_clip_loads_the_tower(clip_run: Path, exported: Path) -> None:
+    tower = open_clip.create_model("ViT-B-32-quickgelu", **tiny_clip(2.0)).visual.eval()
+    tower.load_state_dict(load_file(exported / "open_clip" / "model.safetensors"))
+    merged = load_file(clip_run / "merged.safetensors")
+    assert all(torch.equal(tensor, merged[name]) for name, tensor in tower.state_dict().items())
+
+
+def test_hugging_face_config_has_the_tower_dimensions(exported: Path) -> None:
+    config = json.loads((exported / "hugging_face" / "config.json").read_text())
+    assert config == {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "projection_dim": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_channels": 3,
+        "image_size": 8,
+        "patch_size": 4,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "attention_dropout": 0.0,
+    }
+
+
+def test_transformers_loads_the_folder_with_the_same_features(exported: Path) -> None:
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed: it is no dependency of ours"
+    )
+    theirs, report = transformers.CLIPVisionModelWithProjection.from_pretrained(
+        exported / "hugging_face", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    ours = open_clip.create_model("ViT-B-32-quickgelu", **tiny_clip(2.0)).visual.eval()
+    ours.load_state_dict(load_file(exported / "open_clip" / "model.safetensors"))
+    images = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        features: Tensor = theirs.eval()(images).image_embeds
+        torch.testing.assert_close(features, ours(images), rtol=0, atol=1e-5)
+
+
+def test_card_summarises_the_run(clip_run: Path, exported: Path) -> None:
+    card = (exported / "hugging_face" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert f"sha256 of its manifest `{file_sha256(clip_run / 'manifest.json')}`" in card
+    assert "| StatsMerging |" in card
+    assert "- coefficients: layer_wise, shared learner\n- labels of the experts: hard\n" in card
+    table = pd.read_parquet(clip_run / "coefficients.parquet")
+    parity = table[table["task"] == "parity"]["coefficient"]
+    numbers = f"{parity.mean():.3f} | {parity.min():.3f} | {parity.max():.3f}"
+    assert f"| parity | {len(parity)} | {numbers} |" in card
+    assert "CLIPVisionModelWithProjection.from_pretrained" in card
+    assert "open_clip.create_model" in (exported / "open_clip" / "README.md").read_text()
+
+
+def test_cards_of_native_folders_load_the_model(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Python code on the card is run as it stands."""
+    monkeypatch.chdir(exported / "open_clip")
+    code = Path("README.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["backbone"](torch.zeros(1, 3, 8, 8)).shape == (1, 12)
+
+
+def test_again_gives_the_same_and_another_run_is_refused(
+    clip_run: Path, exported: Path, tmp_path: Path
+) -> None:
+    before = {file: file.read_bytes() for file in files(exported)}
+    export(clip_run, exported)
+    assert {file: file.read_bytes() for file in files(exported)} == before
+    (exported / "open_clip" / "model.safetensors").write_bytes(b"of somebody else")
+    with pytest.raises(UserError, match=r"model\.safetensors already holds something else"):
+        export(clip_run, exported)
+
+
+def files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_other_backbones_are_exported_without_a_hugging_face_folder(
+    small_run: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_in_process(small_run, tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        target = export(tmp_path / "run", tmp_path / "exported")
+    assert {file.relative_to(target).as_posix() for file in files(target)} == {
+        "timm/README.md",
+        "timm/model.safetensors",
+    }
+    assert (
+        "hugging_face (timm.models.vision_transformer.VisionTransformer is no CLIP" in caplog.text
+    )
+
+
+def test_a_folder_without_a_merge(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"is no finished merge run: it has no manifest\.json"):
+        export(tmp_path / "empty", tmp_path / "exported")
