@@ -16,7 +16,7 @@ from statsmerging.records.errors import MissingFilesError, UserError, gather_mis
 from statsmerging.records.hashing import file_sha256, key_of
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.checkpoints import write_weights
-from statsmerging.zoo.experts import Expert, Zoo, copy_state, holds_expert, read_expert
+from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert
 from statsmerging.zoo.foreign import weights_for
 from statsmerging.zoo.formats.foreign import files_of
 from statsmerging.zoo.formats.pickled import SUFFIXES
@@ -158,7 +158,8 @@ def _pretrained(settings: BackboneSettings, base: Path | None) -> tuple[nn.Modul
     network = create_backbone(settings, load=base is None)
     if base is not None:
         network.load_state_dict(weights_for(network, base))
-    return network, copy_state(network)
+    # Not copied: nobody trains this network, so one copy of θ₀ serves all.
+    return network, Weights({name: value.detach() for name, value in network.state_dict().items()})
 
 
 def _local_expert(root: Path, task: str) -> Path:

@@ -1,0 +1,82 @@
+"""Every choice in conf/ composes, and its values are valid."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from statsmerging.jobs.command_line import register_resolvers
+from statsmerging.jobs.schema import Config, parse_config
+from tests.conftest import ROOT
+
+#: What a user must give together with a choice.
+NEEDED = {
+    "suite=folder": ["suite.root={folder}"],
+    "backbone=timm": ["backbone.name=resnet18"],
+    "backbone=open_clip": ["backbone.name=ViT-B-32"],
+    "zoo=local": ["zoo.root={folder}"],
+    "zoo=task_vectors": ["zoo.root={folder}"],
+    "heads=files": ["heads.root={folder}"],
+    "job=report": ["job.runs={folder}"],
+    "job=evaluate": ["job.checkpoint={file}"],
+    "job=convert": ["job.source={file}", "job.target=x.safetensors"],
+    "job=export": ["job.run={folder}", "job.target=exported"],
+    "experiment=mini_eight": ["suite.root={folder}"],
+}
+
+
+def choices() -> list[str]:
+    groups = [path for path in (ROOT / "conf").iterdir() if path.is_dir()]
+    files = chain.from_iterable(sorted(group.glob("*.yaml")) for group in sorted(groups))
+    return [
+        f"{file.parent.name}={file.stem}"
+        for file in files
+        if file.parent.name not in ("hydra", "catalogue")
+    ]
+
+
+def composed(*overrides: str) -> Config:
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return parse_config(values)
+
+
+@pytest.mark.parametrize("choice", choices())
+def test_every_choice_composes(choice: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.safetensors"
+    file.touch()
+    needed = [text.format(folder=tmp_path, file=file) for text in NEEDED.get(choice, [])]
+    composed(choice, *needed)
+
+
+@pytest.mark.parametrize(
+    ("suite", "seen", "unseen"),
+    [
+        ("vision8", 8, 0),
+        ("vision14", 14, 0),
+        ("vision20", 20, 0),
+        ("robustness4", 4, 0),
+        ("generalisation1", 6, 2),
+        ("generalisation2", 6, 2),
+    ],
+)
+def test_published_suites_name_tasks_of_the_catalogue(suite: str, seen: int, unseen: int) -> None:
+    config = composed(f"suite={suite}").suite
+    assert config.tasks is not None
+    assert len(set(config.tasks)) == seen
+    assert len(set(config.unseen)) == unseen
+    assert not set(config.tasks) & set(config.unseen)
+    assert set(config.tasks) | set(config.unseen) <= set(config.catalogue)
+
+
+def test_prompts_belong_to_tasks_of_the_catalogue() -> None:
+    config = composed("suite=vision20", "heads=zero_shot")
+    assert config.heads.kind == "zero_shot"
+    assert set(config.heads.templates) - {"default"} <= set(config.suite.catalogue)

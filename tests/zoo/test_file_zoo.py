@@ -1,0 +1,193 @@
+"""Zoos from files in the genuine layouts of their families."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from statsmerging.data.folder_suite import folder_suite
+from statsmerging.data.image_cache import SuiteImages
+from statsmerging.records.cache import Cache
+from statsmerging.records.errors import MissingFilesError, UserError
+from statsmerging.zoo import file_zoo
+from statsmerging.zoo.backbones import preprocess_of
+from statsmerging.zoo.experts import Zoo
+from statsmerging.zoo.file_zoo import locate, zoo_from_files
+from statsmerging.zoo.foreign import weights_for
+from statsmerging.zoo.formats.clip_names import find_tower
+from statsmerging.zoo.settings import (
+    BackboneSettings,
+    FileHeadsSettings,
+    FusionBenchZooSettings,
+    LocalZooSettings,
+    OwnHeadsSettings,
+    ProbedHeadsSettings,
+    TaskVectorsZooSettings,
+)
+from tests.zoo.formats.genuine import FIXTURES, tiny_clip
+
+TASKS = ["parity", "size"]
+PROBED = ProbedHeadsSettings(kind="probed")
+OWN = OwnHeadsSettings(kind="own")
+
+
+def backbone(weights: str = "hub", mlp_ratio: float = 2.0) -> BackboneSettings:
+    return BackboneSettings(
+        label="tiny",
+        library="open_clip",
+        name="ViT-B-32-quickgelu",
+        weights=weights,
+        tag="openai",
+        image_size=8,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        interpolation="bicubic",
+        arguments=tiny_clip(mlp_ratio),
+    )
+
+
+def open_zoo(
+    suite_root: Path, cache: Path, settings: Any, heads: Any, network: BackboneSettings
+) -> Zoo:
+    suite = folder_suite(suite_root, TASKS, [], cache=cache / "datasets")
+    images = SuiteImages(suite, preprocess_of(network), Cache(cache))
+    files = locate(settings, TASKS)
+    return zoo_from_files(network, files, heads, images, cache=Cache(cache), accelerator="cpu")
+
+
+def fusion_bench(root: Path) -> FusionBenchZooSettings:
+    return FusionBenchZooSettings(
+        name="fusion_bench",
+        root=root,
+        seed=None,
+        series="clip-vit-base-patch32",
+        base="openai/clip",
+        expert="tanganke/clip_{task}",
+        names={"size": "the-size"},
+        gigabytes=0.4,
+    )
+
+
+def hub_mirror(root: Path, version: str) -> Path:
+    """The hub's layout: a whole CLIP as the base, image towers without projection as experts."""
+    genuine = FIXTURES / version
+    shutil.copytree(genuine / "clip", root / "openai" / "clip")
+    for repository in ("clip_parity", "clip_the-size"):
+        state = load_file(genuine / "vision" / "model.safetensors")
+        changed = {
+            name: value + 0.01 if value.is_floating_point() else value
+            for name, value in state.items()
+        }
+        (root / "tanganke" / repository).mkdir(parents=True)
+        save_file(changed, root / "tanganke" / repository / "model.safetensors")
+    return root
+
+
+@pytest.mark.parametrize("version", ["transformers_4", "transformers_5"])
+def test_experts_of_the_hub(version: str, suite_root: Path, tmp_path: Path) -> None:
+    root = hub_mirror(tmp_path / "hub", version)
+    zoo = open_zoo(suite_root, tmp_path / "cache", fusion_bench(root), PROBED, backbone())
+    genuine = FIXTURES / version
+    base = find_tower(load_file(genuine / "clip" / "model.safetensors")).tensors
+    expected = find_tower(load_file(genuine / "vision" / "model.safetensors")).tensors
+    expert = zoo.experts["size"].state
+    assert set(zoo.pretrained) == set(expert) == set(base)
+    assert torch.equal(zoo.pretrained["conv1.weight"], base["conv1.weight"])
+    assert torch.equal(expert["proj"], base["proj"])
+    torch.testing.assert_close(expert["conv1.weight"], expected["conv1.weight"] + 0.01)
+    assert zoo.experts["parity"].head.weight.shape == (2, 12)
+
+
+def test_foreign_files_are_converted_once(
+    suite_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = hub_mirror(tmp_path / "hub", "transformers_5")
+    first = open_zoo(suite_root, tmp_path / "cache", fusion_bench(root), PROBED, backbone())
+
+    def only_the_base(network: Any, source: Path, base: Any = None) -> Any:
+        assert base is None, f"{source} was converted again"
+        return weights_for(network, source)
+
+    monkeypatch.setattr(file_zoo, "weights_for", only_the_base)
+    again = open_zoo(suite_root, tmp_path / "cache", fusion_bench(root), PROBED, backbone())
+    assert again.hashes == first.hashes
+
+
+def test_every_missing_file_is_named(tmp_path: Path) -> None:
+    root = hub_mirror(tmp_path / "hub", "transformers_5")
+    shutil.rmtree(root / "tanganke")
+    with pytest.raises(MissingFilesError) as missing:
+        locate(fusion_bench(root), TASKS)
+    assert len(missing.value.files) == 2
+    assert "tanganke/clip_the-size/model.safetensors (about 0.4 GB)" in str(missing.value)
+
+
+def test_image_towers_have_no_heads_of_their_own(suite_root: Path, tmp_path: Path) -> None:
+    root = hub_mirror(tmp_path / "hub", "transformers_5")
+    with pytest.raises(UserError, match="has no head: choose heads=zero_shot, probed or files"):
+        open_zoo(suite_root, tmp_path / "cache", fusion_bench(root), OWN, backbone())
+
+
+def test_task_vectors_files(suite_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "checkpoints"
+    for name in ("Parity", "size"):
+        (root / name).mkdir(parents=True)
+        shutil.copy(FIXTURES / "task_vectors_encoder.pt", root / name / "finetuned.pt")
+        shutil.copy(FIXTURES / "task_vectors_head.pt", root / f"head_{name}.pt")
+    shutil.copy(FIXTURES / "task_vectors_encoder.pt", root / "zeroshot.pt")
+    settings = TaskVectorsZooSettings(
+        name="task_vectors",
+        root=root,
+        seed=None,
+        base="zeroshot.pt",
+        expert="{task}/finetuned.pt",
+        head="head_{task}.pt",
+        names={"parity": "Parity"},
+        gigabytes=0.5,
+    )
+    network = backbone(mlp_ratio=4.0)
+    # The genuine head is for other classes than these tasks have.
+    with pytest.raises(UserError, match=r"the head of parity has \d+ classes, parity has 2"):
+        open_zoo(suite_root, tmp_path / "cache", settings, OWN, network)
+    zoo = open_zoo(suite_root, tmp_path / "cache", settings, PROBED, network)
+    assert torch.equal(zoo.pretrained["proj"], zoo.experts["parity"].state["proj"])
+    (root / "Parity" / "finetuned.pt").unlink()
+    with pytest.raises(MissingFilesError, match=r"Parity/finetuned\.pt \(about 0\.5 GB\)"):
+        locate(settings, TASKS)
+
+
+def test_local_experts_may_be_adapters_or_plain_state_dicts(
+    suite_root: Path, tmp_path: Path
+) -> None:
+    clip = FIXTURES / "transformers_5" / "clip" / "model.safetensors"
+    root = tmp_path / "experts"
+    shutil.copytree(FIXTURES / "adapters" / "rslora", root / "parity")
+    tower = find_tower(load_file(clip)).tensors
+    torch.save({name: value + 0.5 for name, value in tower.items()}, root / "size.pt")
+    settings = LocalZooSettings(name="local", root=root, seed=None)
+    zoo = open_zoo(suite_root, tmp_path / "cache", settings, PROBED, backbone(str(clip)))
+    merged = find_tower(load_file(FIXTURES / "adapters" / "rslora" / "merged.safetensors")).tensors
+    layer = "transformer.resblocks.1.attn.in_proj_weight"
+    torch.testing.assert_close(zoo.experts["parity"].state[layer], merged[layer])
+    assert torch.equal(zoo.experts["size"].state[layer], tower[layer] + 0.5)
+
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    save_file({"weight": torch.ones(2, 12)}, heads / "parity.safetensors")
+    shutil.copy(FIXTURES / "task_vectors_head.pt", heads / "head_size.pt")
+    with pytest.raises(UserError, match=r"the head of size has \d+ classes, size has 2"):
+        open_zoo(
+            suite_root,
+            tmp_path / "cache",
+            settings,
+            FileHeadsSettings(kind="files", root=heads),
+            backbone(str(clip)),
+        )
+    (root / "size.pt").unlink()
+    with pytest.raises(UserError, match=r"size\.safetensors: no such file; nor is there size\.pt"):
+        locate(settings, TASKS)
