@@ -69,7 +69,8 @@ def _read_file(path: Path) -> Pickled:
 
 
 def _is_head(content: Pickled) -> bool:
-    return set(content.tensors) == {"weight", "bias"}
+    tensors = content.tensors
+    return set(tensors) == {"weight", "bias"} and tensors["weight"].dim() == 2
 
 
 def _head(content: Pickled) -> Foreign:

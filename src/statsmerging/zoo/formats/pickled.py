@@ -142,11 +142,12 @@ class _Tensors:
         self.room = archive.path.stat().st_size
 
     def read(self, name: str, node: Any) -> Tensor:
-        """The tensor, as a view of its storage."""
+        """The tensor; no two share memory, which safetensors could not store."""
         if isinstance(node, Built) and node.maker == _PARAMETER and node.arguments:
             node = node.arguments[0]
         if not isinstance(node, Built) or node.maker != _TENSOR or len(node.arguments) < 4:
             raise PickleError(f"{shown(name)} is no tensor")
+        known = len(self.storages)
         storage = self._storage(name, node.arguments[0])
         offset, size, stride = node.arguments[1:4]
         if not _fits(offset, size, stride, storage.numel()):
@@ -154,7 +155,8 @@ class _Tensors:
         self.room -= math.prod(size) * storage.itemsize
         if self.room < 0:
             raise PickleError("its tensors together are larger than the file")
-        return storage.as_strided(size, stride, offset)
+        view = storage.as_strided(size, stride, offset)
+        return view if len(self.storages) > known else view.clone()
 
     def _storage(self, name: str, node: Any) -> Tensor:
         identity = node.identity if isinstance(node, Persistent) else None
