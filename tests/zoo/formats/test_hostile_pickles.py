@@ -152,3 +152,10 @@ def test_modules_without_end(tmp_path: Path) -> None:
     for endless in (doubling, cyclic):
         path = archive(tmp_path / "model.pt", program(endless))
         assert "stands in it twice" in refusal(path)
+    deep = module({})
+    for _ in range(3):
+        deep = module({"long" * 200: deep})
+    path = archive(tmp_path / "model.pt", program(deep))
+    assert "has a name of more than 1000 letters" in refusal(path)
+    path = archive(tmp_path / "model.pt", program(module({"long" * 300: module({})})))
+    assert "is no mapping of names" in refusal(path)
