@@ -2,7 +2,8 @@
 
 Run by hand once, in an environment of its own, from the root of the repository:
 
-    python -m venv /tmp/old && /tmp/old/bin/pip install open-clip-torch==2.0.2 safetensors
+    python -m venv /tmp/old
+    /tmp/old/bin/pip install open-clip-torch==2.0.2 torch==2.15.0 torchvision==0.29.2 safetensors
     /tmp/old/bin/python tests/tooling/write_task_vectors_fixture.py tests/zoo/formats/fixtures
 
 That project pickles whole modules of its own classes `src.modeling.ImageEncoder` and

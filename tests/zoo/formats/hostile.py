@@ -1,16 +1,22 @@
-"""Pickles and archives an attacker would write."""
+"""Pickles and archives an attacker would write, and the only way they may end."""
 
 from __future__ import annotations
 
 import io
 import pickle
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from statsmerging.records.errors import UserError
+from statsmerging.zoo.formats.pickled import read_pickled
 
 
 class Call:
@@ -70,3 +76,22 @@ def archive(
         for key, content in (storages or {}).items():
             file.writestr(f"model/data/{key}", content)
     return path
+
+
+def refusal(path: Path) -> str:
+    """The one line with which the file is refused, after a moment and without much memory."""
+    tracemalloc.start()
+    started = time.perf_counter()
+    try:
+        with pytest.raises(UserError) as refused:
+            read_pickled(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    message = str(refused.value)
+    assert len(message.splitlines()) == 1
+    assert message.isprintable()
+    assert len(message) < 400 + len(str(path))
+    assert peak < 64 << 20
+    assert time.perf_counter() - started < 20
+    return message

@@ -66,7 +66,10 @@ def test_dora_is_refused_by_its_key() -> None:
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' changes the base weights"),
         ({"layer_replication": [[0, 2]]}, "'layer_replication' is not supported"),
         ({"feature_of_tomorrow": True}, "'feature_of_tomorrow' is not supported"),
-        ({"r": None}, "r is no number"),
+        ({"r": None}, "r or a value of rank_pattern is no positive number"),
+        ({"alpha_pattern": {"plain": 0}}, "or a value of alpha_pattern is no positive number"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is no mapping"),
+        ({"alpha_pattern": {"(": 1}}, r"pattern '\(' is no regular expression"),
         ({"r": 3}, "rank 2, its config says 3"),
     ],
 )

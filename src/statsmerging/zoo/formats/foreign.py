@@ -71,7 +71,8 @@ def files_of(source: Path) -> list[Path]:
 
 
 def _is_head(content: Pickled) -> bool:
-    return set(content.tensors) == {"weight", "bias"}
+    tensors = content.tensors
+    return set(tensors) == {"weight", "bias"} and tensors["weight"].dim() == 2
 
 
 def _head(content: Pickled) -> Foreign:

@@ -2,9 +2,9 @@
 
 A pickle is a program for a stack machine. Its usual interpreter looks names up and calls them;
 this one turns every name into a `Name` and every call into a `Built`, so the program has no means
-to do anything. `torch.load(weights_only=True)` is not used: it calls the allowed functions with
-the arguments of the file, which corrupted memory before torch 2.10 (GHSA-63cw-57p8-fm3p), and its
-list of allowed classes is shared by the whole process.
+to do anything. `torch.load(weights_only=True)` is not used: before torch 2.10 a file could corrupt
+memory through it (GHSA-63cw-57p8-fm3p), it calls the allowed functions with the arguments of the
+file, and its list of allowed classes is shared by the whole process.
 
 The instructions are those of protocol 2, in which `torch.save` writes
 (https://github.com/python/cpython/blob/main/Lib/pickletools.py documents each).

@@ -80,7 +80,7 @@ class Adapter:
         """
         try:
             config = read_json(folder / CONFIG)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{folder}/{CONFIG}: missing or no JSON") from error
         if not isinstance(config, dict):
             raise UserError(f"{folder}/{CONFIG} is no mapping of settings")
@@ -150,15 +150,26 @@ def _check_config(config: Mapping[str, Any], *, found: str) -> None:
         # A feature that is switched off changes nothing, whatever it is.
         if value and key not in (*_FOLLOWED, *_WITHOUT_EFFECT):
             raise UserError(f"{found}: {shown(key)} is not supported")
-    for key in ("r", "lora_alpha"):
-        if not isinstance(config.get(key), int | float):
-            raise UserError(f"{found}: {key} is no number")
+    for number, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+        by_layer = config.get(pattern) or {}
+        if not isinstance(by_layer, dict):
+            raise UserError(f"{found}: {pattern} is no mapping")
+        if not all(_is_positive(value) for value in (config.get(number), *by_layer.values())):
+            raise UserError(f"{found}: {number} or a value of {pattern} is no positive number")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
 
 
 def _of_layer(patterns: Mapping[str, Any] | None, layer: str, otherwise: Any) -> Any:
     """The value of the first pattern that matches the end of the layer's name, as PEFT looks."""
     for pattern, value in (patterns or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", layer):
+        try:
+            matches = re.fullmatch(rf"(.*\.)?({pattern})", layer)
+        except re.error as error:
+            raise UserError(f"pattern {shown(pattern)} is no regular expression") from error
+        if matches:
             return value
     return otherwise
 

@@ -39,6 +39,9 @@ _MODULES = ("src.modeling.", "open_clip.", "torch.nn.", "torchvision.transforms.
 #: Dimensions a tensor may have.
 MAX_DIMENSIONS = 8
 
+#: Letters a name may have: one long name, repeated at every level, would fill the memory.
+MAX_NAME = 1000
+
 
 @dataclass(frozen=True)
 class Pickled:
@@ -60,7 +63,7 @@ def read_pickled(path: Path) -> Pickled:
 
     Raises:
         UserError: a broken or hostile file; one line that says what is wrong. No code of the
-            file has run then, and no more memory was taken than the file has bytes.
+            file has run then, and memory was taken in proportion to the bytes of the file alone.
     """
     with TorchArchive(path) as archive:
         try:
@@ -93,34 +96,38 @@ def _module_tensors(root: Built) -> Iterator[tuple[str, Any]]:
     """Name and description of every tensor the module's ``state_dict()`` would hold."""
     seen: set[int] = set()
 
-    def once(node: Any, what: str) -> Mapping[str, Any]:
+    def once(node: Any, what: str) -> Any:
         # Parts that hold each other would be walked without end.
-        if id(node) in seen:
+        if node is not None and id(node) in seen:
             raise PickleError(f"{what} stands in it twice")
         seen.add(id(node))
-        return _mapping(node, what)
+        return node
 
     pending: list[tuple[str, Any]] = [("", root)]
     while pending:
-        prefix, module = pending.pop()
-        name = f"module {shown(prefix)}"
-        state = once(getattr(module, "state", None), f"the state of {name}")
-        transient = _members(state.get("_non_persistent_buffers_set"))
-        tensors = {
-            **once(state.get("_parameters"), f"_parameters of {name}"),
-            **once(state.get("_buffers"), f"_buffers of {name}"),
+        name, module = pending.pop()
+        if len(name) > MAX_NAME:
+            raise PickleError(f"module {shown(name)} has a name of more than {MAX_NAME} letters")
+        state = _mapping(once(getattr(module, "state", None), f"module {shown(name)}"), "a module")
+        parts = {
+            part: once(state.get(part), f"{part} of {shown(name)}")
+            for part in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
         }
-        for key, node in tensors.items():
-            if node is not None and key not in transient:
-                yield f"{prefix}{key}", node
-        for key, child in once(state.get("_modules"), f"_modules of {name}").items():
+        transient = _members(parts["_non_persistent_buffers_set"])
+        for part in ("_parameters", "_buffers"):
+            for key, node in _mapping(parts[part], f"{part} of {shown(name)}").items():
+                if node is not None and key not in transient:
+                    yield f"{name}{key}", node
+        for key, child in _mapping(parts["_modules"], f"_modules of {shown(name)}").items():
             if child is not None:
-                pending.append((f"{prefix}{key}.", child))
+                pending.append((f"{name}{key}.", child))
 
 
 def _mapping(node: Any, what: str) -> Mapping[str, Any]:
     items: Any = node.items if isinstance(node, Built) and node.maker == _MAPPING else node
-    if not isinstance(items, dict) or not all(isinstance(key, str) for key in items):
+    if not isinstance(items, dict) or not all(
+        isinstance(key, str) and len(key) <= MAX_NAME for key in items
+    ):
         raise PickleError(f"{what} is no mapping of names")
     return items
 
@@ -142,11 +149,12 @@ class _Tensors:
         self.room = archive.path.stat().st_size
 
     def read(self, name: str, node: Any) -> Tensor:
-        """The tensor, as a view of its storage."""
+        """The tensor; no two share memory, which safetensors could not store."""
         if isinstance(node, Built) and node.maker == _PARAMETER and node.arguments:
             node = node.arguments[0]
         if not isinstance(node, Built) or node.maker != _TENSOR or len(node.arguments) < 4:
             raise PickleError(f"{shown(name)} is no tensor")
+        known = len(self.storages)
         storage = self._storage(name, node.arguments[0])
         offset, size, stride = node.arguments[1:4]
         if not _fits(offset, size, stride, storage.numel()):
@@ -154,7 +162,8 @@ class _Tensors:
         self.room -= math.prod(size) * storage.itemsize
         if self.room < 0:
             raise PickleError("its tensors together are larger than the file")
-        return storage.as_strided(size, stride, offset)
+        view = storage.as_strided(size, stride, offset)
+        return view if len(self.storages) > known else view.clone()
 
     def _storage(self, name: str, node: Any) -> Tensor:
         identity = node.identity if isinstance(node, Persistent) else None
