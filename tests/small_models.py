@@ -1,4 +1,4 @@
-"""A backbone with every kind of tensor a bank can hold, and random experts of it."""
+"""Small backbones, and random experts of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,32 @@ class TinyBackbone(nn.Module):
         hidden = torch.relu(self.normalisation(self.convolution(images)))
         output: Tensor = self.projection(hidden.mean(dim=(2, 3)))
         return output
+
+
+def small_vit() -> nn.Module:
+    """timm's vision transformer with two blocks, for images of 16 × 16."""
+    import timm
+
+    vit: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224",
+        num_classes=0,
+        img_size=16,
+        patch_size=8,
+        embed_dim=24,
+        depth=2,
+        num_heads=2,
+    )
+    return vit
+
+
+def small_tower() -> nn.Module:
+    """open_clip's image tower with two blocks, for images of 16 × 16."""
+    from open_clip.transformer import VisionTransformer
+
+    tower: nn.Module = VisionTransformer(
+        16, patch_size=8, width=24, layers=2, heads=2, mlp_ratio=4, output_dim=12
+    )
+    return tower
 
 
 def random_experts(

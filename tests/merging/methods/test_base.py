@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod, method_named, methods, parameter
+from statsmerging.merging.methods.base import Needs, Returns
 from statsmerging.merging.methods.ties import Ties
 
 USERS_FILE = '''
@@ -44,7 +45,8 @@ def test_every_method_file_is_found_and_complete() -> None:
     for name, method in found.items():
         assert method.name == name
         assert method.title
-        assert method.returns == "state dict"
+        assert method.needs in get_args(Needs)
+        assert method.returns in get_args(Returns)
         # All defaults are in range, and so is every value that tuning tries.
         candidates = method_named(name).candidates()
         assert all(type(candidate) is method for candidate in candidates)

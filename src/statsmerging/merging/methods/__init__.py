@@ -14,6 +14,7 @@ from statsmerging.merging.methods.base import (
     Evidence,
     EvidenceMethod,
     Method,
+    PerTaskMethod,
     method_named,
     methods,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "EvidenceMethod",
     "Grid",
     "Method",
+    "PerTaskMethod",
     "method_named",
     "methods",
     "parameter",

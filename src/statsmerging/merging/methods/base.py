@@ -17,6 +17,7 @@ from torch import Tensor
 
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.parameters import Grid, complaint
+from statsmerging.merging.methods.task_models import TaskModels
 from statsmerging.merging.task_vectors import TaskVectorBank
 
 Needs = Literal["nothing", "unlabeled images", "activations", "gradients"]
@@ -32,8 +33,9 @@ _REGISTRY: dict[str, type[Method]] = {}
 class Method(ABC):
     """A merging method; its fields are its parameters, checked when it is made.
 
-    Defining a subclass with a ``name`` registers it. Subclass ``DataFreeMethod`` or
-    ``EvidenceMethod``, which say what ``merge`` takes.
+    Defining a subclass with a ``name`` registers it. Subclass ``DataFreeMethod``,
+    ``EvidenceMethod`` or ``PerTaskMethod``, which say what ``merge`` takes and gives; a method
+    that trains something has verbs of its own.
 
     Raises:
         MergingError: a parameter of the wrong type or out of its range.
@@ -91,6 +93,17 @@ class EvidenceMethod(Method):
         Raises:
             MergingError: evidence that does not fit the bank.
         """
+
+
+class PerTaskMethod(Method):
+    """A method that needs the weights alone and gives every task a model of its own."""
+
+    needs = "nothing"
+    returns = "adapters"
+
+    @abstractmethod
+    def merge(self, bank: TaskVectorBank) -> TaskModels:
+        """Task → full state dict, in θ₀'s precision, on the bank's device."""
 
 
 def methods() -> dict[str, type[Method]]:
