@@ -7,6 +7,7 @@ from torch import nn
 
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.records.errors import UserError
+from statsmerging.zoo.clip_models import create_clip, unknown_name
 from statsmerging.zoo.foreign import weights_for
 from statsmerging.zoo.settings import HUB, BackboneSettings
 
@@ -48,26 +49,11 @@ def _create_timm(settings: BackboneSettings, *, from_hub: bool) -> nn.Module:
     import timm
 
     if not timm.is_model(settings.name):
-        raise UserError(_unknown("timm", settings.name, timm.list_models()))
+        raise UserError(unknown_name("timm", settings.name, timm.list_models()))
     name = f"{settings.name}.{settings.tag}" if settings.tag else settings.name
     return timm.create_model(name, pretrained=from_hub, num_classes=0, **settings.arguments)
 
 
 def _create_open_clip(settings: BackboneSettings, *, from_hub: bool) -> nn.Module:
-    import open_clip
-
-    if settings.name not in open_clip.list_models():
-        raise UserError(_unknown("open_clip", settings.name, open_clip.list_models()))
-    pretrained = settings.tag if from_hub else None
-    model = open_clip.create_model(settings.name, pretrained=pretrained, **settings.arguments)
-    visual: nn.Module = model.visual
+    visual: nn.Module = create_clip(settings, from_hub=from_hub).visual
     return visual
-
-
-def _unknown(library: str, name: str, available: list[str]) -> str:
-    from difflib import get_close_matches
-
-    by_lower_case = {other.lower(): other for other in available}
-    close = get_close_matches(name.lower(), by_lower_case, n=5, cutoff=0.3)
-    names = ", ".join(by_lower_case[other] for other in close)
-    return f"backbone.name={name}: {library} has no such model; close names: {names}"

@@ -48,6 +48,12 @@ class BackboneSettings(Settings):
     interpolation: Literal["bilinear", "bicubic", "lanczos"]
     arguments: dict[str, Any]
 
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _none_is_empty(cls, arguments: dict[str, Any] | None) -> dict[str, Any]:
+        # In conf/ they are null: Hydra lets a command replace null, but not add keys to {}.
+        return {} if arguments is None else arguments
+
     @field_validator("weights")
     @classmethod
     def _is_word_or_file(cls, weights: str) -> str:

@@ -17,6 +17,7 @@ from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import json_sha256, key_of
 from statsmerging.records.progress import track
 from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.zoo.clip_models import clip_tokenizer, create_clip
 from statsmerging.zoo.formats.foreign import read_file
 from statsmerging.zoo.formats.whole_clip import whole_clip
 from statsmerging.zoo.heads import Head, read_head
@@ -68,9 +69,7 @@ class ZeroShotHeads:
         spoken = [name.replace("_", " ") for name in classes]
 
         def write(path: Path) -> None:
-            import open_clip
-
-            tokenize = open_clip.get_tokenizer(self.backbone.name)
+            tokenize = clip_tokenizer(self.backbone)
             head = zero_shot_head(self._clip, tokenize, spoken, templates, description=task.name)
             write_weights(path, head.state_dict())
 
@@ -88,11 +87,7 @@ class ZeroShotHeads:
 
     @cached_property
     def _clip(self) -> Any:
-        import open_clip
-
-        backbone = self.backbone
-        tag = backbone.tag if self.file is None else None
-        clip = open_clip.create_model(backbone.name, pretrained=tag, **backbone.arguments)
+        clip = create_clip(self.backbone, from_hub=self.file is None)
         if self.file is not None:
             state = whole_clip(self._weights)
             check_same_tensors(clip.state_dict(), state, expected="CLIP", found=str(self.file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.zoo.formats.hostile import Storage, archive, program, tensor
 STATE_DICT = FIXTURES / "task_vectors_state_dict.pt"
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def assert_same(found: Mapping[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert found[name].dtype == value.dtype
