@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.evaluation.activations import gram_matrices
-from statsmerging.evaluation.regmean_plus_plus import blocks, regmean_plus_plus
+from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus, blocks
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods.regmean import RegMean
 from statsmerging.zoo.experts import Zoo
@@ -61,7 +61,7 @@ def reference(zoo: Zoo, seen: dict[str, Tensor]) -> nn.Module:
 def test_regmean_plus_plus(zoo_of: ZooOf) -> None:
     zoo = zoo_of(small_vit(), SIZE)
     images = images_of_all(40, SIZE)
-    found = regmean_plus_plus(zoo, bank_of(zoo), images, RegMean(ALPHA))
+    found = RegMeanPlusPlus(off_diagonal=ALPHA).merge(zoo, bank_of(zoo), images)
     expected = reference(zoo, {task: inputs(zoo, images[task]) for task in TASKS})
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(found[name].double(), tensor, rtol=0, atol=1e-4)
@@ -74,7 +74,7 @@ def test_regmean_plus_plus(zoo_of: ZooOf) -> None:
 def test_one_expert_comes_back(zoo_of: ZooOf, make: Callable[[], nn.Module]) -> None:
     zoo = zoo_of(make(), SIZE)
     bank = bank_of(zoo, ("svhn",))
-    found = regmean_plus_plus(zoo, bank, images_of_all(5, SIZE), RegMean())
+    found = RegMeanPlusPlus().merge(zoo, bank, images_of_all(5, SIZE))
     for name, tensor in zoo.experts["svhn"].state.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4)
 

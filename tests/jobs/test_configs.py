@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from statsmerging.evaluation import regmean_plus_plus
 from statsmerging.jobs.command_line import register_resolvers
 from statsmerging.jobs.schema import Config, parse_config
+from statsmerging.merging.methods import methods
 from tests.conftest import ROOT
 
 #: What a user must give together with a choice.
@@ -80,3 +83,24 @@ def test_prompts_belong_to_tasks_of_the_catalogue() -> None:
     config = composed("suite=vision20", "heads=zero_shot")
     assert config.heads.kind == "zero_shot"
     assert set(config.heads.templates) - {"default"} <= set(config.suite.catalogue)
+
+
+def method_sections() -> dict[str, dict[str, Any]]:
+    names = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+    return composed(f"method=[{','.join(names)}]").method
+
+
+def test_every_method_has_a_config_with_its_own_defaults() -> None:
+    sections = {name: entry for name, entry in method_sections().items() if "learner" not in entry}
+    assert regmean_plus_plus.RegMeanPlusPlus.name in sections
+    assert set(sections) == set(methods())
+    for name, entry in sections.items():
+        method = methods()[name]
+        defaults = {item.name: item.default for item in fields(method)}
+        grid = entry.pop("tune", None)
+        assert entry == defaults, name
+        assert grid == (list(method.tunable.values) if method.tunable else None), name
+
+
+def test_all_methods_compares_all_methods() -> None:
+    assert set(composed("experiment=all_methods").method) == set(method_sections())

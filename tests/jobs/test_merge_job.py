@@ -17,9 +17,10 @@ from statsmerging.data.image_cache import ImageSplit, SuiteImages
 from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.distillation.module import StatsMerging
 from statsmerging.jobs import merge
+from statsmerging.merging.methods.ties import Ties
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
-from tests.conftest import SMALL_VIT, JobRunner, run_in_process
+from tests.conftest import ROOT, SMALL_VIT, JobRunner, run_in_process
 
 METHODS = [
     "pretrained",
@@ -29,6 +30,15 @@ METHODS = [
     "task_arithmetic_tuned",
     "stats_merging",
 ]
+
+#: All that conf/method/ has, cheap enough for a test.
+EVERY_METHOD = [
+    *sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")),
+]
+
+
+class KilledError(BaseException):
+    """Stands for the end of the process: nothing may catch it."""
 
 
 def coefficients(directory: Path) -> pd.DataFrame:
@@ -86,6 +96,86 @@ def test_task_wise_gives_one_coefficient_per_task(run_job: JobRunner, tmp_path: 
 )
 def test_every_variant_runs(run_job: JobRunner, overrides: list[str]) -> None:
     assert 0 <= run_job(*overrides)["methods"]["stats_merging"]["average"] <= 1
+
+
+def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path) -> None:
+    results = run_job(
+        f"method=[{','.join(EVERY_METHOD)}]", "method.wemoe.steps=2", "method.surgery.steps=5"
+    )
+    assert results["failed"] == {}
+    rows = results["methods"]
+    assert set(EVERY_METHOD) <= set(rows)
+    assert {"ties_tuned", "regmean_tuned"} <= set(rows)
+    for name in EVERY_METHOD:
+        assert rows[name]["needs"] in (
+            "nothing",
+            "unlabeled images",
+            "activations",
+            "gradients",
+        )
+        assert 0 <= rows[name]["average"] <= 1
+        assert 0 <= rows[name]["teacher_agreement"] <= 1
+    assert {name for name in EVERY_METHOD if rows[name]["returns"] != "state dict"} == {
+        "emr",
+        "surgery",
+        "wemoe",
+    }
+    learned = set(coefficients(tmp_path / "run")["method"])
+    assert learned == {name for name in EVERY_METHOD if "learner" in rows[name]["parameters"]}
+
+
+def test_a_failing_method_leaves_the_others_rows(
+    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Ties, bank: Any) -> Any:
+        raise ZeroDivisionError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ties, "merge", broken)
+        with pytest.raises(SystemExit) as stopped:
+            run_job("method=[simple_average,ties,tsv_m]")
+        with pytest.raises(ZeroDivisionError):
+            run_job("method=ties", directory=tmp_path / "alone")
+    assert stopped.value.code == 1
+    results = read_json(tmp_path / "run" / "results.json")
+    assert results["failed"] == {"ties": "ZeroDivisionError: no"}
+    assert {"simple_average", "tsv_m"} <= set(results["methods"])
+    # It does not count as finished: the same command tries again.
+    again = run_job("method=[simple_average,ties,tsv_m]")
+    assert again["failed"] == {}
+    assert "ties" in again["methods"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=ties", "method.ties.density=1.5"], "ties.density=1.5: must be above 0"),
+        (["+method.ties_merging={}"], "method=ties_merging: choose one of breadcrumbs, consensus"),
+        (["+method.simple_average.scale=1"], "simple_average.scale: unknown parameter"),
+        (["method=wudi", "+method.wudi.tune=[1]"], "this method has nothing to tune"),
+        (["method=free", "method.free.learner=oracle"], "method.free.learner=oracle: input"),
+    ],
+)
+def test_mistakes_in_a_method(run_job: JobRunner, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        run_job(*overrides)
+    assert message in str(refused.value)
+
+
+def test_tuning_takes_the_value_that_agrees_most(run_job: JobRunner, tmp_path: Path) -> None:
+    rows = run_job("method=task_arithmetic", "method.task_arithmetic.tune=[0.0,1.0,0.4]")["methods"]
+    agreements = {
+        scale: run_job(
+            "method=task_arithmetic",
+            f"method.task_arithmetic.scale={scale}",
+            "method.task_arithmetic.tune=null",
+            directory=tmp_path / str(scale),
+        )["methods"]["task_arithmetic"]["teacher_agreement"]
+        for scale in (0.0, 1.0, 0.4)
+    }
+    tuned = rows["task_arithmetic_tuned"]
+    assert tuned["teacher_agreement"] == max(agreements.values())
+    assert agreements[tuned["parameters"]["scale"]] == max(agreements.values())
 
 
 def test_same_seed_gives_bit_identical_results(run_job: JobRunner, tmp_path: Path) -> None:
@@ -160,12 +250,12 @@ def test_killed_fit_continues_and_ends_at_the_same_coefficients(
         nonlocal steps
         steps += 1
         if steps == 4:
-            raise MemoryError("killed")
+            raise KilledError
         return step(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(StatsMerging, "training_step", killed_in_the_fourth_step)
-        with pytest.raises(MemoryError):
+        with pytest.raises(KilledError):
             run_job(directory=tmp_path / "killed")
     assert not (tmp_path / "killed" / "results.json").exists()
 
@@ -273,8 +363,7 @@ def test_local_zoo_and_evaluate_repeat_the_numbers(
     assert run_in_process(local, tmp_path / "local")["methods"] == merged
     checkpoint = f"job.checkpoint={tmp_path / 'run' / 'merged.safetensors'}"
     scored = run_job("job=evaluate", checkpoint, directory=tmp_path / "scored")["methods"]
-    del merged["stats_merging"]["teacher_agreement"]
-    assert scored["merged"] == merged["stats_merging"]
+    assert scored["merged"]["accuracy"] == merged["stats_merging"]["accuracy"]
 
 
 def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> None:

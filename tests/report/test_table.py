@@ -19,7 +19,12 @@ def results(seed: int, merged: float, granularity: str = "layer_wise") -> dict[s
         numbers = {"accuracy": {"mnist": accuracy}, "average": accuracy, "normalised_average": 1.0}
         return {**numbers, "n": {"mnist": 10}}
 
-    rows = {"individual": row(0.95), "simple_average": row(0.55), "stats_merging": row(merged)}
+    about = {"title": "StatsMerging", "needs": "unlabeled images", "returns": "state dict"}
+    rows = {
+        "individual": row(0.95),
+        "simple_average": {"title": "Simple average", "needs": "nothing", **row(0.55)},
+        "stats_merging": {**about, **row(merged)},
+    }
     facts = {"suite": "toy", "backbone": "vit", "granularity": granularity, "stamps": []}
     return {**facts, "learner": "shared", "labels": "hard", "seed": seed, "methods": rows}
 
@@ -27,10 +32,10 @@ def results(seed: int, merged: float, granularity: str = "layer_wise") -> dict[s
 def test_several_seeds_give_mean_and_deviation() -> None:
     text = markdown_table([results(0, 0.6), results(1, 0.7), results(2, 0.8)])
     assert "**toy · vit · layer_wise · shared · hard · seed 0, 1, 2**" in text
-    assert "| StatsMerging | **70.0 ± 10.0** | **70.0 ± 10.0** |" in text
-    assert "| Simple average | 55.0 | 55.0 |" in text
+    assert "| StatsMerging | images | **70.0 ± 10.0** | **70.0 ± 10.0** |" in text
+    assert "| Simple average | – | 55.0 | 55.0 |" in text
     # The upper bound is never marked as the best method.
-    assert "| Individual | 95.0 | 95.0 |" in text
+    assert "| Individual |  | 95.0 | 95.0 |" in text
 
 
 def test_a_method_that_varies_anywhere_shows_its_deviation_everywhere() -> None:
@@ -46,6 +51,29 @@ def test_agreement_is_a_column_where_rows_have_it() -> None:
     assert lines[2].endswith("| normalised | agreement |")
     assert lines[4].endswith("| 100.0 |  |")
     assert lines[6].endswith("| **75.0** |")
+
+
+def test_what_is_not_one_static_model_stands_apart() -> None:
+    run = results(0, 0.6)
+    router = {"title": "Router", "needs": "unlabeled images", "returns": "router"}
+    run["methods"]["router"] = {**router, **run["methods"]["individual"]}
+    lines = markdown_table([run]).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[4:]] == [
+        "Individual",
+        "*One static model*",
+        "Simple average",
+        "StatsMerging",
+        "*Not one static model*",
+        "Router",
+    ]
+    # Best among its own kind, not among all.
+    assert "| StatsMerging | images | **60.0** |" in lines[7]
+
+
+def test_a_method_that_failed_in_one_run_is_left_out_of_the_mean() -> None:
+    runs = [results(0, 0.6), results(1, 0.7)]
+    del runs[1]["methods"]["simple_average"]
+    assert "Simple average" not in markdown_table(runs)
 
 
 def test_terminal_table_shows_every_number_in_80_columns() -> None:

@@ -26,6 +26,27 @@ class LabelSettings(Settings):
     min_confidence: float = Field(default=0.0, ge=0, le=1)
 
 
+class LearnedMethodSettings(Settings):
+    """A method that learns coefficients; statistics, labels and trainer are settings of the run.
+
+    Attributes:
+        title: as it stands in tables.
+        granularity: one coefficient per layer and task, or one per task.
+        learner: how coefficients are made, see ``StatsMergeLearner``.
+        objective: what the merged model learns from.
+        learning_rate: of AdamW, following a cosine to zero.
+        density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
+            all.
+    """
+
+    title: str
+    granularity: Literal["layer_wise", "task_wise"]
+    learner: Literal["shared", "per_layer", "free", "constant_input"]
+    objective: Objective
+    learning_rate: NonNegativeFloat
+    density: float | None = Field(gt=0, le=1)
+
+
 class LearningSettings(Settings):
     """Optimisation of the learner.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.evaluation.activations import input_grams
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.methods import simple_average
+from statsmerging.merging.methods import Method, parameter, simple_average
 from statsmerging.merging.methods.regmean import RegMean
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.zoo.experts import Zoo
@@ -19,16 +20,10 @@ from statsmerging.zoo.experts import Zoo
 _BLOCK = re.compile(r"(blocks|transformer\.resblocks|layer\d+)\.\d+\.")
 
 
-def regmean_plus_plus(
-    zoo: Zoo,
-    bank: TaskVectorBank,
-    images: Mapping[str, ImageSplit],
-    method: RegMean,
-    *,
-    images_per_task: int = 256,
-) -> dict[str, Tensor]:
-    """State dict merged by RegMean++ (Nguyen et al., *RegMean++: Enhancing Effectiveness and
-    Generalization of Regression Mean for Model Merging*, 2025).
+@dataclass(frozen=True)
+class RegMeanPlusPlus(Method):
+    """RegMean++ (Nguyen et al., *RegMean++: Enhancing Effectiveness and Generalization of
+    Regression Mean for Model Merging*, 2025).
 
     In RegMean an expert's layers see the features of that expert. Here the layers of a block see
     what the block of the expert makes of the features of the blocks that are merged already.
@@ -36,26 +31,42 @@ def regmean_plus_plus(
     one block's Gram matrices exist at a time.
 
     Args:
-        bank: task vectors of the experts to merge.
-        images: task name → unlabeled images, for all tasks of the bank; labels are not read.
-        method: RegMean with its parameters.
+        off_diagonal: α on the off-diagonal entries of the Gram matrices, as in RegMean.
         images_per_task: at most so many images, evenly spread over the split.
-
-    Raises:
-        MergingError: a backbone without blocks.
     """
-    samples = {task: images[task].sample(images_per_task) for task in bank.tasks}
-    merged = simple_average(bank)
-    for block in blocks(bank):
-        grams = {}
-        for task, split in samples.items():
-            expert = zoo.experts[task].state
-            own = {name: expert[name] for name in expert if name.startswith(block)}
-            grams[task] = input_grams(
-                zoo, {**merged, **own}, split, f"inputs of {block} on {task}", within=block
-            )
-        merged |= method.merge(_part(bank, block), grams)
-    return merged
+
+    name = "regmean_plus_plus"
+    title = "RegMean++"
+    needs = "activations"
+
+    off_diagonal: float = parameter(0.9, at_least=0, at_most=1)
+    images_per_task: int = parameter(256, at_least=1)
+
+    def merge(
+        self, zoo: Zoo, bank: TaskVectorBank, images: Mapping[str, ImageSplit]
+    ) -> dict[str, Tensor]:
+        """State dict of the merged model.
+
+        Args:
+            bank: task vectors of the experts to merge.
+            images: task name → unlabeled images, for all tasks of the bank; labels are not read.
+
+        Raises:
+            MergingError: a backbone without blocks.
+        """
+        samples = {task: images[task].sample(self.images_per_task) for task in bank.tasks}
+        regmean = RegMean(off_diagonal=self.off_diagonal)
+        merged = simple_average(bank)
+        for block in blocks(bank):
+            grams = {}
+            for task, split in samples.items():
+                expert = zoo.experts[task].state
+                own = {name: expert[name] for name in expert if name.startswith(block)}
+                grams[task] = input_grams(
+                    zoo, {**merged, **own}, split, f"inputs of {block} on {task}", within=block
+                )
+            merged |= regmean.merge(_part(bank, block), grams)
+        return merged
 
 
 def blocks(bank: TaskVectorBank) -> list[str]:

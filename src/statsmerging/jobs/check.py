@@ -6,6 +6,7 @@ import logging
 import sys
 
 from statsmerging.data.hub_suite import count_differences
+from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.published import differences, published_rows
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
@@ -29,8 +30,10 @@ def run(config: Config, directory: RunDirectory) -> None:
     """Verify counts and splits, score the bounds, and name every cell that is off."""
     bench = prepare(config)  # refuses splits that share images
     methods = {
-        "pretrained": bench.scorer.score(bench.zoo.pretrained, "pre-trained"),
-        "individual": bench.scorer.score_individual(),
+        "pretrained": bench.scorer.score(
+            Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
+        ),
+        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
     }
     published = published_rows(config.zoo.name, config.backbone.label)
     ours = {

@@ -22,11 +22,15 @@ def finish(
     directory: RunDirectory,
     bench: Workbench,
     methods: Mapping[str, MethodResult],
+    *,
+    complete: bool = True,
     **facts: Any,
 ) -> None:
     """Write ``results.json`` and ``manifest.json``, then show the table.
 
     Args:
+        complete: ``False`` where something failed: there is no manifest then, so that the same
+            command tries again.
         facts: further numbers that belong into the results.
     """
     stamps: list[str] = []
@@ -47,6 +51,6 @@ def finish(
         inputs=file_stamps(config.input_paths),
         stamps=stamps,
     )
-    directory.finish(results, record)
+    directory.finish(results, record if complete else None)
     show_table(results)
     log.info("results: %s", directory.path)

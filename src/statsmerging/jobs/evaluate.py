@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
@@ -21,8 +22,10 @@ def run(config: Config, directory: RunDirectory) -> None:
     bench = prepare(config)
     check_same_tensors(bench.zoo.pretrained, state, expected="backbone", found=str(path))
     methods = {
-        "pretrained": bench.scorer.score(bench.zoo.pretrained, "pre-trained"),
-        "individual": bench.scorer.score_individual(),
-        path.stem: bench.scorer.score(state, path.stem),
+        "pretrained": bench.scorer.score(
+            Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
+        ),
+        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
+        path.stem: bench.scorer.score(Candidate.of_state(path.stem, bench.zoo, state)),
     }
     finish(config, directory, bench, methods, checkpoint_sha256=file_sha256(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
@@ -18,7 +19,9 @@ def run(config: Config, directory: RunDirectory) -> None:
     for task, expert in bench.zoo.experts.items():
         write_expert(directory.path / "experts" / f"{task}.safetensors", expert)
     methods = {
-        "pretrained": bench.scorer.score(bench.zoo.pretrained, "pre-trained"),
-        "individual": bench.scorer.score_individual(),
+        "pretrained": bench.scorer.score(
+            Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
+        ),
+        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
     }
     finish(config, directory, bench, methods)

@@ -13,6 +13,7 @@ from torch import Tensor
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.data.unlabeled import UnlabeledDataModule
 from statsmerging.distillation.module import StatsMerging
+from statsmerging.distillation.settings import LearnedMethodSettings
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 def learn_coefficients(
     config: Config,
+    name: str,
+    method: LearnedMethodSettings,
     bench: Workbench,
     bank: TaskVectorBank,
     images: Mapping[str, ImageSplit],
@@ -39,18 +42,20 @@ def learn_coefficients(
     A run that was killed continues from its last checkpoint and ends at the same coefficients.
 
     Args:
+        name: of the method, as it stands in the names of its files.
+        method: what is learned, and from what.
         images: seen task → its unlabeled learning images.
         teachers: seen task → its teacher's scores on them, N × C.
     """
     module = StatsMerging(
-        _learner(config, bench, bank),
+        _learner(config, method, bench, bank),
         MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
         {task: bench.zoo.experts[task].head for task in bank.tasks},
         teachers,
         bench.zoo.preprocess,
         config.labels,
-        config.objective,
-        config.trainer,
+        method.objective,
+        config.trainer.model_copy(update={"learning_rate": method.learning_rate}),
     )
     data = UnlabeledDataModule(
         {task: split.images for task, split in images.items()},
@@ -59,16 +64,16 @@ def learn_coefficients(
         seed=config.trainer.seed,
     )
     # Named after weights and images, so that a run never continues from what others gave.
-    name = f"learner-{key_of([*bench.zoo.hashes.values(), *bench.images.fingerprints().values()])}"
-    checkpoint = ModelCheckpoint(directory.checkpoints, filename=name, enable_version_counter=False)
+    file = f"{name}-{key_of([*bench.zoo.hashes.values(), *bench.images.fingerprints().values()])}"
+    checkpoint = ModelCheckpoint(directory.checkpoints, filename=file, enable_version_counter=False)
     trainer = create_trainer(
         accelerator=config.accelerator,
         epochs=config.trainer.steps // config.trainer.steps_per_epoch,
-        description="learning coefficients",
+        description=f"learning coefficients of {method.title}",
         callbacks=[checkpoint],
-        loggers=_loggers(config, directory),
+        loggers=_loggers(config, directory, name),
     )
-    last = directory.checkpoints / f"{name}.ckpt"
+    last = directory.checkpoints / f"{file}.ckpt"
     if last.exists():
         log.info("continuing from %s", last)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -77,28 +82,30 @@ def learn_coefficients(
     return coefficients
 
 
-def _loggers(config: Config, directory: RunDirectory) -> list[Logger]:
+def _loggers(config: Config, directory: RunDirectory, name: str) -> list[Logger]:
     if config.logger.kind == "none":
         return []
     # Each life of a run that was killed gets a version of its own: no curve is lost.
-    return [CSVLogger(directory.path, name="learning_curves")]
+    return [CSVLogger(directory.path / "learning_curves", name=name)]
 
 
-def _learner(config: Config, bench: Workbench, bank: TaskVectorBank) -> StatsMergeLearner:
+def _learner(
+    config: Config, method: LearnedMethodSettings, bench: Workbench, bank: TaskVectorBank
+) -> StatsMergeLearner:
     hashes = [
         bench.zoo.hashes[name] for name in ("pretrained", *(f"{t}/backbone" for t in bank.tasks))
     ]
     statistics = cached_layer_statistics(
         bank,
-        key_of([*hashes, config.merge.precision]),
+        key_of([*hashes, config.merge.precision, f"density {method.density}"]),
         bench.cache,
         of=config.statistics.of,
         rank=config.statistics.rank,
     )
     return StatsMergeLearner(
         statistics.select(config.statistics.features),
-        config.granularity,
-        kind=config.learner.kind,
+        method.granularity,
+        kind=method.learner,
         standardise=config.statistics.standardise,
         link=config.coefficients,
         hidden=config.learner.hidden,

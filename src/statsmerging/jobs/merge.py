@@ -1,22 +1,21 @@
-"""``job=merge``: get the zoo, learn the coefficients, score every method, export, show."""
+"""``job=merge``: get the zoo, run the methods, score them all, export, show."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from statsmerging.data.image_cache import ImageSplit
-from statsmerging.distillation.teachers import teacher_scores
-from statsmerging.evaluation.agreement import TeacherAgreement, most_agreeing
+from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
-from statsmerging.jobs.learning import learn_coefficients
+from statsmerging.jobs.method_settings import parse_methods
+from statsmerging.jobs.methods import Merger
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
-from statsmerging.merging.methods import simple_average, task_arithmetic
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.coefficients import write_coefficients
 from statsmerging.records.results import MethodResult
@@ -25,59 +24,64 @@ from statsmerging.zoo.checkpoints import write_weights
 
 log = logging.getLogger(__name__)
 
+#: Exit status where a method failed; the others have their rows.
+INCOMPLETE = 1
+
 
 def run(config: Config, directory: RunDirectory) -> None:
-    """Merge the experts of the suite's seen tasks and compare with the baselines."""
+    """Merge the experts of the suite's seen tasks by every method and compare them.
+
+    ``merged.safetensors`` holds the model of the last method that gives a static one.
+    """
+    methods = parse_methods(config.method)
     bench = prepare(config)
     bank = _bank(config, bench, directory)
-    learning_images = bench.learning_images()
-    teachers = teacher_scores(bench.zoo, learning_images, bench.cache)
-
-    coefficients = learn_coefficients(config, bench, bank, learning_images, teachers, directory)
-    merged = bank.merge(coefficients, config.merge.anchor)
-    write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
-    write_weights(directory.merged, merged)
-
-    agreement = _agreement(config, bench, learning_images)
-    tuned = most_agreeing(
-        lambda scale: task_arithmetic(bank, scale), config.tuning.task_arithmetic, agreement
-    )
-    log.info("task arithmetic agrees most with the teachers at λ = %s", tuned)
-
-    def score(state: Mapping[str, Tensor], method: str, *, keep: bool = True) -> MethodResult:
-        result = bench.scorer.score(state, method, keep=keep)
-        return replace(result, teacher_agreement=agreement.of(state, method, keep=keep))
-
-    methods: dict[str, MethodResult] = {
-        "pretrained": score(bench.zoo.pretrained, "pre-trained"),
-        "individual": bench.scorer.score_individual(),
-        "simple_average": score(simple_average(bank), "simple average"),
-        "task_arithmetic": score(task_arithmetic(bank), "task arithmetic"),
-        "task_arithmetic_tuned": score(task_arithmetic(bank, tuned), "task arithmetic, tuned"),
-        "stats_merging": score(merged, "StatsMerging", keep=False),
+    merger = Merger(config, bench, bank, directory)
+    rows: dict[str, MethodResult] = {
+        "pretrained": _scored(
+            bench, merger, Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
+        ),
+        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
     }
+    failed: dict[str, str] = {}
+    learned: dict[str, Tensor] = {}
+    static: Mapping[str, Tensor] | None = None
+    for number, method in enumerate(methods, start=1):
+        log.info("method %d of %d: %s", number, len(methods), method.name)
+        try:
+            for merged in merger.rows(method):
+                result = _scored(bench, merger, merged.candidate)
+                rows[merged.name] = replace(result, about=merged.about)
+                static = merged.state if merged.state is not None else static
+                if merged.coefficients is not None:
+                    learned[merged.name] = merged.coefficients
+        except Exception as error:  # one method's failure leaves the others' rows
+            if len(methods) == 1:
+                raise
+            failed[method.name] = f"{type(error).__name__}: {error}"
+            log.error("%s failed: %s", method.name, failed[method.name])
+    if learned:
+        write_coefficients(directory.coefficients, learned, bank.layers, bank.tasks)
+    if static is not None:
+        write_weights(directory.merged, static)
     finish(
         config,
         directory,
         bench,
-        methods,
+        rows,
         granularity=config.granularity,
         learner=config.learner.kind,
         labels=config.labels.kind,
-        task_arithmetic_tuned_scale=tuned,
+        complete=not failed,
+        failed=failed,
     )
+    if failed:
+        log.error("%d of %d methods failed: %s", len(failed), len(methods), ", ".join(failed))
+        sys.exit(INCOMPLETE)
 
 
-def _agreement(
-    config: Config, bench: Workbench, learning_images: Mapping[str, ImageSplit]
-) -> TeacherAgreement:
-    """Agreement with the teachers on a part of the learning images, the same for every method."""
-    images = {
-        task: split.sample(config.tuning.images_per_task) for task, split in learning_images.items()
-    }
-    return TeacherAgreement(
-        bench.zoo, images, teacher_scores(bench.zoo, images, bench.cache), bench.cache
-    )
+def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodResult:
+    return replace(bench.scorer.score(candidate), teacher_agreement=merger.agreement.of(candidate))
 
 
 def _bank(config: Config, bench: Workbench, directory: RunDirectory) -> TaskVectorBank:

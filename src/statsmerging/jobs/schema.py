@@ -68,9 +68,8 @@ class MergeSettings(Settings):
 
 
 class TuningSettings(Settings):
-    """Which values of the baselines' hyper-parameters are tried, on how many images."""
+    """How hyper-parameters are chosen."""
 
-    task_arithmetic: list[float] = Field(min_length=1)
     images_per_task: PositiveInt
 
 
@@ -97,6 +96,7 @@ class Config(Settings):
     coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
     objective: Objective
     merge: MergeSettings
+    method: dict[str, dict[str, Any]]
     tuning: TuningSettings
     seed: int = Field(ge=0)
     cache: str
@@ -119,11 +119,15 @@ def parse_config(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{_key(item['loc'])}{_value(item['input'])}: {_reason(item['msg'])}"
-            for item in error.errors()
-        )
-        raise UserError(mistakes) from error
+        raise UserError(describe(error)) from error
+
+
+def describe(error: ValidationError, prefix: str = "") -> str:
+    """One line that names every wrong key, its value and what it should be."""
+    return "; ".join(
+        f"{prefix}{_key(item['loc'])}{_value(item['input'])}: {_reason(item['msg'])}"
+        for item in error.errors()
+    )
 
 
 def _key(location: tuple[int | str, ...]) -> str:

@@ -57,7 +57,7 @@ def prepare(config: Config) -> Workbench:
         {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
     )
     zoo = _zoo(config, files, images, cache)
-    return Workbench(images, zoo, Scorer(zoo, images, cache), cache)
+    return Workbench(images, zoo, Scorer(images, cache), cache)
 
 
 def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:

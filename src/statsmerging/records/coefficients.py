@@ -1,7 +1,8 @@
-"""``coefficients.parquet``: one row per layer and task."""
+"""``coefficients.parquet``: one row per method, layer and task."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -11,22 +12,25 @@ from statsmerging.records.files import atomic_path
 
 
 def write_coefficients(
-    path: Path, coefficients: Tensor, layers: tuple[str, ...], tasks: tuple[str, ...]
+    path: Path, learned: Mapping[str, Tensor], layers: tuple[str, ...], tasks: tuple[str, ...]
 ) -> None:
-    """Write columns ``layer``, ``task``, ``coefficient``.
+    """Write columns ``method``, ``layer``, ``task``, ``coefficient``.
 
     Args:
-        coefficients: L × K; or K, the same for every layer, written with layer ``all``.
+        learned: method → L × K; or K, the same for every layer, written with layer ``all``.
     """
-    rows = coefficients.reshape(-1, len(tasks)).tolist()
-    names = layers if coefficients.dim() == 2 else ("all",)
     frame = pd.DataFrame(
         [
-            (layer, task, value)
-            for layer, row in zip(names, rows, strict=True)
+            (method, layer, task, value)
+            for method, coefficients in learned.items()
+            for layer, row in zip(
+                layers if coefficients.dim() == 2 else ("all",),
+                coefficients.reshape(-1, len(tasks)).tolist(),
+                strict=True,
+            )
             for task, value in zip(tasks, row, strict=True)
         ],
-        columns=["layer", "task", "coefficient"],
+        columns=["method", "layer", "task", "coefficient"],
     )
     with atomic_path(path) as partial:
         frame.to_parquet(partial)

@@ -32,11 +32,13 @@ class MethodResult:
         unseen: accuracies on the unseen tasks.
         teacher_agreement: share of unlabeled images on which the model predicts its teachers'
             classes, averaged over seen tasks: what hyper-parameters are chosen by.
+        about: further entries of the row: title, needs, returns, parameters.
     """
 
     seen: Mapping[str, TaskAccuracy]
     unseen: Mapping[str, TaskAccuracy] = field(default_factory=dict)
     teacher_agreement: float | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self, individual: MethodResult) -> dict[str, Any]:
         """The row as ``results.json`` holds it.
@@ -44,7 +46,7 @@ class MethodResult:
         ``normalised_average`` is the mean over tasks of accuracy / accuracy of the individual
         model; a task whose individual model is never right has no such ratio and is left out.
         """
-        row = _numbers(self.seen, individual.seen)
+        row = {**self.about, **_numbers(self.seen, individual.seen)}
         if self.teacher_agreement is not None:
             row["teacher_agreement"] = self.teacher_agreement
         if self.unseen:

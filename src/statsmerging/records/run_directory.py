@@ -92,10 +92,12 @@ class RunDirectory:
         """Make the next training start from its beginning."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def finish(self, results: dict[str, Any], manifest: dict[str, Any]) -> None:
-        """Write the results, then the manifest that marks the run as complete."""
+    def finish(self, results: dict[str, Any], manifest: dict[str, Any] | None) -> None:
+        """Write the results, then the manifest that marks the run as complete, if it is."""
+        self.manifest.unlink(missing_ok=True)
         write_json(self.results, results)
-        write_json(self.manifest, manifest)
+        if manifest is not None:
+            write_json(self.manifest, manifest)
 
 
 def remove_traces(path: Path) -> None:

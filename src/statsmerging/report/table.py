@@ -11,18 +11,24 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-#: Row names as a reader knows them.
-METHOD_TITLES = {
+#: Names of the bounds; a method's row brings its own title.
+BOUND_TITLES = {
     "pretrained": "Pre-trained",
     "individual": "Individual",
-    "simple_average": "Simple average",
-    "task_arithmetic": "Task arithmetic",
-    "task_arithmetic_tuned": "Task arithmetic, tuned λ",
-    "stats_merging": "StatsMerging",
+    "joint": "Jointly trained",
+}
+
+#: Short forms of what a method needs besides the weights.
+NEEDS = {
+    None: "",
+    "nothing": "–",
+    "unlabeled images": "images",
+    "activations": "activations",
+    "gradients": "gradients",
 }
 
 #: Rows that are bounds, not merged models: never the best of a column.
-BOUNDS = ("pretrained", "individual")
+BOUNDS = ("pretrained", "individual", "joint")
 
 CAPTION = (
     "top-1 accuracy on test images, %; agreement: with the teachers, on unlabeled validation images"
@@ -39,6 +45,15 @@ class Cell:
     best: bool
 
 
+@dataclass(frozen=True)
+class Row:
+    """One method: its title, what it needs besides the weights, and its cells."""
+
+    title: str
+    needs: str
+    cells: list[Cell]
+
+
 def accuracy_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> Table:
     """Rows of methods, columns of tasks, average and normalised average, for the terminal.
 
@@ -52,46 +67,87 @@ def accuracy_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> Tabl
         title=_title(runs, setting), caption=CAPTION, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     table.add_column("method", no_wrap=True)
+    table.add_column("needs")
     for heading, _ in _columns(runs[0]):
         table.add_column(heading.replace("_", " "), justify="right", overflow="fold")
-    for method, cells in _rows(runs).items():
-        texts = [f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in cells]
-        table.add_row(METHOD_TITLES.get(method, method), *texts, end_section=method == "individual")
+    for title, rows in _sections(runs):
+        if title:
+            table.add_row(f"[italic]{title}[/italic]")
+        for row in rows:
+            texts = [f"[bold]{cell.text}[/bold]" if cell.best else cell.text for cell in row.cells]
+            table.add_row(row.title, row.needs, *texts)
+        table.add_section()
     return table
 
 
 def markdown_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> str:
     """The same table in Markdown, with its title and caption."""
-    headings = ["method", *(heading.replace("_", " ") for heading, _ in _columns(runs[0]))]
+    headings = ["method", "needs", *(name.replace("_", " ") for name, _ in _columns(runs[0]))]
     lines = [
         f"**{_title(runs, setting)}** · {CAPTION}",
         "",
         _markdown_row(headings),
-        _markdown_row(["---", *["---:"] * (len(headings) - 1)]),
+        _markdown_row(["---", "---", *["---:"] * (len(headings) - 2)]),
     ]
-    for method, cells in _rows(runs).items():
-        texts = [f"**{cell.text}**" if cell.best else cell.text for cell in cells]
-        lines.append(_markdown_row([METHOD_TITLES.get(method, method), *texts]))
+    for title, rows in _sections(runs):
+        if title:
+            lines.append(_markdown_row([f"*{title}*", *[""] * (len(headings) - 1)]))
+        for row in rows:
+            texts = [f"**{cell.text}**" if cell.best else cell.text for cell in row.cells]
+            lines.append(_markdown_row([row.title, row.needs, *texts]))
     return "\n".join(lines) + "\n"
 
 
-def _rows(runs: Sequence[Results]) -> dict[str, list[Cell]]:
+def _sections(runs: Sequence[Results]) -> list[tuple[str, list[Row]]]:
+    """Bounds, static models, and, apart, what is more than one static model; with headings."""
+    entries = _common_rows(runs)
+    merged = {name: row for name, row in entries.items() if name not in BOUNDS}
+    static = [name for name, row in merged.items() if _is_static(row)]
+    others = [name for name in merged if name not in static]
+    groups = [
+        ("", [name for name in entries if name in BOUNDS]),
+        ("One static model" if others else "", static),
+        ("Not one static model", others),
+    ]
+    return [(heading, _rows(runs, group)) for heading, group in groups if group]
+
+
+def _rows(runs: Sequence[Results], methods: Sequence[str]) -> list[Row]:
+    """Rows of one section; the best of each column is that of the section."""
     columns = [path for _, path in _columns(runs[0])]
     values = {
         method: [[_value(run["methods"][method], path) for run in runs] for path in columns]
-        for method in runs[0]["methods"]
+        for method in methods
     }
-    merged = [method for method in values if method not in BOUNDS]
     means = {method: [_mean(cell) for cell in cells] for method, cells in values.items()}
-    top = [
-        max((means[method][i] for method in merged), default=-math.inf) for i in range(len(columns))
-    ]
-    return {
-        method: [
-            Cell(text, method in merged and means[method][i] == top[i])
-            for i, text in enumerate(_texts(cells))
-        ]
+    top = [max(means[method][i] for method in methods) for i in range(len(columns))]
+    return [
+        Row(
+            title=_row_title(method, runs[0]["methods"][method]),
+            needs=NEEDS[runs[0]["methods"][method].get("needs")],
+            cells=[
+                Cell(text, method not in BOUNDS and means[method][i] == top[i])
+                for i, text in enumerate(_texts(cells))
+            ],
+        )
         for method, cells in values.items()
+    ]
+
+
+def _row_title(method: str, row: Results) -> str:
+    return str(BOUND_TITLES.get(method, row.get("title", method)))
+
+
+def _is_static(row: Results) -> bool:
+    return bool(row.get("returns", "state dict") == "state dict")
+
+
+def _common_rows(runs: Sequence[Results]) -> dict[str, Results]:
+    """Rows that all runs have, in the order of the first; a method may have failed in one."""
+    return {
+        name: row
+        for name, row in runs[0]["methods"].items()
+        if all(name in run["methods"] for run in runs)
     }
 
 

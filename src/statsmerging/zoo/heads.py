@@ -48,6 +48,22 @@ class Head(nn.Module):
         return nn.functional.linear(features, self.weight, self.bias)
 
 
+class CorrectedHead(Head):
+    """A head that sees corrected features.
+
+    Args:
+        head: the frozen head.
+        correction: features N × D → N × D.
+    """
+
+    def __init__(self, head: Head, correction: nn.Module) -> None:
+        super().__init__(head.weight, head.bias, normalises=head.normalises)
+        self.correction = correction
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(self.correction(features))
+
+
 def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
     """Logistic regression on the features of the pre-trained backbone (N × D), as a head.
 

@@ -66,3 +66,22 @@ def mean_of_elected(vectors: Tensor) -> Tensor:
     """Mean over the rows whose sign is the sign of the column's sum: K × n → n."""
     agrees = vectors.sign() == vectors.sum(dim=0).sign()
     return torch.where(agrees, vectors, 0).sum(dim=0) / agrees.sum(dim=0).clamp_min(1)
+
+
+def trimmed_bank(bank: TaskVectorBank, density: float) -> TaskVectorBank:
+    """The bank after the first two steps of TIES: trimmed, and without entries of other sign.
+
+    Methods that learn coefficients of such task vectors carry ++ in their name (Yang et al.,
+    *AdaMerging*, ICLR 2024). It is a second bank of the same size.
+    """
+    rows = stored_rows(bank)
+    threshold = magnitude_threshold(bank, rows, density).unsqueeze(1)
+
+    def trimmed(layer: str) -> Tensor:
+        vectors = rows(layer)
+        kept = torch.where(vectors.abs() >= threshold, vectors, 0)
+        agrees = kept.sign() == kept.sum(dim=0).sign()
+        return torch.where(agrees, kept, 0).to(bank.vectors[layer].dtype)
+
+    vectors = {layer: trimmed(layer) for layer in bank.layers}
+    return TaskVectorBank(bank.tasks, bank.pretrained, vectors, bank.kept)

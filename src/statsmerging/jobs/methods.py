@@ -1,0 +1,258 @@
+"""From the config's methods to merged models: the one place that knows what each kind needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from statsmerging.data.image_cache import ImageSplit
+from statsmerging.data.unlabeled import UnlabeledDataModule
+from statsmerging.distillation.objectives import entropy
+from statsmerging.distillation.settings import LearnedMethodSettings
+from statsmerging.distillation.teachers import teacher_scores
+from statsmerging.evaluation.activations import gram_matrices
+from statsmerging.evaluation.agreement import TeacherAgreement
+from statsmerging.evaluation.candidate import Candidate
+from statsmerging.evaluation.gradients import fisher_diagonals
+from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
+from statsmerging.jobs.learning import learn_coefficients
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import Workbench
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.methods import (
+    DataFreeMethod,
+    Evidence,
+    EvidenceMethod,
+    Method,
+    PerTaskMethod,
+    task_arithmetic,
+)
+from statsmerging.merging.methods.surgery import RepresentationSurgery
+from statsmerging.merging.methods.ties import trimmed_bank
+from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
+from statsmerging.merging.task_vectors import TaskVectorBank
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.experts import Expert
+from statsmerging.zoo.heads import CorrectedHead
+from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.weights import Weights
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LearnedMethod:
+    """A method whose coefficients are learned: StatsMerging, its controls, AdaMerging."""
+
+    name: str
+    settings: LearnedMethodSettings
+
+
+@dataclass(frozen=True)
+class FixedMethod:
+    """A method of ``merging.methods``, and the values its one tunable parameter may take."""
+
+    method: Method
+    grid: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def candidates(self) -> Iterator[Method]:
+        """The method with every value of the grid."""
+        tunable = self.method.tunable
+        if tunable is not None:
+            for value in self.grid:
+                yield replace(self.method, **{tunable.parameter: value})
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a method gives.
+
+    Attributes:
+        name: of the row.
+        candidate: to be scored.
+        about: title, needs, returns and parameters, for the record.
+        state: the merged weights, where the method gives one static model.
+        coefficients: L × K or K, where they were learned.
+    """
+
+    name: str
+    candidate: Candidate
+    about: dict[str, Any]
+    state: State | None = None
+    coefficients: Tensor | None = None
+
+
+class Merger:
+    """Runs methods on one bank; what several of them need is computed once."""
+
+    def __init__(
+        self, config: Config, bench: Workbench, bank: TaskVectorBank, directory: RunDirectory
+    ) -> None:
+        self.config = config
+        self.bench = bench
+        self.zoo = bench.zoo
+        self.bank = bank
+        self.directory = directory
+        self.images = bench.learning_images()
+
+    def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
+        """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
+        if isinstance(method, LearnedMethod):
+            yield self._learned(method)
+            return
+        yield self._fixed(method.method)
+        if method.grid:
+            yield self._tuned(method)
+
+    @cached_property
+    def teachers(self) -> dict[str, Tensor]:
+        """Task → its teacher's scores on its learning images."""
+        return teacher_scores(self.zoo, self.images, self.bench.cache)
+
+    @cached_property
+    def agreement(self) -> TeacherAgreement:
+        """Agreement with the teachers on a part of the learning images, the same for all."""
+        images = self._sample(self.config.tuning.images_per_task)
+        return TeacherAgreement(
+            images, teacher_scores(self.zoo, images, self.bench.cache), self.bench.cache
+        )
+
+    @cached_property
+    def _activations(self) -> Evidence:
+        return gram_matrices(self.zoo, self.images)
+
+    @cached_property
+    def _gradients(self) -> Evidence:
+        return fisher_diagonals(self.zoo, self.images, seed=self.config.seed)
+
+    def _sample(self, count: int) -> dict[str, ImageSplit]:
+        return {task: split.sample(count) for task, split in self.images.items()}
+
+    def _tuned(self, method: FixedMethod) -> Merged:
+        """The candidate that agrees most with the teachers; the first of equals."""
+        best, highest = None, -1.0
+        for candidate in method.candidates():
+            merged = self._fixed(candidate)
+            agreement = self.agreement.of(merged.candidate)
+            if agreement > highest:  # two models are held at a time, not the whole grid
+                best, highest = merged, agreement
+        assert best is not None
+        title = f"{best.about['title']}, tuned"
+        return replace(best, name=f"{best.name}_tuned", about={**best.about, "title": title})
+
+    def _learned(self, method: LearnedMethod) -> Merged:
+        settings = method.settings
+        bank = self.bank
+        if settings.density is not None:
+            bank = trimmed_bank(bank, settings.density)
+        coefficients = learn_coefficients(
+            self.config,
+            method.name,
+            settings,
+            self.bench,
+            bank,
+            self.images,
+            self.teachers,
+            self.directory,
+        )
+        state = bank.merge(coefficients, self.config.merge.anchor)
+        about = {
+            "title": settings.title,
+            "needs": "unlabeled images",
+            "returns": "state dict",
+            "parameters": settings.model_dump(exclude={"title"}),
+        }
+        candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
+        return Merged(method.name, candidate, about, state, coefficients)
+
+    def _fixed(self, method: Method) -> Merged:
+        about = {
+            "title": method.title,
+            "needs": method.needs,
+            "returns": method.returns,
+            "parameters": asdict(method),
+        }
+        if method.returns != "state dict":
+            return Merged(method.name, self._not_static(method), about)
+        state = self._state(method)
+        candidate = Candidate.of_state(method.title, self.zoo, state)
+        return Merged(method.name, candidate, about, state)
+
+    def _state(self, method: Method) -> State:
+        """Weights of a method that gives one static model."""
+        if isinstance(method, DataFreeMethod):
+            return method.merge(self.bank)
+        if isinstance(method, EvidenceMethod):
+            evidence = self._activations if method.needs == "activations" else self._gradients
+            return method.merge(self.bank, evidence)
+        if isinstance(method, RegMeanPlusPlus):
+            return method.merge(self.zoo, self.bank, self.images)
+        raise MergingError(f"{method.name}: this kind of method cannot be run here")
+
+    def _not_static(self, method: Method) -> Candidate:
+        """A method that gives one model per task, adapters or a router."""
+        if isinstance(method, PerTaskMethod):
+            return Candidate(method.title, self.zoo, method.merge(self.bank), keep=False)
+        if isinstance(method, RepresentationSurgery):
+            return self._surgery(method)
+        if isinstance(method, WeightEnsemblingMoE):
+            return self._wemoe(method)
+        raise MergingError(f"{method.name}: this kind of method cannot be run here")
+
+    def _surgery(self, method: RepresentationSurgery) -> Candidate:
+        """Corrections of task arithmetic's features, in front of the heads."""
+        state = task_arithmetic(self.bank)
+        experts = {task: self.zoo.experts[task].state for task in self.images}
+        corrections = method.fit(
+            {task: self._features(state, task) for task in self.images},
+            {task: self._features(expert, task) for task, expert in experts.items()},
+        )
+        corrected = {
+            task: Expert(experts[task], CorrectedHead(self.zoo.experts[task].head, correction))
+            for task, correction in corrections.items()
+        }
+        zoo = replace(self.zoo, experts=corrected)
+        return Candidate.of_state(method.title, zoo, state, keep=False)
+
+    def _features(self, state: State, task: str) -> Tensor:
+        return extract_features(
+            self.zoo.backbone,
+            state,
+            self.images[task].images,
+            self.zoo.preprocess,
+            self.zoo.device,
+            description=f"features of {task}",
+        )
+
+    def _wemoe(self, method: WeightEnsemblingMoE) -> Candidate:
+        """Routers, trained by the entropy of the predictions."""
+        trainer = self.config.trainer
+        data = UnlabeledDataModule(
+            {task: split.images for task, split in self.images.items()},
+            images_per_task=trainer.images_per_task,
+            steps_per_epoch=method.steps,
+            seed=method.seed,
+        )
+        heads = {task: self.zoo.experts[task].head.to(self.zoo.device) for task in self.images}
+
+        def batches() -> Iterator[dict[str, Tensor]]:
+            for batch in data.train_dataloader():
+                images = self.zoo.preprocess.normalise(batch.images.to(self.zoo.device))
+                yield dict(zip(heads, images.split(trainer.images_per_task), strict=True))
+
+        model = method.fit(
+            self.zoo.backbone.to(self.zoo.device),
+            self.bank,
+            batches(),
+            lambda task, features: entropy(heads[task](features)),
+        )
+        zoo = replace(self.zoo, backbone=model)
+        return Candidate.of_state(method.title, zoo, Weights(model.state_dict()), keep=False)
