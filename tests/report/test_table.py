@@ -56,7 +56,10 @@ def test_agreement_is_a_column_where_rows_have_it() -> None:
 def test_what_is_not_one_static_model_stands_apart() -> None:
     run = results(0, 0.6)
     router = {"title": "Router", "needs": "unlabeled images", "returns": "router"}
+    for row in run["methods"].values():
+        row["unseen"] = {"accuracy": {"svhn": 0.25}}
     run["methods"]["router"] = {**router, **run["methods"]["individual"]}
+    del run["methods"]["router"]["unseen"]  # it knows no unseen task
     lines = markdown_table([run]).splitlines()
     assert [line.split("|")[1].strip() for line in lines[4:]] == [
         "Individual",
@@ -68,6 +71,8 @@ def test_what_is_not_one_static_model_stands_apart() -> None:
     ]
     # Best among its own kind, not among all.
     assert "| StatsMerging | images | **60.0** |" in lines[7]
+    assert lines[7].endswith("| **25.0** |")
+    assert lines[9].endswith("|  |")
 
 
 def test_a_method_that_failed_in_one_run_is_left_out_of_the_mean() -> None:

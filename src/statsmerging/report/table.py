@@ -126,7 +126,7 @@ def _rows(runs: Sequence[Results], methods: Sequence[str]) -> list[Row]:
             title=_row_title(method, runs[0]["methods"][method]),
             needs=NEEDS[runs[0]["methods"][method].get("needs")],
             cells=[
-                Cell(text, method not in BOUNDS and means[method][i] == top[i])
+                Cell(text, text != "" and method not in BOUNDS and means[method][i] == top[i])
                 for i, text in enumerate(_texts(cells))
             ],
         )
@@ -187,7 +187,7 @@ def _value(row: Results, path: tuple[str, ...]) -> float:
     """The number in percent; NaN where the row has none."""
     value: Any = row
     for key in path:
-        value = value.get(key)
+        value = None if value is None else value.get(key)
     return math.nan if value is None else 100 * float(value)
 
 
