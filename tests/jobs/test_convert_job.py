@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import file_sha256
+from statsmerging.zoo.heads import read_head
 from tests.conftest import run_in_process
 from tests.jobs.test_command_line import command
 from tests.zoo.formats.genuine import FIXTURES
@@ -63,7 +64,14 @@ def test_card_says_what_the_file_was_made_from(tmp_path: Path) -> None:
 def test_head_keeps_its_flag(tmp_path: Path) -> None:
     card = convert(FIXTURES / "task_vectors_head.pt", tmp_path / "head.safetensors")
     assert card["normalize"] is True
-    assert set(load_file(tmp_path / "head.safetensors")) == {"head.weight", "head.bias"}
+    # What was converted acts as the module did: it normalises its features.
+    converted, pickled = (
+        read_head(path)
+        for path in (tmp_path / "head.safetensors", FIXTURES / "task_vectors_head.pt")
+    )
+    features = torch.randn(5, converted.weight.shape[1])
+    assert converted.normalises
+    torch.testing.assert_close(converted(features), pickled(features))
 
 
 def test_base_of_a_vision_model_and_of_an_adapter(tmp_path: Path) -> None:

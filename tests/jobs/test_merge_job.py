@@ -20,6 +20,7 @@ from statsmerging.jobs import merge
 from statsmerging.merging.methods.ties import Ties
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
+from statsmerging.zoo import joint
 from tests.conftest import ROOT, SMALL_VIT, JobRunner, run_in_process
 
 METHODS = [
@@ -122,6 +123,18 @@ def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path)
     }
     learned = set(coefficients(tmp_path / "run")["method"])
     assert learned == {name for name in EVERY_METHOD if "learner" in rows[name]["parameters"]}
+
+
+def test_the_jointly_trained_model_is_a_bound(
+    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = run_job("joint=true", "method=simple_average")["methods"]
+    assert list(rows)[:3] == ["pretrained", "individual", "joint"]
+    # It learned: it fits the teachers on images neither has seen better than θ₀ does.
+    assert rows["joint"]["teacher_agreement"] > rows["pretrained"]["teacher_agreement"]
+    monkeypatch.setattr(joint, "create_trainer", None)
+    again = run_job("joint=true", "method=simple_average", directory=tmp_path / "again")
+    assert again["methods"]["joint"] == rows["joint"]
 
 
 def test_a_failing_method_leaves_the_others_rows(

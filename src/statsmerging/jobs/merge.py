@@ -14,13 +14,17 @@ from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.method_settings import parse_methods
 from statsmerging.jobs.methods import Merger
+from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.coefficients import write_coefficients
+from statsmerging.records.errors import UserError
 from statsmerging.records.results import MethodResult
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.zoo.joint import joint_weights
+from statsmerging.zoo.settings import FinetunedZooSettings
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ def run(config: Config, directory: RunDirectory) -> None:
 
     ``merged.safetensors`` holds the model of the last method that gives a static one.
     """
+    load_plugins(config.plugins)
     methods = parse_methods(config.method)
     bench = prepare(config)
     bank = _bank(config, bench, directory)
@@ -43,6 +48,8 @@ def run(config: Config, directory: RunDirectory) -> None:
         ),
         "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
     }
+    if config.joint:
+        rows["joint"] = _scored(bench, merger, _joint(config, bench))
     failed: dict[str, str] = {}
     learned: dict[str, Tensor] = {}
     static: Mapping[str, Tensor] | None = None
@@ -82,6 +89,20 @@ def run(config: Config, directory: RunDirectory) -> None:
 
 def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodResult:
     return replace(bench.scorer.score(candidate), teacher_agreement=merger.agreement.of(candidate))
+
+
+def _joint(config: Config, bench: Workbench) -> Candidate:
+    """One network trained on all seen tasks with their labels."""
+    if not isinstance(config.zoo, FinetunedZooSettings):
+        raise UserError("joint=true: only with zoo=finetuned, whose training settings it takes")
+    weights = joint_weights(
+        bench.zoo,
+        {task.name: bench.images.split(task, "train") for task in bench.suite.seen},
+        config.zoo.finetuning,
+        cache=bench.cache,
+        accelerator=config.accelerator,
+    )
+    return Candidate.of_state("jointly trained", bench.zoo, weights)
 
 
 def _bank(config: Config, bench: Workbench, directory: RunDirectory) -> TaskVectorBank:

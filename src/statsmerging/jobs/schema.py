@@ -97,6 +97,8 @@ class Config(Settings):
     objective: Objective
     merge: MergeSettings
     method: dict[str, dict[str, Any]]
+    joint: bool
+    plugins: list[FilePath]
     tuning: TuningSettings
     seed: int = Field(ge=0)
     cache: str
@@ -107,7 +109,7 @@ class Config(Settings):
     def input_paths(self) -> list[Path]:
         """Files and folders the run reads."""
         paths = [self.job.checkpoint, self.suite.root, self.zoo.root, self.backbone.weights_file]
-        return [path for path in paths if path is not None]
+        return [path for path in [*paths, *self.plugins] if path is not None]
 
 
 def parse_config(values: dict[str, Any]) -> Config:

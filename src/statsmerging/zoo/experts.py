@@ -15,7 +15,8 @@ from statsmerging.merging.task_vectors import check_finite
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import state_sha256
 from statsmerging.zoo.checkpoints import write_weights
-from statsmerging.zoo.heads import NORMALISES, Head
+from statsmerging.zoo.formats.foreign import NORMALISES
+from statsmerging.zoo.heads import Head
 from statsmerging.zoo.weights import FileTensors, Weights
 
 _BACKBONE, _HEAD = "backbone.", "head."

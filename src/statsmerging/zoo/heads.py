@@ -9,16 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from statsmerging.merging.task_vectors import check_finite
 from statsmerging.records.errors import UserError
-from statsmerging.zoo.formats.pickled import SUFFIXES, read_pickled
+from statsmerging.zoo.formats.foreign import NORMALISES, read_foreign
+from statsmerging.zoo.formats.pickled import SUFFIXES
 from statsmerging.zoo.weights import FileTensors
 
 #: Inverse regularisation strength of the linear probe, on standardised features.
 PROBE_STRENGTH = 0.1
 PROBE_ITERATIONS = 300
-
-#: A tensor that marks the state of a head that normalises its features.
-NORMALISES = "normalises_features"
 
 
 class Head(nn.Module):
@@ -103,16 +102,15 @@ def read_head(path: Path) -> Head:
 
     Raises:
         UserError: a file that cannot be read, or one without ``weight``.
+        MergingError: NaN or infinite weights (names the tensor).
     """
     if path.suffix in SUFFIXES:
-        pickled = read_pickled(path)
-        state: Mapping[str, Tensor] = pickled.tensors
-        normalises = bool(pickled.attributes.get("normalize"))
+        state: Mapping[str, Tensor] = read_foreign(path).tensors
     else:
         state = FileTensors(path)
-        normalises = NORMALISES in state
     if "weight" not in state:
         raise UserError(f"{path}: a head needs a tensor weight (classes × features)")
+    check_finite(state, found=str(path))
     weight = state["weight"]
     bias = state["bias"] if "bias" in state else torch.zeros(len(weight))
-    return Head(weight, bias, normalises=normalises)
+    return Head(weight, bias, normalises=NORMALISES in state)

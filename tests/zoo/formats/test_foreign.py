@@ -75,8 +75,8 @@ def test_task_vectors_head(tmp_path: Path) -> None:
     assert head.family == "classification head"
     assert head.facts == {"normalize": True}
     features = torch.nn.functional.normalize(expected["features"], dim=-1)
-    scores = torch.nn.functional.linear(features, head.tensors["head.weight"])
-    torch.testing.assert_close(scores + head.tensors["head.bias"], expected["scores"])
+    scores = torch.nn.functional.linear(features, head.tensors["weight"])
+    torch.testing.assert_close(scores + head.tensors["bias"], expected["scores"])
 
 
 def test_a_whole_open_clip_model(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from statsmerging.merging.task_vectors import check_finite
@@ -18,13 +19,16 @@ from statsmerging.zoo.formats.pickled import SUFFIXES, Pickled, read_pickled
 
 HEAD, ADAPTER = "classification head", "PEFT LoRA adapter"
 
+#: A tensor that marks the state of a head that normalises its features.
+NORMALISES = "normalises_features"
+
 
 @dataclass(frozen=True)
 class Foreign:
     """What was found.
 
     Attributes:
-        tensors: an open_clip image tower, or ``head.weight`` and ``head.bias``.
+        tensors: an open_clip image tower, or a head as ``read_head`` reads it.
         family: what the source is.
         dropped: names of tensors of the source that are not among them.
         facts: further things the source says; ``normalize`` of a head tells whether the features
@@ -76,8 +80,11 @@ def _is_head(content: Pickled) -> bool:
 
 
 def _head(content: Pickled) -> Foreign:
-    tensors = {f"head.{name}": tensor for name, tensor in content.tensors.items()}
-    return Foreign(tensors, HEAD, facts={"normalize": content.attributes.get("normalize")})
+    normalize = content.attributes.get("normalize")
+    tensors = dict(content.tensors)
+    if normalize:
+        tensors[NORMALISES] = torch.ones(1)
+    return Foreign(tensors, HEAD, facts={"normalize": normalize})
 
 
 def _image_tower(content: Pickled, base: Mapping[str, Tensor] | None, found: str) -> Foreign:
