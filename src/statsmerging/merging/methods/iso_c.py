@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from statsmerging.merging.methods.base import DataFreeMethod
-from statsmerging.merging.methods.layers import merge_matrices
+from statsmerging.merging.methods.layers import merge_matrices, thin_svd
 from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.task_vectors import TaskVectorBank
 
@@ -40,6 +39,6 @@ class IsoC(DataFreeMethod):
 
 def flatten_spectrum(matrices: Tensor) -> Tensor:
     """Task matrices K × m × n → merged update m × n."""
-    left, values, right = torch.linalg.svd(matrices.sum(dim=0), full_matrices=False)
+    left, values, right = thin_svd(matrices.sum(dim=0))
     merged: Tensor = values.mean() * (left @ right)
     return merged

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.iso_c import ISOTROPIC_SCALES
-from statsmerging.merging.methods.layers import merge_matrices, orthogonalised
+from statsmerging.merging.methods.layers import (
+    leading_triples,
+    merge_matrices,
+    orthogonalised,
+    thin_svd,
+)
 from statsmerging.merging.methods.parameters import parameter
 from statsmerging.merging.task_vectors import TaskVectorBank
 
@@ -50,10 +55,15 @@ def merge_subspaces(matrices: Tensor, common_share: float) -> Tensor:
     per_task = min(per_task, directions // tasks)
     common = directions - tasks * per_task
 
-    left, values, right = torch.linalg.svd(matrices.sum(dim=0), full_matrices=False)
+    left, values, right = thin_svd(matrices.sum(dim=0))
     left, values, right = left[:, :common], values[:common], right[:common]
-    specific = torch.linalg.svd(matrices - left @ (left.mT @ matrices), full_matrices=False)
-    lefts = torch.cat([left, *specific.U[:, :, :per_task]], dim=1)
-    rights = torch.cat([right, *specific.Vh[:, :per_task]], dim=0)
-    spectrum = torch.cat([values, specific.S[:, :per_task].flatten()])
-    return spectrum.mean() * (orthogonalised(lefts) @ orthogonalised(rights))
+    lefts, spectra, rights = [left], [values], [right]
+    if per_task:
+        specific = leading_triples(matrices - left @ (left.mT @ matrices), per_task)
+        lefts += [*specific[0]]
+        spectra += [*specific[1]]
+        rights += [*specific[2]]
+    spectrum = torch.cat(spectra)
+    return spectrum.mean() * (
+        orthogonalised(torch.cat(lefts, 1)) @ orthogonalised(torch.cat(rights, 0))
+    )

@@ -58,6 +58,46 @@ def merge_matrices(
 
 def orthogonalised(matrix: Tensor) -> Tensor:
     """The nearest matrix with orthonormal rows or columns (orthogonal Procrustes): U Vᵀ."""
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    left, _, right = thin_svd(matrix)
     nearest: Tensor = left @ right
     return nearest
+
+
+def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S, Vᵀ of one m × n matrix.
+
+    A matrix that is far from square is brought to a square one by a QR decomposition first: as
+    accurate, and several times as fast.
+    """
+    rows, columns = matrix.shape
+    if columns > rows:
+        right, values, left = thin_svd(matrix.mT)
+        return left.mT, values, right.mT
+    if rows < 2 * columns:
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        return left, values, right
+    orthonormal, triangular = torch.linalg.qr(matrix)
+    left, values, right = torch.linalg.svd(triangular, full_matrices=False)
+    return orthonormal @ left, values, right
+
+
+def leading_triples(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The leading singular triples of K matrices: K × m × r, K × r, K × r × n.
+
+    From the eigenvectors of the smaller Gram matrix in float64, which costs a fraction of an SVD
+    and is accurate for the leading triples; a triple of singular value 0 is 0.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        right, values, left = leading_triples(matrices.mT, rank)
+        return left.mT, values, right.mT
+    lefts, rights, spectra = [], [], []
+    for matrix in matrices:  # one by one: float64 doubles the memory
+        wide = matrix.double()
+        _, vectors = torch.linalg.eigh(wide @ wide.mT)
+        left = vectors[:, -rank:].flip(1)
+        scaled = left.mT @ wide
+        values = torch.linalg.vector_norm(scaled, dim=1)
+        lefts.append(left.to(matrix.dtype))
+        spectra.append(values.to(matrix.dtype))
+        rights.append((scaled / values.clamp_min(1e-300).unsqueeze(1)).to(matrix.dtype))
+    return torch.stack(lefts), torch.stack(spectra), torch.stack(rights)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.methods.base import DataFreeMethod
-from statsmerging.merging.methods.layers import merge_matrices, orthogonalised
+from statsmerging.merging.methods.layers import leading_triples, merge_matrices, orthogonalised
 from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.task_vectors import TaskVectorBank
 
@@ -39,9 +39,9 @@ class TsvM(DataFreeMethod):
 
 def merge_singular_vectors(matrices: Tensor) -> Tensor:
     """Task matrices K × m × n → merged update m × n."""
-    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
-    rank = max(1, values.shape[1] // len(matrices))
-    lefts = orthogonalised(torch.cat(tuple(left[:, :, :rank]), dim=1))
-    rights = orthogonalised(torch.cat(tuple(right[:, :rank]), dim=0))
-    merged: Tensor = lefts * values[:, :rank].flatten() @ rights
+    rank = max(1, min(matrices.shape[1:]) // len(matrices))
+    left, values, right = leading_triples(matrices, rank)
+    lefts = orthogonalised(torch.cat(tuple(left), dim=1))
+    rights = orthogonalised(torch.cat(tuple(right), dim=0))
+    merged: Tensor = lefts * values.flatten() @ rights
     return merged

@@ -1,0 +1,54 @@
+"""Singular value decompositions that take a shorter way, against LAPACK's in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statsmerging.merging.methods.layers import leading_triples, orthogonalised, thin_svd
+
+SHAPES = [(4, 4), (3, 11), (11, 3), (5, 8), (1, 6)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_thin_svd(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, values, right = thin_svd(matrix)
+    smaller = min(shape)
+    torch.testing.assert_close(values, torch.linalg.svdvals(matrix))
+    torch.testing.assert_close(left * values @ right, matrix)
+    torch.testing.assert_close(left.mT @ left, torch.eye(smaller, dtype=torch.float64))
+    torch.testing.assert_close(right @ right.mT, torch.eye(smaller, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_leading_triples_are_those_of_the_svd(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    rank = max(1, min(shape) // 2)
+    left, values, right = leading_triples(matrices, rank)
+    reference = torch.linalg.svd(matrices.double(), full_matrices=False)
+    torch.testing.assert_close(values.double(), reference.S[:, :rank], rtol=1e-5, atol=0)
+    # Singular vectors have a free sign, their products have none.
+    found = left[:, :, :rank] * values.unsqueeze(1) @ right[:, :rank]
+    expected = reference.U[:, :, :rank] * reference.S[:, None, :rank] @ reference.Vh[:, :rank]
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_leading_triples_of_nothing_are_nothing() -> None:
+    left, values, right = leading_triples(torch.zeros(2, 3, 5), 2)
+    assert not values.any()
+    assert not right.any()
+    assert bool(torch.isfinite(left).all())
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
+def test_the_nearest_orthonormal_matrix_is_nearer_than_any_other(
+    rows: int, columns: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    nearest = orthogonalised(matrix)
+    other = orthogonalised(torch.randn(rows, columns, generator=generator, dtype=torch.float64))
+    assert (matrix - nearest).norm() <= (matrix - other).norm() + 1e-9
