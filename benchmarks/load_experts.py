@@ -1,6 +1,6 @@
 """Peak memory of loading experts into a task-vector bank, at full size with random weights.
 
-    python benchmarks/load_experts.py --model ViT-B-32-quickgelu --experts 8 --precision float32
+    python -m benchmarks.load_experts --model ViT-B-32-quickgelu --experts 8 --precision float32
 
 The files are written to a temporary folder first (--folder keeps them). Memory is the resident
 memory of a process of its own, above what it has after its imports.
@@ -21,10 +21,9 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.random_tower import random_tower
 from statsmerging.merging import TaskVectorBank
-from statsmerging.zoo.backbones import create_backbone
 from statsmerging.zoo.checkpoints import read_weights
-from statsmerging.zoo.settings import PRETRAIN, BackboneSettings
 
 MIB = 1 << 20
 
@@ -57,19 +56,7 @@ def in_a_process(function: Callable[..., Result], *arguments: Any) -> Result:
 
 def write_files(folder: Path, model: str, experts: int) -> list[Path]:
     """θ₀ and random experts near it, as safetensors files of the image tower."""
-    settings = BackboneSettings(
-        label=model,
-        library="open_clip",
-        name=model,
-        weights=PRETRAIN,
-        tag=None,
-        image_size=224,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        interpolation="bicubic",
-        arguments={},
-    )
-    start = create_backbone(settings, load=False).state_dict()
+    start = random_tower(model)
     files = []
     for number in range(experts + 1):
         path = folder / f"{number}.safetensors"

@@ -1,6 +1,6 @@
 """Seconds and peak memory of merging methods that need no data, on random task vectors.
 
-    python benchmarks/methods.py --model ViT-B-32-quickgelu --tasks 8 --methods tsv_m iso_c
+    python -m benchmarks.methods --model ViT-B-32-quickgelu --tasks 8 --methods tsv_m iso_c
 
 Every method runs in a process of its own. Peak memory is above what the bank and θ₀ take, in
 copies of the model.
@@ -17,10 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.random_tower import random_tower
 from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod, method_named, methods
-from statsmerging.zoo.clip_models import create_clip
-from statsmerging.zoo.settings import PRETRAIN, BackboneSettings
 
 
 def main() -> None:
@@ -56,19 +55,7 @@ def measure(name: str, model: str, tasks: int) -> tuple[float, float]:
 
 def random_bank(model: str, tasks: int) -> TaskVectorBank:
     """Task vectors of Gaussian noise for the image tower of a freshly initialised model."""
-    settings = BackboneSettings(
-        label=model,
-        library="open_clip",
-        name=model,
-        weights=PRETRAIN,
-        tag=None,
-        image_size=224,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        interpolation="bicubic",
-        arguments={},
-    )
-    start = create_clip(settings, from_hub=False).visual.state_dict()
+    start = random_tower(model)
     vectors = {name: 1e-3 * torch.randn(tasks, value.numel()) for name, value in start.items()}
     return TaskVectorBank(tuple(map(str, range(tasks))), start, vectors, {})
 

@@ -46,6 +46,21 @@ def coefficients(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(directory / "coefficients.parquet")
 
 
+@pytest.fixture
+def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[UnlabeledBatch]:
+    """Grows by the batch of every learning step."""
+    taken: list[UnlabeledBatch] = []
+    step = StatsMerging.training_step
+
+    def recording(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
+        loss = step(self, batch)
+        taken.append(batch)
+        return loss
+
+    monkeypatch.setattr(StatsMerging, "training_step", recording)
+    return taken
+
+
 def test_run_directory_holds_the_whole_record(run_job: JobRunner, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     results = run_job()
@@ -253,7 +268,10 @@ def test_wrong_labels_of_the_learning_images_change_nothing(
 
 
 def test_killed_fit_continues_and_ends_at_the_same_coefficients(
-    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_job: JobRunner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps_taken: list[UnlabeledBatch],
 ) -> None:
     run_job(directory=tmp_path / "whole")
     step = StatsMerging.training_step
@@ -272,16 +290,9 @@ def test_killed_fit_continues_and_ends_at_the_same_coefficients(
             run_job(directory=tmp_path / "killed")
     assert not (tmp_path / "killed" / "results.json").exists()
 
-    continued = 0
-
-    def counting(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
-        nonlocal continued
-        continued += 1
-        return step(self, batch)
-
-    monkeypatch.setattr(StatsMerging, "training_step", counting)
     run_job(directory=tmp_path / "killed")
-    assert continued == 4  # two of the six steps were in the checkpoint
+    # Six, three before the kill, and four again: two were in the checkpoint.
+    assert len(steps_taken) == 6 + 3 + 4
     assert coefficients(tmp_path / "killed").equals(coefficients(tmp_path / "whole"))
 
 
@@ -314,7 +325,11 @@ def test_a_finished_run_tells_that_its_inputs_changed(
 
 
 def test_a_killed_fit_does_not_continue_with_other_weights(
-    run_job: JobRunner, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_job: JobRunner,
+    small_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps_taken: list[UnlabeledBatch],
 ) -> None:
     weights = tmp_path / "weights.safetensors"
     shutil.copy(small_weights, weights)
@@ -324,17 +339,9 @@ def test_a_killed_fit_does_not_continue_with_other_weights(
         with pytest.raises(TypeError):
             run_job(f"backbone.weights={weights}")
     save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
-    steps = 0
-    step = StatsMerging.training_step
-
-    def counting(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
-        return step(self, batch)
-
-    monkeypatch.setattr(StatsMerging, "training_step", counting)
+    before = len(steps_taken)
     run_job(f"backbone.weights={weights}")
-    assert steps == 6
+    assert len(steps_taken) - before == 6
 
 
 def test_merged_model_scores_the_same_in_plain_timm(
@@ -389,19 +396,14 @@ def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> Non
 
 
 def test_rerun_learns_from_the_beginning(
-    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_job: JobRunner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps_taken: list[UnlabeledBatch],
 ) -> None:
     run_job()
     first = coefficients(tmp_path / "run")
-    steps = 0
-    step = StatsMerging.training_step
-
-    def counting(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
-        return step(self, batch)
-
-    monkeypatch.setattr(StatsMerging, "training_step", counting)
+    before = len(steps_taken)
     run_job("rerun=true")
-    assert steps == 6
+    assert len(steps_taken) - before == 6
     assert coefficients(tmp_path / "run").equals(first)
