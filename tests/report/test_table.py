@@ -89,6 +89,24 @@ def test_terminal_table_shows_every_number_in_80_columns() -> None:
     assert "…" not in capture.get()
 
 
+def test_titles_say_which_methods_ran_and_seeds_are_seeds_everywhere(tmp_path: Path) -> None:
+    many = {name: {"scale": 1.0} for name in ("ties", "pcb", "iso_c", "iso_cts")}
+    for folder, seed, methods in [
+        ("a", 0, {"dare": {"seed": 0}}),
+        ("b", 1, {"dare": {"seed": 1}}),
+        ("c", 0, {"dare": {"seed": 0}, **many}),
+        ("d", 0, {"dare": {"seed": 0}, "ties": {"scale": 2.0}}),
+    ]:
+        write_json(tmp_path / folder / "results.json", results(seed, 0.5))
+        config = {"seed": seed, "method": methods, "zoo": {"seed": 0}}
+        write_json(tmp_path / folder / "manifest.json", {"config": config})
+    assert [(len(group.runs), group.setting) for group in runs_by_setting(tmp_path)] == [
+        (2, ("method=dare",)),
+        (1, ("method.ties.scale=1.0", "method=5 methods")),
+        (1, ("method.ties.scale=2.0", "method=dare, ties")),
+    ]
+
+
 def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
     for seed, granularity in [(1, "layer_wise"), (0, "layer_wise"), (0, "task_wise")]:
         folder = tmp_path / f"{granularity}-{seed}"

@@ -15,6 +15,9 @@ from statsmerging.records.run_directory import PRESENTATION
 #: Runs that differ in one of these answer different questions; other keys tell settings apart.
 _QUESTION = ("job.name", "suite.name", "backbone.label")
 
+#: Methods that a title names; of more it gives the number.
+LISTED = 4
+
 
 @dataclass(frozen=True)
 class RunGroup:
@@ -60,8 +63,15 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
 def _relevant(config: dict[str, Any]) -> dict[str, Any]:
     """Dotted key → value, without seeds of the run and what only concerns its presentation."""
     relevant = {key: value for key, value in config.items() if key not in (*PRESENTATION, "seed")}
-    flat = dict(_flatten(relevant))
-    flat.pop("trainer.seed", None)
+    # The seed of the run stands again wherever something is drawn at random; that of the experts
+    # is another one.
+    flat = {
+        key: value
+        for key, value in _flatten(relevant)
+        if key.startswith("zoo.") or key.rpartition(".")[2] != "seed"
+    }
+    names = list(config.get("method", {}))
+    flat["method"] = ", ".join(names) if len(names) <= LISTED else f"{len(names)} methods"
     return flat
 
 
@@ -78,5 +88,6 @@ def _differences(config: dict[str, Any], others: Sequence[dict[str, Any]]) -> It
         other for other in others if all(other.get(key) == config.get(key) for key in _QUESTION)
     ]
     for key, value in config.items():
-        if any(peer.get(key) != value for peer in peers):
+        # A key that only one of them has belongs to a method that only one of them ran.
+        if any(key in peer and peer[key] != value for peer in peers):
             yield f"{key}={value}"
