@@ -206,6 +206,17 @@ def test_tuning_takes_the_value_that_agrees_most(run_job: JobRunner, tmp_path: P
     assert agreements[tuned["parameters"]["scale"]] == max(agreements.values())
 
 
+def test_learning_rates_are_tuned_by_the_same_rule(run_job: JobRunner, tmp_path: Path) -> None:
+    rows = run_job("method=free", "method.free.tune=[0.0,0.5]")["methods"]
+    assert rows["free"]["parameters"]["learning_rate"] == 1e-2
+    tuned = rows["free_tuned"]
+    assert tuned["parameters"]["learning_rate"] in (0.0, 0.5)
+    # At 0 nothing is learned: that is task arithmetic.
+    still = run_job("method=free", "method.free.learning_rate=0", directory=tmp_path / "still")
+    assert tuned["teacher_agreement"] >= still["methods"]["free"]["teacher_agreement"]
+    assert set(coefficients(tmp_path / "run")["method"]) == {"free", "free_tuned"}
+
+
 def test_same_seed_gives_bit_identical_results(run_job: JobRunner, tmp_path: Path) -> None:
     first = run_job(directory=tmp_path / "first")
     second = run_job(directory=tmp_path / "second")

@@ -37,6 +37,7 @@ class LearnedMethodSettings(Settings):
         learning_rate: of AdamW, following a cosine to zero.
         density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
             all.
+        tune: learning rates tried by teacher agreement, for a row of their own.
     """
 
     title: str
@@ -45,6 +46,7 @@ class LearnedMethodSettings(Settings):
     objective: Objective
     learning_rate: NonNegativeFloat
     density: float | None = Field(gt=0, le=1)
+    tune: list[NonNegativeFloat] | None
 
 
 class LearningSettings(Settings):

@@ -51,6 +51,13 @@ class LearnedMethod:
     name: str
     settings: LearnedMethodSettings
 
+    def candidates(self) -> Iterator[LearnedMethod]:
+        """The method with every learning rate of its grid."""
+        for rate in self.settings.tune or ():
+            settings = self.settings.model_copy(update={"learning_rate": rate})
+            # A name of its own, so that it continues from checkpoints of its own.
+            yield LearnedMethod(f"{self.name}-{rate:g}", settings)
+
 
 @dataclass(frozen=True)
 class FixedMethod:
@@ -107,10 +114,11 @@ class Merger:
         """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
         if isinstance(method, LearnedMethod):
             yield self._learned(method)
-            return
-        yield self._fixed(method.method)
-        if method.grid:
-            yield self._tuned(method)
+        else:
+            yield self._fixed(method.method)
+        tuned = self._tuned(method)
+        if tuned is not None:
+            yield tuned
 
     @cached_property
     def teachers(self) -> dict[str, Tensor]:
@@ -136,17 +144,22 @@ class Merger:
     def _sample(self, count: int) -> dict[str, ImageSplit]:
         return {task: split.sample(count) for task, split in self.images.items()}
 
-    def _tuned(self, method: FixedMethod) -> Merged:
+    def _tuned(self, method: LearnedMethod | FixedMethod) -> Merged | None:
         """The candidate that agrees most with the teachers; the first of equals."""
         best, highest = None, -1.0
         for candidate in method.candidates():
-            merged = self._fixed(candidate)
+            merged = (
+                self._learned(candidate)
+                if isinstance(candidate, LearnedMethod)
+                else self._fixed(candidate)
+            )
             agreement = self.agreement.of(merged.candidate)
             if agreement > highest:  # two models are held at a time, not the whole grid
                 best, highest = merged, agreement
-        assert best is not None
+        if best is None:
+            return None
         title = f"{best.about['title']}, tuned"
-        return replace(best, name=f"{best.name}_tuned", about={**best.about, "title": title})
+        return replace(best, name=f"{method.name}_tuned", about={**best.about, "title": title})
 
     def _learned(self, method: LearnedMethod) -> Merged:
         settings = method.settings
@@ -168,7 +181,7 @@ class Merger:
             "title": settings.title,
             "needs": "unlabeled images",
             "returns": "state dict",
-            "parameters": settings.model_dump(exclude={"title"}),
+            "parameters": settings.model_dump(exclude={"title", "tune"}),
         }
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         return Merged(method.name, candidate, about, state, coefficients)
