@@ -133,16 +133,25 @@ def test_a_refused_run_leaves_no_directory(small_run: list[str], tmp_path: Path)
 
 def test_ctrl_c_says_how_to_continue(small_run: list[str], tmp_path: Path) -> None:
     arguments = [*small_run, "trainer.steps=20000", f"hydra.run.dir={tmp_path}/run"]
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments], stderr=subprocess.PIPE, text=True
-    ) as process:
+    # A suite that runs in the background has SIGINT ignored, and its children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *arguments], stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stderr is not None
         for line in process.stderr:
             if "learning coefficients" in line:
                 break
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
+        try:
+            _, rest = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert rest.endswith("stopped by Ctrl-C: the same command continues\n")
 
