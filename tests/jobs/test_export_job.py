@@ -17,7 +17,7 @@ from torch import Tensor
 
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import file_sha256
-from tests.conftest import SMALL_RUN, run_in_process
+from tests.conftest import SMALL_RUN, JobRunner, run_in_process
 from tests.zoo.formats.genuine import tiny_clip
 
 
@@ -108,7 +108,8 @@ def test_card_summarises_the_run(clip_run: Path, exported: Path) -> None:
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert f"sha256 of its manifest `{file_sha256(clip_run / 'manifest.json')}`" in card
     assert "| StatsMerging |" in card
-    assert "- coefficients: layer_wise, shared learner\n- labels of the experts: hard\n" in card
+    assert "granularity = layer_wise, learner = shared" in card
+    assert "- labels of the experts: hard\n" in card
     table = pd.read_parquet(clip_run / "coefficients.parquet")
     parity = table[table["task"] == "parity"]["coefficient"]
     numbers = f"{parity.mean():.3f} | {parity.min():.3f} | {parity.max():.3f}"
@@ -162,3 +163,20 @@ def test_a_folder_without_a_merge(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"is no finished merge run: it has no manifest\.json"):
         export(tmp_path / "empty", tmp_path / "exported")
+
+
+def test_the_card_tells_of_the_method_whose_model_it_is(run_job: JobRunner, tmp_path: Path) -> None:
+    """The last static method is exported, here one without coefficients, after one with them."""
+    run_job("method=[stats_merging,ties]", directory=tmp_path / "run")
+    run = f"job.run={tmp_path / 'run'}"
+    run_in_process(["job=export", run, f"job.target={tmp_path / 'out'}"], tmp_path / "export")
+    card = (tmp_path / "out" / "timm" / "README.md").read_text()
+    assert "by TIES, tuned, with" in card  # the row after the one with the default
+    assert "- parameters: density = 0.2, scale = " in card
+    assert "## Coefficients" not in card
+
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("mine")
+    with pytest.raises(UserError, match="there is a file in its way"):
+        run_in_process(["job=export", run, f"job.target={in_the_way}"], tmp_path / "again")
+    assert in_the_way.read_text() == "mine"

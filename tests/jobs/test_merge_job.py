@@ -392,6 +392,11 @@ def test_local_zoo_and_evaluate_repeat_the_numbers(
     from_files = [item for item in small_run if not item.startswith("zoo.")]
     local = [*from_files, "zoo=local", f"zoo.root={tmp_path / 'zoo' / 'experts'}"]
     assert run_in_process(local, tmp_path / "local")["methods"] == merged
+    # θ₀ is written beside the experts; without it nothing says what they started from.
+    written = f"backbone.weights={tmp_path / 'zoo' / 'pretrained.safetensors'}"
+    assert run_in_process([*local, written], tmp_path / "own")["methods"] == merged
+    with pytest.raises(UserError, match="experts from files need the weights they started from"):
+        run_in_process([*local, "backbone.weights=pretrain"], tmp_path / "none")
     checkpoint = f"job.checkpoint={tmp_path / 'run' / 'merged.safetensors'}"
     scored = run_job("job=evaluate", checkpoint, directory=tmp_path / "scored")["methods"]
     assert scored["merged"]["accuracy"] == merged["stats_merging"]["accuracy"]

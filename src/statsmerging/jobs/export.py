@@ -44,7 +44,7 @@ class MergedRun:
         Raises:
             UserError: the folder holds no finished merge run.
         """
-        needed = ("manifest.json", "results.json", "coefficients.parquet", "merged.safetensors")
+        needed = ("manifest.json", "results.json", "merged.safetensors")
         missing = [name for name in needed if not (path / name).is_file()]
         if missing:
             raise UserError(f"job.run={path} is no finished merge run: it has no {missing[0]}")
@@ -56,12 +56,21 @@ class MergedRun:
         """The architecture; the weights it began with are not needed, so their file may be gone."""
         return BackboneSettings(**{**self.config["backbone"], "weights": PRETRAIN})
 
+    def coefficients(self) -> pd.DataFrame:
+        """Coefficients of the method whose model this is; no rows where it learned none."""
+        path = self.path / "coefficients.parquet"
+        if not path.exists():
+            return pd.DataFrame(columns=["method", "layer", "task", "coefficient"])
+        table = pd.read_parquet(path)
+        own: pd.DataFrame = table[table["method"] == self.results["merged"]]
+        return own
+
     def card(self, library: str, usage: str) -> str:
         """The model card."""
         return model_card(
             self.results,
             self.config,
-            pd.read_parquet(self.path / "coefficients.parquet"),
+            self.coefficients(),
             manifest_sha256=file_sha256(self.path / "manifest.json"),
             library=library,
             usage=usage,

@@ -7,15 +7,18 @@ from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.experts import write_expert
 
 
 def run(config: Config, directory: RunDirectory) -> None:
     """Score pre-trained and individual models; the experts go to ``experts/TASK.safetensors``.
 
-    That folder is what ``zoo=local zoo.root=…/experts`` reads.
+    That folder is what ``zoo=local zoo.root=…/experts`` reads, and ``pretrained.safetensors`` what
+    ``backbone.weights`` must name then.
     """
     bench = prepare(config)
+    write_weights(directory.path / "pretrained.safetensors", bench.zoo.pretrained)
     for task, expert in bench.zoo.experts.items():
         write_expert(directory.path / "experts" / f"{task}.safetensors", expert)
     methods = {

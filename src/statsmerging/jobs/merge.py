@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.method_settings import parse_methods
-from statsmerging.jobs.methods import Merger
+from statsmerging.jobs.methods import Merged, Merger
 from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
@@ -52,14 +51,14 @@ def run(config: Config, directory: RunDirectory) -> None:
         rows["joint"] = _scored(bench, merger, _joint(config, bench))
     failed: dict[str, str] = {}
     learned: dict[str, Tensor] = {}
-    static: Mapping[str, Tensor] | None = None
+    static: Merged | None = None
     for number, method in enumerate(methods, start=1):
         log.info("method %d of %d: %s", number, len(methods), method.name)
         try:
             for merged in merger.rows(method):
                 result = _scored(bench, merger, merged.candidate)
                 rows[merged.name] = replace(result, about=merged.about)
-                static = merged.state if merged.state is not None else static
+                static = merged if merged.state is not None else static
                 if merged.coefficients is not None:
                     learned[merged.name] = merged.coefficients
         except Exception as error:  # one method's failure leaves the others' rows
@@ -69,8 +68,8 @@ def run(config: Config, directory: RunDirectory) -> None:
             log.error("%s failed: %s", method.name, failed[method.name])
     if learned:
         write_coefficients(directory.coefficients, learned, bank.layers, bank.tasks)
-    if static is not None:
-        write_weights(directory.merged, static)
+    if static is not None and static.state is not None:
+        write_weights(directory.merged, static.state)
     finish(
         config,
         directory,
@@ -80,6 +79,7 @@ def run(config: Config, directory: RunDirectory) -> None:
         learner=config.learner.kind,
         labels=config.labels.kind,
         complete=not failed,
+        merged=static.name if static is not None else None,
         failed=failed,
     )
     if failed:

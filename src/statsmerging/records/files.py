@@ -19,8 +19,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling of ``path`` to write to; it replaces ``path`` if the block succeeds.
 
     The content is on disk before the name changes, so a crash leaves either version whole.
+
+    Raises:
+        UserError: the folder cannot be made, because a file is in its way.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{path.parent} cannot be a folder: there is a file in its way") from error
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     os.close(handle)
     partial = Path(name)

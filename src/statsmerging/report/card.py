@@ -23,13 +23,16 @@ def model_card(
     Args:
         results: content of the run's ``results.json``.
         config: the run's resolved config.
-        coefficients: columns ``layer``, ``task``, ``coefficient``.
+        coefficients: of the exported method, columns ``layer``, ``task``, ``coefficient``; no rows
+            where it learned none.
         manifest_sha256: of the run's ``manifest.json``.
         library: that loads the model.
         usage: Python code that loads the model.
     """
     backbone = config["backbone"]
-    tasks = ", ".join(coefficients["task"].unique())
+    row = results["methods"][results["merged"]]
+    tasks = ", ".join(row["accuracy"])
+    parameters = ", ".join(f"{name} = {value}" for name, value in row["parameters"].items())
     return f"""---
 library_name: {library}
 pipeline_tag: image-feature-extraction
@@ -38,10 +41,11 @@ tags: [model-merging, statsmerging]
 
 # {results["backbone"]}, merged on {results["suite"]}
 
-One image backbone, merged from experts for {tasks} by StatsMerging
-([arXiv 2506.04567](https://arxiv.org/abs/2506.04567)). The classification heads are not part of it.
+One image backbone, merged from experts for {tasks} by {row["title"]}, with the software of
+StatsMerging ([arXiv 2506.04567](https://arxiv.org/abs/2506.04567)). The classification heads are
+not part of it.
 
-- coefficients: {config["granularity"]}, {config["learner"]["kind"]} learner
+- parameters: {parameters or "none"}
 - labels of the experts: {config["labels"]["kind"]}
 - seed: {config["seed"]}
 
@@ -55,20 +59,20 @@ One image backbone, merged from experts for {tasks} by StatsMerging
 ## Results
 
 {markdown_table([results])}
-## Coefficients
-
-{_coefficient_table(coefficients)}
-## Record
+{_coefficient_section(coefficients)}## Record
 
 Run `{results["run_hash"]}`, sha256 of its manifest `{manifest_sha256}`.
 """
 
 
-def _coefficient_table(coefficients: pd.DataFrame) -> str:
-    """Mean and range over the layers, one row per task."""
-    lines = ["| task | layers | mean | least | greatest |", "| --- | ---: | ---: | ---: | ---: |"]
+def _coefficient_section(coefficients: pd.DataFrame) -> str:
+    """Mean and range over the layers, one row per task; empty where none were learned."""
+    if coefficients.empty:
+        return ""
+    lines = ["## Coefficients", ""]
+    lines += ["| task | layers | mean | least | greatest |", "| --- | ---: | ---: | ---: | ---: |"]
     for task, values in coefficients.groupby("task", sort=False)["coefficient"]:
         numbers = (values.mean(), values.min(), values.max())
         cells = [str(task), str(len(values)), *(f"{number:.3f}" for number in numbers)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n"

@@ -24,6 +24,7 @@ from statsmerging.zoo.head_sources import ProbedHeads, first_file, head_source
 from statsmerging.zoo.heads import Head, read_head
 from statsmerging.zoo.inference import inference_device
 from statsmerging.zoo.settings import (
+    PRETRAIN,
     BackboneSettings,
     FusionBenchZooSettings,
     HeadSettings,
@@ -155,6 +156,11 @@ class _ExpertReader:
 
 def _pretrained(settings: BackboneSettings, base: Path | None) -> tuple[nn.Module, Weights]:
     """The network, and θ₀: the zoo's own, or the backbone's published weights."""
+    if base is None and settings.weights == PRETRAIN:
+        raise UserError(
+            f"backbone.weights={PRETRAIN}: experts from files need the weights they started from; "
+            "give a .safetensors file (job=finetune writes pretrained.safetensors)"
+        )
     network = create_backbone(settings, load=base is None)
     if base is not None:
         network.load_state_dict(weights_for(network, base))
