@@ -81,9 +81,10 @@ def _load(task: str, entry: CatalogueEntry, root: Path | None, cache: Path) -> T
     address = DatasetAddress(
         entry.id, entry.subset, entry.image, entry.label, classes, dict(entry.splits)
     )
-    if hub_is_open():
-        return load_task(task, address, cache=cache)
+    is_open = hub_is_open()  # asked first: where it is closed, `datasets` then looks in its cache
     try:
         return load_task(task, address, cache=cache)
     except UserError as error:
+        if is_open:
+            raise
         raise missing from error

@@ -33,8 +33,7 @@ class Candidate:
         cls, title: str, zoo: Zoo, state: Mapping[str, Tensor], *, keep: bool = True
     ) -> Self:
         """One static model for all tasks of the zoo."""
-        weights = Weights(state)
-        return cls(title, zoo, dict.fromkeys(zoo.experts, weights), keep)
+        return cls(title, zoo, dict.fromkeys(zoo.experts, Weights.of(state)), keep)
 
     @classmethod
     def individual(cls, zoo: Zoo) -> Self:
@@ -44,5 +43,4 @@ class Candidate:
 
     def weights_of(self, task: str) -> Weights:
         """Backbone weights for one task."""
-        found = self.weights[task]
-        return found if isinstance(found, Weights) else Weights(found)
+        return Weights.of(self.weights[task])

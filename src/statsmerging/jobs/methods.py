@@ -39,7 +39,6 @@ from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.experts import Expert
 from statsmerging.zoo.heads import CorrectedHead
 from statsmerging.zoo.inference import extract_features
-from statsmerging.zoo.weights import Weights
 
 State = Mapping[str, Tensor]
 
@@ -268,4 +267,4 @@ class Merger:
             lambda task, features: entropy(heads[task](features)),
         )
         zoo = replace(self.zoo, backbone=model)
-        return Candidate.of_state(method.title, zoo, Weights(model.state_dict()), keep=False)
+        return Candidate.of_state(method.title, zoo, model.state_dict(), keep=False)

@@ -84,11 +84,18 @@ def read_expert(path: Path) -> Expert:
         UserError: a file that cannot be read, or one without ``head.weight`` and ``head.bias``.
         MergingError: NaN or infinite weights (names the tensor).
     """
+    head = read_expert_head(path)
+    check_finite(FileTensors(path), found=str(path))
+    return Expert(Weights(FileTensors(path, _BACKBONE)), head)
+
+
+def read_expert_head(path: Path) -> Head:
+    """The head alone of what ``write_expert`` wrote.
+
+    Raises:
+        UserError: a file that cannot be read, or one without ``head.weight`` and ``head.bias``.
+    """
     head = FileTensors(path, _HEAD)
     if not {"weight", "bias"} <= set(head):
         raise UserError(f"{path}: an expert needs backbone.* and head.weight, head.bias")
-    check_finite(FileTensors(path), found=str(path))
-    return Expert(
-        Weights(FileTensors(path, _BACKBONE)),
-        Head(head["weight"], head["bias"], normalises=NORMALISES in head),
-    )
+    return Head(head["weight"], head["bias"], normalises=NORMALISES in head)

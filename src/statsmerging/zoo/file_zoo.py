@@ -10,13 +10,13 @@ from torch import nn
 from statsmerging.data.hub import hub_file
 from statsmerging.data.image_cache import SuiteImages
 from statsmerging.data.suites import Task
-from statsmerging.merging.task_vectors import check_finite, check_same_tensors
+from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import MissingFilesError, UserError, gather_missing
 from statsmerging.records.hashing import file_sha256, key_of
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.checkpoints import write_weights
-from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert
+from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert, read_expert_head
 from statsmerging.zoo.foreign import weights_for
 from statsmerging.zoo.formats.foreign import files_of
 from statsmerging.zoo.formats.pickled import SUFFIXES
@@ -107,7 +107,7 @@ def zoo_from_files(
         if task.name in files.heads:
             return read_head(first_file([files.heads[task.name]]))
         if holds_expert(files.experts[task.name]):
-            return read_expert(files.experts[task.name]).head
+            return read_expert_head(files.experts[task.name])
         raise UserError(
             f"{files.experts[task.name]} has no head: choose heads=zero_shot, probed or files"
         )
@@ -137,21 +137,20 @@ class _ExpertReader:
         self.cache = cache
 
     def read(self, path: Path) -> Weights:
-        """Weights of one expert, on disk until they are used."""
+        """Weights of one expert, on disk until they are used.
+
+        Both ways check that they are finite, a foreign file when it is converted.
+        """
         if holds_expert(path):
             weights = read_expert(path).state
             check_same_tensors(self.pretrained, weights, expected="backbone", found=str(path))
-        else:
-            key = key_of([self.pretrained.sha256, *map(file_sha256, files_of(path))])
+            return weights
+        key = key_of([self.pretrained.sha256, *map(file_sha256, files_of(path))])
 
-            def convert(target: Path) -> None:
-                write_weights(target, weights_for(self.backbone, path, self.pretrained))
+        def convert(target: Path) -> None:
+            write_weights(target, weights_for(self.backbone, path, self.pretrained))
 
-            weights = Weights(
-                FileTensors(self.cache.file("converted", f"{key}.safetensors", convert))
-            )
-        check_finite(weights, found=str(path))
-        return weights
+        return Weights(FileTensors(self.cache.file("converted", f"{key}.safetensors", convert)))
 
 
 def _pretrained(settings: BackboneSettings, base: Path | None) -> tuple[nn.Module, Weights]:

@@ -23,6 +23,11 @@ class Weights(Mapping[str, Tensor]):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
 
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> Weights:
+        """The state dict as weights; weights stay themselves, with the hash they have."""
+        return state if isinstance(state, Weights) else cls(state)
+
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
