@@ -20,8 +20,9 @@ from statsmerging.jobs import merge
 from statsmerging.merging.methods.ties import Ties
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
+from statsmerging.records.hashing import file_sha256
 from statsmerging.zoo import joint
-from tests.conftest import ROOT, SMALL_VIT, JobRunner, run_in_process
+from tests.conftest import ROOT, SMALL_VIT, JobRunner, run_in_process, write_suite
 
 METHODS = [
     "pretrained",
@@ -275,7 +276,11 @@ def test_wrong_labels_of_the_learning_images_change_nothing(
         return ImageSplit(found.images, found.labels * 0 - 1, found.digests, found.key)
 
     monkeypatch.setattr(SuiteImages, "split", mislabelled)
-    assert run_job(directory=tmp_path / "mislabelled") == honest
+    found = run_job(directory=tmp_path / "mislabelled")
+    assert found["methods"] == honest["methods"]
+    assert coefficients(tmp_path / "mislabelled").equals(coefficients(tmp_path / "honest"))
+    # What is said of the teachers' labels is all that read them.
+    assert {quality["label_agreement"] for quality in found["teachers"].values()} == {0.0}
 
 
 def test_killed_fit_continues_and_ends_at_the_same_coefficients(
@@ -400,6 +405,31 @@ def test_local_zoo_and_evaluate_repeat_the_numbers(
     checkpoint = f"job.checkpoint={tmp_path / 'run' / 'merged.safetensors'}"
     scored = run_job("job=evaluate", checkpoint, directory=tmp_path / "scored")["methods"]
     assert scored["merged"]["accuracy"] == merged["stats_merging"]["accuracy"]
+
+
+def test_files_and_teachers_are_recorded_and_a_wrong_class_order_is_noticed(
+    small_run: list[str], tmp_path: Path
+) -> None:
+    larger = [*small_run, f"suite.root={write_suite(tmp_path / 'suite', images_per_split=200)}"]
+    made = [*larger, "job=finetune", "zoo.finetuning.steps=300"]
+    run_in_process(made, tmp_path / "zoo")
+    experts = tmp_path / "zoo" / "experts"
+    from_files = [item for item in larger if not item.startswith("zoo.")]
+    local = [*from_files, "zoo=local", f"zoo.root={experts}"]
+    right = run_in_process(local, tmp_path / "right")
+    assert right["warnings"] == []
+    assert set(right["teachers"]) == {"parity", "size"}
+    record = read_json(tmp_path / "right" / "manifest.json")["files"]["parity/backbone"]
+    assert record["bytes"] == (experts / "parity.safetensors").stat().st_size
+    assert record["sha256"] == file_sha256(experts / "parity.safetensors")
+
+    state = load_file(experts / "parity.safetensors")
+    for name in ("head.weight", "head.bias"):
+        state[name] = state[name].flip(0).contiguous()
+    save_file(state, experts / "parity.safetensors")
+    wrong = run_in_process([*local, "seed=1"], tmp_path / "wrong")
+    assert len(wrong["warnings"]) == 1
+    assert "the expert of parity" in wrong["warnings"][0]
 
 
 def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from statsmerging.zoo import file_zoo
 from statsmerging.zoo.backbones import preprocess_of
 from statsmerging.zoo.experts import Zoo
 from statsmerging.zoo.file_zoo import locate, zoo_from_files
-from statsmerging.zoo.foreign import weights_for
+from statsmerging.zoo.foreign_weights import weights_for
 from statsmerging.zoo.formats.clip_names import find_tower
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FileHeadsSettings,
+    FileSizes,
     FusionBenchZooSettings,
     LocalZooSettings,
     OwnHeadsSettings,
@@ -68,8 +69,8 @@ def fusion_bench(root: Path) -> FusionBenchZooSettings:
         series="clip-vit-base-patch32",
         base="openai/clip",
         expert="tanganke/clip_{task}",
-        names={"size": "the-size"},
-        gigabytes=0.4,
+        names={"parity": "parity", "size": "the-size"},
+        gigabytes={"clip-vit-base-patch32": FileSizes(base=0.6, expert=0.35)},
     )
 
 
@@ -124,7 +125,7 @@ def test_every_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFilesError) as missing:
         locate(fusion_bench(root), TASKS)
     assert len(missing.value.files) == 2
-    assert "tanganke/clip_the-size/model.safetensors (about 0.4 GB)" in str(missing.value)
+    assert "tanganke/clip_the-size/model.safetensors (about 0.35 GB)" in str(missing.value)
 
 
 def test_image_towers_have_no_heads_of_their_own(suite_root: Path, tmp_path: Path) -> None:
@@ -147,8 +148,8 @@ def test_task_vectors_files(suite_root: Path, tmp_path: Path) -> None:
         base="zeroshot.pt",
         expert="{task}/finetuned.pt",
         head="head_{task}.pt",
-        names={"parity": "Parity"},
-        gigabytes=0.5,
+        names={"parity": "Parity", "size": "size"},
+        gigabytes=FileSizes(base=0.5, expert=0.5),
     )
     network = backbone(mlp_ratio=4.0)
     # The genuine head is for other classes than these tasks have.

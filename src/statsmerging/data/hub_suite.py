@@ -72,10 +72,10 @@ def count_differences(task: Task, entry: CatalogueEntry) -> list[str]:
 
 
 def _load(task: str, entry: CatalogueEntry, root: Path | None, cache: Path) -> Task:
-    missing = MissingFilesError([f"data set {entry.id} (about {entry.gigabytes:g} GB)"])
+    what = f"data set {entry.id} (about {entry.gigabytes:g} GB)"
     if root is not None:
         if not (root / task).is_dir():
-            raise missing
+            raise MissingFilesError([f"{root / task} ({what})"])
         return load_folder(root / task, cache)
     classes = tuple(entry.classes) if entry.classes else None
     address = DatasetAddress(
@@ -87,4 +87,4 @@ def _load(task: str, entry: CatalogueEntry, root: Path | None, cache: Path) -> T
     except UserError as error:
         if is_open:
             raise
-        raise missing from error
+        raise MissingFilesError([what]) from error

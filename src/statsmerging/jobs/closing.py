@@ -9,7 +9,7 @@ from typing import Any
 from statsmerging.jobs.finished import show_table
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
-from statsmerging.records.inputs import file_stamps
+from statsmerging.records.inputs import file_records, file_stamps
 from statsmerging.records.manifest import manifest
 from statsmerging.records.results import MethodResult, results_json
 from statsmerging.records.run_directory import RunDirectory
@@ -47,6 +47,7 @@ def finish(
         config.model_dump(mode="json"),
         run_hash=directory.run_hash,
         weights=bench.zoo.hashes,
+        files=file_records(bench.weight_files),
         data=bench.images.fingerprints(),
         inputs=file_stamps(config.input_paths),
         stamps=stamps,

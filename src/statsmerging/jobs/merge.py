@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from statsmerging.evaluation.candidate import Candidate
+from statsmerging.evaluation.diagnostics import (
+    experts_at_chance,
+    trained_on_learning_images,
+    weak_experts,
+)
+from statsmerging.evaluation.teachers import teacher_quality
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.method_settings import parse_methods
-from statsmerging.jobs.methods import Merged, Merger
+from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
 from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
@@ -31,6 +38,16 @@ log = logging.getLogger(__name__)
 INCOMPLETE = 1
 
 
+@dataclass
+class _Done:
+    """What the methods gave: rows, coefficients, errors, and the last static model."""
+
+    rows: dict[str, MethodResult] = field(default_factory=dict)
+    learned: dict[str, Tensor] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    static: Merged | None = None
+
+
 def run(config: Config, directory: RunDirectory) -> None:
     """Merge the experts of the suite's seen tasks by every method and compare them.
 
@@ -41,50 +58,74 @@ def run(config: Config, directory: RunDirectory) -> None:
     bench = prepare(config)
     bank = _bank(config, bench, directory)
     merger = Merger(config, bench, bank, directory)
-    rows: dict[str, MethodResult] = {
-        "pretrained": _scored(
-            bench, merger, Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
-        ),
+    bounds = _bounds(config, bench, merger)
+    done = _run_methods(bench, merger, methods)
+    if done.learned:
+        write_coefficients(directory.coefficients, done.learned, bank.layers, bank.tasks)
+    if done.static is not None and done.static.state is not None:
+        write_weights(directory.merged, done.static.state)
+    teachers = teacher_quality(merger.teachers, merger.images) if done.learned else {}
+    classes = {task: len(expert.head.weight) for task, expert in bench.zoo.experts.items()}
+    warnings = [
+        *experts_at_chance(bounds["individual"], classes),
+        *weak_experts(bounds["pretrained"], bounds["individual"]),
+        *trained_on_learning_images(teachers, bounds["individual"]),
+    ]
+    for line in warnings:
+        log.warning("%s", line)
+    finish(
+        config,
+        directory,
+        bench,
+        {**bounds, **done.rows},
+        granularity=config.granularity,
+        learner=config.learner.kind,
+        labels=config.labels.kind,
+        complete=not done.failed,
+        merged=done.static.name if done.static is not None else None,
+        failed=done.failed,
+        teachers={task: asdict(quality) for task, quality in teachers.items()},
+        warnings=warnings,
+    )
+    if done.failed:
+        names = ", ".join(done.failed)
+        log.error("%d of %d methods failed: %s", len(done.failed), len(methods), names)
+        sys.exit(INCOMPLETE)
+
+
+def _bounds(config: Config, bench: Workbench, merger: Merger) -> dict[str, MethodResult]:
+    """The rows between which the methods are expected."""
+    pretrained = Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
+    bounds = {
+        "pretrained": _scored(bench, merger, pretrained),
         "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
     }
     if config.joint:
-        rows["joint"] = _scored(bench, merger, _joint(config, bench))
-    failed: dict[str, str] = {}
-    learned: dict[str, Tensor] = {}
-    static: Merged | None = None
+        bounds["joint"] = _scored(bench, merger, _joint(config, bench))
+    return bounds
+
+
+def _run_methods(
+    bench: Workbench, merger: Merger, methods: Sequence[LearnedMethod | FixedMethod]
+) -> _Done:
+    """Run and score all methods; one that fails leaves the others their rows."""
+    done = _Done()
     for number, method in enumerate(methods, start=1):
         log.info("method %d of %d: %s", number, len(methods), method.name)
         try:
             for merged in merger.rows(method):
                 result = _scored(bench, merger, merged.candidate)
-                rows[merged.name] = replace(result, about=merged.about)
-                static = merged if merged.state is not None else static
+                done.rows[merged.name] = replace(result, about=merged.about)
+                if merged.state is not None:
+                    done.static = merged
                 if merged.coefficients is not None:
-                    learned[merged.name] = merged.coefficients
-        except Exception as error:  # one method's failure leaves the others' rows
+                    done.learned[merged.name] = merged.coefficients
+        except Exception as error:
             if len(methods) == 1:
                 raise
-            failed[method.name] = f"{type(error).__name__}: {error}"
-            log.error("%s failed: %s", method.name, failed[method.name])
-    if learned:
-        write_coefficients(directory.coefficients, learned, bank.layers, bank.tasks)
-    if static is not None and static.state is not None:
-        write_weights(directory.merged, static.state)
-    finish(
-        config,
-        directory,
-        bench,
-        rows,
-        granularity=config.granularity,
-        learner=config.learner.kind,
-        labels=config.labels.kind,
-        complete=not failed,
-        merged=static.name if static is not None else None,
-        failed=failed,
-    )
-    if failed:
-        log.error("%d of %d methods failed: %s", len(failed), len(methods), ", ".join(failed))
-        sys.exit(INCOMPLETE)
+            done.failed[method.name] = f"{type(error).__name__}: {error}"
+            log.error("%s failed: %s", method.name, done.failed[method.name])
+    return done
 
 
 def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodResult:

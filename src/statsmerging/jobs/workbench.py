@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,17 @@ from statsmerging.zoo.settings import FinetunedZooSettings
 
 @dataclass(frozen=True)
 class Workbench:
-    """Images, zoo and scorer of one run, all from the config."""
+    """Images, zoo and scorer of one run, all from the config.
+
+    Attributes:
+        weight_files: ``backbone.weights`` and the files of the zoo, by name.
+    """
 
     images: SuiteImages
     zoo: Zoo
     scorer: Scorer
     cache: Cache
+    weight_files: Mapping[str, Path]
 
     @property
     def suite(self) -> Suite:
@@ -57,7 +63,7 @@ def prepare(config: Config) -> Workbench:
         {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
     )
     zoo = _zoo(config, files, images, cache)
-    return Workbench(images, zoo, Scorer(images, cache), cache)
+    return Workbench(images, zoo, Scorer(images, cache), cache, _weight_files(config, files))
 
 
 def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:
@@ -72,6 +78,11 @@ def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:
 
     gather_missing(lambda: suites.append(_suite(config, cache)), find_files)
     return suites[0], files[0] if files else ZooFiles()
+
+
+def _weight_files(config: Config, files: ZooFiles) -> dict[str, Path]:
+    backbone = config.backbone.weights_file
+    return {**({} if backbone is None else {"backbone.weights": backbone}), **files.by_name}
 
 
 def _named_tasks(config: Config) -> list[str]:

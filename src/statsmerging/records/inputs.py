@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+from statsmerging.records.hashing import file_sha256
 
 #: File → its size in bytes and its time of modification in nanoseconds.
 Stamps = dict[str, list[int]]
@@ -26,6 +29,14 @@ def changed_files(stamps: Mapping[str, list[int]]) -> list[str]:
         for name, stamp in stamps.items()
         if not Path(name).is_file() or _stamp(Path(name)) != stamp
     ]
+
+
+def file_records(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Name of each file → where it lies, its size in bytes and its sha256."""
+    return {
+        name: {"path": str(path), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for name, path in files.items()
+    }
 
 
 def _stamp(file: Path) -> list[int]:

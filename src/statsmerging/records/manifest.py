@@ -22,6 +22,7 @@ def manifest(
     *,
     run_hash: str,
     weights: dict[str, str],
+    files: dict[str, dict[str, Any]],
     data: dict[str, str],
     inputs: Stamps,
     stamps: list[str],
@@ -31,7 +32,9 @@ def manifest(
     Args:
         config: the resolved config.
         run_hash: hash of the part of the config that determines the results.
-        weights: name of each weight file or state → its sha256.
+        weights: name of each state dict → sha256 of its tensors.
+        files: the files these weights were read from, with size and sha256; none where they were
+            made here.
         data: ``task/split`` → sha256 of its images and labels.
         inputs: stamps of the files named in the config, by which a change is noticed cheaply.
         stamps: departures from the label-free protocol; empty for an honest run.
@@ -46,6 +49,7 @@ def manifest(
         "packages": packages(),
         "hardware": hardware(),
         "weights": weights,
+        "files": files,
         "data": data,
         "inputs": inputs,
     }

@@ -64,7 +64,10 @@ def accuracy_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> Tabl
         setting: ``key=value`` of what tells these runs from others; part of the title.
     """
     table = Table(
-        title=_title(runs, setting), caption=CAPTION, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=_title(runs, setting),
+        caption=_caption(runs),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("method", no_wrap=True)
     table.add_column("needs")
@@ -84,7 +87,7 @@ def markdown_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> str:
     """The same table in Markdown, with its title and caption."""
     headings = ["method", "needs", *(name.replace("_", " ") for name, _ in _columns(runs[0]))]
     lines = [
-        f"**{_title(runs, setting)}** · {CAPTION}",
+        f"**{_title(runs, setting)}** · {_caption(runs)}",
         "",
         _markdown_row(headings),
         _markdown_row(["---", "---", *["---:"] * (len(headings) - 2)]),
@@ -200,6 +203,18 @@ def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
     ]
     seeds = ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
     return " · ".join([*facts, *setting, f"seed {seeds}", *first["stamps"]])
+
+
+def _caption(runs: Sequence[Results]) -> str:
+    """What the numbers are, and how good the teachers' labels were where something was learned."""
+    shares = [
+        teacher["label_agreement"] for run in runs for teacher in run.get("teachers", {}).values()
+    ]
+    if not shares:
+        return CAPTION
+    return (
+        f"{CAPTION}; the teachers' labels are right on {fmean(shares):.1%} of the learning images"
+    )
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

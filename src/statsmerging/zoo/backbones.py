@@ -8,7 +8,7 @@ from torch import nn
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.records.errors import UserError
 from statsmerging.zoo.clip_models import create_clip, unknown_name
-from statsmerging.zoo.foreign import weights_for
+from statsmerging.zoo.foreign_weights import weights_for
 from statsmerging.zoo.settings import HUB, BackboneSettings
 
 

@@ -17,7 +17,7 @@ from statsmerging.records.hashing import file_sha256, key_of
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert, read_expert_head
-from statsmerging.zoo.foreign import weights_for
+from statsmerging.zoo.foreign_weights import weights_for
 from statsmerging.zoo.formats.foreign import files_of
 from statsmerging.zoo.formats.pickled import SUFFIXES
 from statsmerging.zoo.head_sources import ProbedHeads, first_file, head_source
@@ -50,6 +50,16 @@ class ZooFiles:
     base: Path | None = None
     heads: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def by_name(self) -> dict[str, Path]:
+        """``pretrained``, ``TASK/backbone``, ``TASK/head`` → file; an adapter has two files."""
+        named = {} if self.base is None else {"pretrained": self.base}
+        for task, source in self.experts.items():
+            for file in files_of(source):
+                suffix = f"/{file.name}" if source.is_dir() else ""
+                named[f"{task}/backbone{suffix}"] = file
+        return {**named, **{f"{task}/head": file for task, file in self.heads.items()}}
+
 
 def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
     """Find, or download, every file the zoo needs.
@@ -62,9 +72,8 @@ def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
         root = settings.root
         return ZooFiles({task: _local_expert(root, task) for task in tasks})
 
-    size = f"about {settings.gigabytes:g} GB"
-
-    def find(name: str) -> Path:
+    def find(name: str, gigabytes: float) -> Path:
+        size = f"about {gigabytes:g} GB"
         if isinstance(settings, FusionBenchZooSettings):
             return hub_file(name, "model.safetensors", root=settings.root, size=size)
         path = settings.root / name
@@ -73,8 +82,11 @@ def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
         return path
 
     found: dict[str, Path] = {}
-    names = [settings.base, *map(settings.expert_of, tasks)]
-    gather_missing(*(lambda name=name: found.update({name: find(name)}) for name in names))
+    files = {settings.expert_of(task): settings.sizes.expert for task in tasks}
+    files[settings.base] = settings.sizes.base
+    gather_missing(
+        *(lambda name=name: found.update({name: find(name, files[name])}) for name in files)
+    )
     heads = {}
     if isinstance(settings, TaskVectorsZooSettings):
         heads = {task: settings.root / settings.head_of(task) for task in tasks}

@@ -14,6 +14,7 @@ from pydantic import (
     field_validator,
 )
 
+from statsmerging.records.errors import UserError
 from statsmerging.records.settings import Settings
 
 #: Words that may stand in place of a weight file.
@@ -118,6 +119,13 @@ class LocalZooSettings(Settings):
     seed: None
 
 
+class FileSizes(Settings):
+    """Size of the base's file and of each expert's, in GB."""
+
+    base: PositiveFloat
+    expert: PositiveFloat
+
+
 class PublishedZooSettings(Settings):
     """Published CLIP experts and the CLIP they started from.
 
@@ -125,8 +133,7 @@ class PublishedZooSettings(Settings):
         root: folder with the files; ``None`` asks the hub, where the family is there.
         base: the pre-trained CLIP, a repository or a file below ``root``.
         expert: the same for an expert; ``{task}`` stands for the task.
-        names: task → what the family calls it.
-        gigabytes: size of each file.
+        names: task → what the family calls it; all tasks it has experts for.
     """
 
     root: DirectoryPath | None
@@ -134,30 +141,64 @@ class PublishedZooSettings(Settings):
     base: str
     expert: str
     names: dict[str, str]
-    gigabytes: PositiveFloat
 
     def expert_of(self, task: str) -> str:
         """Repository or file of one task's expert."""
-        return self.expert.format(task=self.names.get(task, task))
+        return self.expert.format(task=self.name_of(task))
+
+    def name_of(self, task: str) -> str:
+        """What the family calls a task.
+
+        Raises:
+            UserError: it has no expert for it.
+        """
+        if task not in self.names:
+            raise UserError(
+                f"zoo.names: this zoo has no expert for {task}; it has {', '.join(self.names)}"
+            )
+        return self.names[task]
+
+
+Series = Literal["clip-vit-base-patch32", "clip-vit-base-patch16", "clip-vit-large-patch14"]
 
 
 class FusionBenchZooSettings(PublishedZooSettings):
-    """FusionBench's image towers on the Hugging Face hub; ``series`` names base and experts."""
+    """FusionBench's image towers on the Hugging Face hub.
+
+    Attributes:
+        series: names base and experts.
+        gigabytes: series → size of its files.
+    """
 
     name: Literal["fusion_bench"]
-    series: Literal["clip-vit-base-patch32", "clip-vit-base-patch16", "clip-vit-large-patch14"]
+    series: Series
+    gigabytes: dict[Series, FileSizes]
+
+    @property
+    def sizes(self) -> FileSizes:
+        return self.gigabytes[self.series]
 
 
 class TaskVectorsZooSettings(PublishedZooSettings):
-    """Pickled modules of the task_vectors project; ``head`` is the file of a task's head."""
+    """Pickled modules of the task_vectors project.
+
+    Attributes:
+        head: the file of a task's head, below ``root``.
+        gigabytes: size of its files.
+    """
 
     name: Literal["task_vectors"]
     root: DirectoryPath
     head: str
+    gigabytes: FileSizes
+
+    @property
+    def sizes(self) -> FileSizes:
+        return self.gigabytes
 
     def head_of(self, task: str) -> str:
         """File of one task's head, below ``root``."""
-        return self.head.format(task=self.names.get(task, task))
+        return self.head.format(task=self.name_of(task))
 
 
 ZooSettings = Annotated[

@@ -1,0 +1,61 @@
+"""Warnings appear where they should, and only there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from statsmerging.evaluation.diagnostics import (
+    experts_at_chance,
+    trained_on_learning_images,
+    weak_experts,
+)
+from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
+from statsmerging.records.results import MethodResult, TaskAccuracy
+from tests.evaluation.conftest import unlabeled
+
+
+def result(**accuracies: float) -> MethodResult:
+    return MethodResult({task: TaskAccuracy(value, 400) for task, value in accuracies.items()})
+
+
+@pytest.mark.parametrize(("expert", "warned"), [(0.10, True), (0.58, False), (0.9, False)])
+def test_an_expert_below_its_start_is_named(expert: float, warned: bool) -> None:
+    found = list(weak_experts(result(mnist=0.6, svhn=0.3), result(mnist=expert, svhn=0.9)))
+    assert len(found) == warned
+    assert all("expert of mnist" in line for line in found)
+
+
+def test_an_expert_that_guesses_is_named() -> None:
+    """n = 400, ten classes: chance is 10 %, three standard errors more are 14.5 %."""
+    for accuracy, warned in ((0.02, True), (0.14, True), (0.15, False), (0.9, False)):
+        assert bool(list(experts_at_chance(result(mnist=accuracy), {"mnist": 10}))) == warned
+
+
+def test_the_threshold_is_three_standard_errors() -> None:
+    """n = 400 twice at p = ½: one standard error is √(¼ · 2/400) = 0.0354."""
+    for gap, warned in ((0.10, False), (0.11, True)):
+        found = list(weak_experts(result(a=0.5 + gap / 2), result(a=0.5 - gap / 2)))
+        assert bool(found) == warned
+
+
+@pytest.mark.parametrize(("agreement", "warned"), [(1.0, True), (0.79, False), (0.7, False)])
+def test_a_teacher_that_knows_the_learning_images_is_named(agreement: float, warned: bool) -> None:
+    teachers = {"dtd": TeacherQuality(agreement, 0.9, 400)}
+    assert bool(list(trained_on_learning_images(teachers, result(dtd=0.78)))) == warned
+
+
+def test_perfect_scores_on_both_are_no_excess() -> None:
+    teachers = {"mnist": TeacherQuality(1.0, 1.0, 10)}
+    assert not list(trained_on_learning_images(teachers, result(mnist=1.0)))
+
+
+def test_quality_counts_right_classes_and_confidence() -> None:
+    split = unlabeled(4, 8)
+    split.labels.copy_(torch.tensor([0, 1, 1, 1]))
+    scores = torch.tensor([[9.0, 0.0], [0.0, 9.0], [9.0, 0.0], [0.0, 0.0]])
+    quality = teacher_quality({"task": scores}, {"task": split})["task"]
+    sure = 1 / (1 + torch.exp(torch.tensor(-9.0)).item())
+    assert quality.label_agreement == pytest.approx(0.5)  # right, right, wrong, wrong: a tie is 0
+    assert quality.confidence == pytest.approx((3 * sure + 0.5) / 4)
+    assert quality.images == 4
