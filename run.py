@@ -7,8 +7,8 @@ from statsmerging.jobs.command_line import main, run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def run(config: DictConfig) -> None:
-    run_job(config)
+def run(config: DictConfig) -> float | None:
+    return run_job(config)
 
 
 if __name__ == "__main__":

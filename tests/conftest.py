@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from statsmerging.jobs.command_line import register_resolvers, run_checked
+from statsmerging.jobs.command_line import run_checked
 from statsmerging.merging import TaskVectorBank
 from tests.small_models import TinyBackbone, random_experts
 
@@ -146,7 +146,6 @@ def run_in_process(overrides: list[str], directory: Path) -> dict[str, Any]:
     from statsmerging.records.files import read_json
     from statsmerging.records.run_directory import RunDirectory
 
-    register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("config", overrides=overrides)
     values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)

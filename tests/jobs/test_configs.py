@@ -12,7 +12,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from statsmerging.evaluation import regmean_plus_plus
-from statsmerging.jobs.command_line import register_resolvers
 from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.merging.methods import methods
 from tests.conftest import ROOT
@@ -44,7 +43,6 @@ def choices() -> list[str]:
 
 
 def composed(*overrides: str) -> Config:
-    register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=list(overrides))
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsmerging.records import cache as cache_module
+from statsmerging.records import locks
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import atomic_path, read_json, write_json
@@ -53,7 +53,7 @@ def _compute_slowly(root: Path) -> None:
 def test_a_long_wait_for_another_process_is_announced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cache_module, "SILENT_WAIT", 0.01)
+    monkeypatch.setattr(locks, "SILENT_WAIT", 0.01)
     worker = multiprocessing.get_context("fork").Process(target=_compute_slowly, args=(tmp_path,))
     worker.start()
     while not list(tmp_path.glob("computed-*")):

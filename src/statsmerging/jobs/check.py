@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 from statsmerging.data.hub_suite import count_differences
 from statsmerging.evaluation.candidate import Candidate
@@ -11,6 +10,7 @@ from statsmerging.evaluation.published import differences, published_rows
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
+from statsmerging.records.errors import IncompleteError
 from statsmerging.records.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -22,12 +22,13 @@ USUAL_CAUSES = (
     "individual models alone)"
 )
 
-#: Exit status where anything differs from what was published.
-DIFFERENT = 1
-
 
 def run(config: Config, directory: RunDirectory) -> None:
-    """Verify counts and splits, score the bounds, and name every cell that is off."""
+    """Verify counts and splits, score the bounds, and name every cell that is off.
+
+    Raises:
+        IncompleteError: something differs from what was published.
+    """
     bench = prepare(config)  # refuses splits that share images
     methods = {
         "pretrained": bench.scorer.score(
@@ -55,7 +56,7 @@ def run(config: Config, directory: RunDirectory) -> None:
             config.backbone.label,
         )
     if counts or cells:
-        sys.exit(DIFFERENT)
+        raise IncompleteError(f"{len(counts) + len(cells)} differences from what was published")
     log.info("counts, splits and scores are as they should be")
 
 

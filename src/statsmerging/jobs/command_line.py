@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import OmegaConfBaseException
 
 from statsmerging.jobs.finished import show_finished
+from statsmerging.jobs.messages import explain, first_line, storage_problem
 from statsmerging.jobs.schema import Config, parse_config
-from statsmerging.records.errors import UserError
+from statsmerging.jobs.sweep import SweepJournal, run_in_sweep, sum_up
+from statsmerging.records.errors import IncompleteError, UserError
+from statsmerging.records.results import objective_of
 from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
 
-#: Exit status after a user's mistake, after Ctrl-C and after SIGTERM (128 + signal, as in shells).
+#: Exit status of a job or sweep that is not whole, after a user's mistake, after Ctrl-C and after
+#: SIGTERM (128 + signal, as in shells).
+INCOMPLETE = 1
 MISTAKE = 2
 INTERRUPTED = 130
 TERMINATED = 143
 
 
-def main(run: Callable[[], None]) -> None:
+def main(run: Callable[[], object]) -> None:
     """Run the Hydra entry point; a mistake in the command ends in one line and status 2."""
-    register_resolvers()
     # Hydra then raises its errors instead of printing several lines and leaving with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         run()
-    except (HydraException, OmegaConfBaseException) as error:
-        refuse(explain(error))
     except KeyboardInterrupt:
         _stop("Ctrl-C", INTERRUPTED)
     except SystemExit as stop:
@@ -49,70 +48,95 @@ def main(run: Callable[[], None]) -> None:
         if isinstance(stop.__context__, KeyboardInterrupt):
             _stop("Ctrl-C", INTERRUPTED)
         raise
+    except Exception as error:
+        if SweepJournal.current is not None and SweepJournal.current.entries():
+            _end_sweep(error)
+        _refuse(error)
+    if SweepJournal.current is not None:
+        _end_sweep()
 
 
-def register_resolvers() -> None:
-    """Make ``${run_hash:}`` known to the config."""
-    OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
+def run_job(config: DictConfig) -> float | None:
+    """Check the config and run the job it names, in Hydra's run directory.
 
-
-def run_job(config: DictConfig) -> None:
-    """Check the config and run the job it names, in Hydra's run directory."""
+    Returns:
+        The agreement with the teachers of the last method, which a sweeper may maximise.
+    """
     path = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        values = _container(config)
-        checked = parse_config(values)
-        run_checked(checked, RunDirectory(path, values))
-    except (UserError, OmegaConfBaseException) as error:
-        remove_traces(path)
-        refuse(explain(error) if isinstance(error, OmegaConfBaseException) else str(error))
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return run_in_sweep(lambda: _run_job(config, path), path)
+    return _run_job(config, path)
 
 
 def run_checked(config: Config, directory: RunDirectory) -> None:
     """Run the job, or show its results if the directory holds them already."""
-    if directory.finished and not config.rerun:
-        show_finished(directory)
-        return
-    if config.rerun:
-        directory.forget_checkpoints()
-    job = import_module(f"statsmerging.jobs.{config.job.name}")
-    from statsmerging.merging.errors import MergingError  # needs torch, which the job has loaded
+    with directory.exclusive():
+        if directory.finished and not config.rerun:
+            show_finished(directory)
+            return
+        if config.rerun:
+            directory.forget_checkpoints()
+        job = import_module(f"statsmerging.jobs.{config.job.name}")
+        from statsmerging.merging.errors import MergingError  # needs torch, which the job has
 
+        try:
+            job.run(config, directory)
+        except MergingError as error:
+            raise UserError(str(error)) from error
+
+
+def _run_job(config: DictConfig, path: Path) -> float | None:
     try:
-        job.run(config, directory)
-    except MergingError as error:
-        raise UserError(str(error)) from error
+        values = _container(config)
+        checked = parse_config(values)
+        directory = RunDirectory(path, values)
+    except (UserError, OmegaConfBaseException):
+        remove_traces(path)
+        raise
+    try:
+        run_checked(checked, directory)
+    except UserError:
+        remove_traces(path)
+        raise
+    except IncompleteError:
+        raise
+    except Exception:
+        directory.note_error(traceback.format_exc())
+        raise
+    directory.forget_error()
+    return objective_of(directory.results)
+
+
+def _end_sweep(error: Exception | None = None) -> NoReturn:
+    """Show what became of the jobs; the errors of single jobs are among it."""
+    assert SweepJournal.current is not None
+    complete = sum_up(SweepJournal.current)
+    if error is not None and complete:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+    sys.exit(0 if complete and error is None else INCOMPLETE)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """One line for a mistake or a full disk; anything else keeps its traceback."""
+    if isinstance(error, IncompleteError):
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(INCOMPLETE)
+    storage = storage_problem(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        message = explain(error)
+    elif isinstance(error, UserError):
+        message = str(error)
+    elif storage is not None:
+        message = f"{storage}; the same command continues"
+    else:
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(MISTAKE)
 
 
 def _stop(cause: str, status: int) -> NoReturn:
     print(f"stopped by {cause}: the same command continues", file=sys.stderr)
     sys.exit(status)
-
-
-def refuse(message: str) -> None:
-    """Print one line to standard error and leave with status 2."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(MISTAKE)
-
-
-def explain(error: BaseException) -> str:
-    """One line for an error of Hydra or OmegaConf, with the valid choices where there are any."""
-    for cause in _causes(error):
-        if isinstance(cause, MissingConfigException) and cause.options is not None:
-            group, _, choice = str(cause.missing_cfg_file).rpartition("/")
-            return f"{group}={choice}: choose one of {', '.join(sorted(cause.options))}"
-        if isinstance(cause, MissingMandatoryValue):
-            return f"{cause.full_key}: a value is needed"
-        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-            known = sorted(str(key) for key in cause.parent_node or () if key != "hydra")
-            return f"{cause.full_key}: no such key; choose one of {', '.join(known)}"
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _container(config: Container) -> dict[str, Any]:
@@ -123,3 +147,8 @@ def _container(config: Container) -> dict[str, Any]:
 def _hash_of_root(_root_: DictConfig) -> str:
     config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
     return run_hash(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
+
+
+# On import, because the workers of a launcher import this module and call nothing else of it
+# before they need the names of the run directories.
+OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)

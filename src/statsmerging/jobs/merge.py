@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -25,7 +24,7 @@ from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.coefficients import write_coefficients
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import IncompleteError, UserError
 from statsmerging.records.results import MethodResult
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.checkpoints import write_weights
@@ -33,9 +32,6 @@ from statsmerging.zoo.joint import joint_weights
 from statsmerging.zoo.settings import FinetunedZooSettings
 
 log = logging.getLogger(__name__)
-
-#: Exit status where a method failed; the others have their rows.
-INCOMPLETE = 1
 
 
 @dataclass
@@ -52,6 +48,9 @@ def run(config: Config, directory: RunDirectory) -> None:
     """Merge the experts of the suite's seen tasks by every method and compare them.
 
     ``merged.safetensors`` holds the model of the last method that gives a static one.
+
+    Raises:
+        IncompleteError: a method failed; the others have their rows.
     """
     load_plugins(config.plugins)
     methods = parse_methods(config.method)
@@ -89,8 +88,7 @@ def run(config: Config, directory: RunDirectory) -> None:
     )
     if done.failed:
         names = ", ".join(done.failed)
-        log.error("%d of %d methods failed: %s", len(done.failed), len(methods), names)
-        sys.exit(INCOMPLETE)
+        raise IncompleteError(f"{len(done.failed)} of {len(methods)} methods failed: {names}")
 
 
 def _bounds(config: Config, bench: Workbench, merger: Merger) -> dict[str, MethodResult]:

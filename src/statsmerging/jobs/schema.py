@@ -103,6 +103,7 @@ class Config(Settings):
     seed: int = Field(ge=0)
     cache: str
     accelerator: Literal["auto", "cpu", "gpu"]
+    threads: PositiveInt | None
     rerun: bool
 
     @property

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from statsmerging.data.embedded_suite import embedded_suite
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.hub_suite import hub_suite
@@ -55,6 +57,8 @@ def prepare(config: Config) -> Workbench:
         UserError: anything wrong with the suite or the zoo.
         MergingError: weights that do not match the backbone, or NaN.
     """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     inference_device(config.accelerator)  # refuse a missing GPU before anything is computed
     cache = Cache(Path(config.cache))
     suite, files = _open(config, cache)

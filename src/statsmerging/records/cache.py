@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from statsmerging.records.files import atomic_path
+from statsmerging.records.files import atomic_path, write_text
+from statsmerging.records.hashing import file_checksum
+from statsmerging.records.locks import waiting_lock
 
 log = logging.getLogger(__name__)
-
-#: Seconds to wait for another process before saying so.
-SILENT_WAIT = 3
 
 
 class Cache:
@@ -22,6 +18,7 @@ class Cache:
 
     A key is a hash of all that determines the content, so an entry never goes stale. Several
     processes may share the folder: the first one computes an entry, the others wait and read it.
+    A checksum beside each entry tells whether it is what was written; one that is not is made anew.
 
     Args:
         root: the folder; made on first use.
@@ -29,29 +26,43 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sound: dict[Path, tuple[int, int]] = {}
 
     def path(self, kind: str, name: str) -> Path:
         """Where the entry lies or will lie."""
         return self.root / kind / name
 
     def file(self, kind: str, name: str, write: Callable[[Path], None]) -> Path:
-        """The entry's file, made by ``write(path)`` if it is not there yet."""
+        """The entry's file, made by ``write(path)`` if it is not there yet or damaged."""
         path = self.path(kind, name)
-        if path.exists():
+        if self._is_sound(path):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _turn(path):
-            if not path.exists():
-                with atomic_path(path) as partial:
-                    write(partial)
+        with waiting_lock(path.with_name(f".{path.name}.lock"), f"making {path}"):
+            if not self._is_sound(path):
+                if path.exists():
+                    log.warning("%s is not what was written there: it is made anew", path)
+                self._make(path, write)
         return path
 
+    def _make(self, path: Path, write: Callable[[Path], None]) -> None:
+        with atomic_path(path) as partial:
+            write(partial)
+            # Before the entry takes its name: no entry is ever without its checksum.
+            write_text(_checksum_of(path), file_checksum(partial))
 
-def _turn(path: Path) -> AbstractContextManager[object]:
-    """The entry's lock; a wait for whoever holds it is not silent for long."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        return lock.acquire(timeout=SILENT_WAIT)
-    except Timeout:
-        log.info("waiting for another process that is making %s", path)
-        return lock.acquire()
+    def _is_sound(self, path: Path) -> bool:
+        """Whether the entry is there and as it was written; read over once per process."""
+        if not path.exists() or not _checksum_of(path).exists():
+            return False
+        status = path.stat()
+        stamp = (status.st_size, status.st_mtime_ns)
+        if self._sound.get(path) != stamp:
+            if file_checksum(path) != _checksum_of(path).read_text():
+                return False
+            self._sound[path] = stamp
+        return True
+
+
+def _checksum_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.xxh128")

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class IncompleteError(Exception):
+    """A job that ran to its end, and whose outcome is no success: status 1, without a traceback."""
+
+
 def shown(text: str) -> str:
     """Text from a foreign file as it may stand in a message: short, and without line breaks."""
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
@@ -31,6 +35,10 @@ class MissingFilesError(UserError):
             "or point suite.root and zoo.root at local copies"
         )
         self.files = files
+
+    def __reduce__(self) -> tuple[type[MissingFilesError], tuple[list[str]]]:
+        # Another process builds it from the files again, not from the message.
+        return MissingFilesError, (self.files,)
 
 
 def gather_missing(*steps: Callable[[], object]) -> None:

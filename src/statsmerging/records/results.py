@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from statsmerging.records.files import read_json
 
 UNIT = "fraction of test images whose top-1 class is right"
 
@@ -66,6 +69,18 @@ def results_json(methods: Mapping[str, MethodResult], **facts: Any) -> dict[str,
         "unit": UNIT,
         "methods": {name: row.as_json(individual) for name, row in methods.items()},
     }
+
+
+def objective_of(path: Path) -> float | None:
+    """Teacher agreement of the last method in ``results.json``: what a sweep may maximise.
+
+    Never an accuracy: those are on test images.
+    """
+    if not path.exists():
+        return None
+    *_, last = read_json(path)["methods"].values()
+    agreement = last.get("teacher_agreement")
+    return None if agreement is None else float(agreement)
 
 
 def _numbers(

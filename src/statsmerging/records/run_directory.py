@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +13,14 @@ from omegaconf import OmegaConf
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_json, write_text
 from statsmerging.records.hashing import SHORT, json_sha256
+from statsmerging.records.locks import waiting_lock
 
 #: Keys that change where and how a run is shown or stored, but none of its numbers.
 PRESENTATION = ("hydra", "cache", "logger", "rerun")
+
+
+#: What a refused run leaves.
+_TRACES = {"config.yaml", "run.log", ".lock"}
 
 
 def run_hash(config: dict[str, Any]) -> str:
@@ -78,6 +85,25 @@ class RunDirectory:
         """Lightning checkpoints, from which a killed run continues."""
         return self.path / "checkpoints"
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other processes from this run; they wait, and then find it complete."""
+        with waiting_lock(self.path / ".lock", f"running {self.path}"):
+            yield
+
+    def note_error(self, text: str) -> None:
+        """Leave a traceback, ``error.txt``, for whoever looks after a sweep; best effort."""
+        with suppress(OSError):
+            write_text(self._error, text)
+
+    def forget_error(self) -> None:
+        """Remove what an earlier try left."""
+        self._error.unlink(missing_ok=True)
+
+    @property
+    def _error(self) -> Path:
+        return self.path / "error.txt"
+
     def _holds_work(self) -> bool:
         """Whether anything would be lost; a run that was refused leaves a config at most."""
         made = (self.results, self.manifest, self.coefficients, self.merged, self.checkpoints)
@@ -102,5 +128,5 @@ class RunDirectory:
 
 def remove_traces(path: Path) -> None:
     """Remove the directory of a run that was refused, unless it holds more than its config."""
-    if path.is_dir() and {file.name for file in path.iterdir()} <= {"config.yaml", "run.log"}:
+    if path.is_dir() and {file.name for file in path.iterdir()} <= _TRACES:
         shutil.rmtree(path)

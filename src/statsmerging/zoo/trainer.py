@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
@@ -92,6 +93,9 @@ def create_trainer(
     return L.Trainer(
         accelerator=accelerator,
         devices=1,
+        # A job is one process, also under SLURM: who requeues it is the launcher's business, and
+        # Lightning's own handlers would never see the signal that SLURM sends.
+        plugins=[LightningEnvironment()],
         max_epochs=epochs,
         logger=list(loggers),
         callbacks=[StepBar(description), *callbacks],

@@ -1,0 +1,107 @@
+"""Sweeps: every job tells the journal what became of it, the driver sums up at the end.
+
+The jobs may run in the driver's process, in other processes or on other machines; what they share
+is the journal's folder, whose name they inherit in an environment variable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from statsmerging.jobs.messages import first_line
+from statsmerging.records.files import write_text
+from statsmerging.records.journal import Entry, Journal, State
+
+log = logging.getLogger(__name__)
+
+#: Where a job finds the journal of its sweep.
+JOURNAL_VARIABLE = "STATSMERGING_SWEEP_JOURNAL"
+
+#: The folder below ``hydra.sweep.dir`` that holds the journals, one per sweep.
+JOURNALS = "sweeps"
+
+
+class SweepJournal(Callback):
+    """Opens the journal when a sweep begins; named in ``hydra.callbacks``."""
+
+    #: The journal of the sweep that this process drives.
+    current: Journal | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called once by the driver, before any job."""
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        folder = (Path(config.hydra.sweep.dir) / JOURNALS / name).absolute()
+        os.environ[JOURNAL_VARIABLE] = str(folder)
+        SweepJournal.current = Journal(folder)
+        jobs = _planned_jobs(config)
+        if jobs is not None:
+            SweepJournal.current.plan(jobs)
+
+
+def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | None:
+    """Run one job of a sweep; whatever happens to it stands in the journal.
+
+    Raises:
+        Exception: whatever the job raised: Hydra keeps it from the other jobs.
+    """
+    folder = os.environ.get(JOURNAL_VARIABLE)
+    journal = Journal(Path(folder)) if folder else None
+    job = HydraConfig.get()
+
+    def note(state: State, message: str = "") -> None:
+        if journal is not None:
+            overrides = tuple(job.overrides.task)
+            journal.write(Entry(int(job.job.num), overrides, str(directory), state, message))
+
+    note("running")
+    try:
+        objective = run()
+    except Exception as error:
+        note("failed", first_line(error))
+        log.error("job %s failed: %s", job.job.num, first_line(error))
+        raise
+    except BaseException:  # Ctrl-C and SIGTERM
+        note("stopped")
+        raise
+    note("done")
+    return objective
+
+
+def sum_up(journal: Journal) -> bool:
+    """Print what became of every job and write it to the journal's folder as ``summary.md``.
+
+    Returns:
+        Whether all jobs are done.
+    """
+    from statsmerging.jobs.finished import wide_console
+    from statsmerging.report.sweep import SweepSummary
+
+    summary = SweepSummary.of(journal)
+    wide_console().print(summary.table())
+    for line in summary.complaints():
+        print(f"error: {line}", file=sys.stderr)
+    write_text(journal.folder / "summary.md", summary.markdown())
+    return summary.complete
+
+
+def _planned_jobs(config: DictConfig) -> list[list[str]] | None:
+    """Overrides of every job, where the sweeper is Hydra's own: others decide as they go."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    sweeper = config.hydra.sweeper
+    if not str(sweeper._target_).endswith(BasicSweeper.__name__):
+        return None
+    given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task])
+    return [list(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
