@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,9 @@ TERMINATED = 143
 
 def main(run: Callable[[], object]) -> None:
     """Run the Hydra entry point; a mistake in the command ends in one line and status 2."""
+    # The launchers' configs have the names of their plugins' own on purpose: they document the keys
+    # and bring better defaults.
+    warnings.filterwarnings("ignore", message=r"\s+'hydra/launcher/.* is validated against")
     # Hydra then raises its errors instead of printing several lines and leaving with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

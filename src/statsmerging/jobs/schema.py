@@ -20,13 +20,16 @@ from statsmerging.zoo.settings import BackboneSettings, HeadSettings, ZooSetting
 class JobSettings(Settings):
     """What to do; further keys belong to single jobs."""
 
-    name: Literal["merge", "finetune", "evaluate", "check", "report", "convert", "export"]
+    name: Literal[
+        "merge", "finetune", "evaluate", "check", "report", "convert", "export", "reproduce"
+    ]
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None
     run: DirectoryPath | None = None
     source: Path | None = None
     base: FilePath | None = None
     target: Path | None = None
+    tolerance: float = Field(default=0.0, ge=0)
 
 
 class SuiteSettings(Settings):

@@ -1,0 +1,110 @@
+"""A sweep on a real SLURM: cancelled, requeued and out of time, and nothing is lost or doubled.
+
+Needs a cluster that `sinfo` reaches, with accounting, and a partition whose jobs may run for two
+minutes; one machine with two cores is enough.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statsmerging.records.files import read_json
+from tests.conftest import ROOT
+from tests.jobs.test_command_line import command
+
+JOBS = 12
+
+#: Steps of the last job: it learns for longer than its time limit lets it.
+LONG = 16_000
+
+SLURM = [
+    "hydra/launcher=submitit_slurm",
+    "hydra.launcher.timeout_min=2",
+    "hydra.launcher.signal_delay_s=20",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.mem_gb=2",
+]
+
+
+def slurm(*arguments: str) -> str:
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the cluster took too long"
+        time.sleep(1)
+
+
+@pytest.fixture
+def cluster() -> None:
+    if shutil.which("sinfo") is None:
+        pytest.skip("there is no SLURM here (no sinfo)")
+    try:
+        slurm("sinfo")
+        slurm("sacct")
+    except subprocess.SubprocessError:
+        pytest.skip("no SLURM with accounting answers sinfo and sacct")
+
+
+def numbers(sweep: Path) -> dict[str, Any]:
+    """Run directory → its methods' rows."""
+    found = sweep.rglob("results.json")
+    return {path.parent.name: read_json(path)["methods"] for path in found}
+
+
+def lives(directory: Path) -> int:
+    """How often the learning began or continued."""
+    return len(list((directory / "learning_curves" / "stats_merging").iterdir()))
+
+
+@pytest.mark.timeout(1500)
+def test_a_job_array_survives(cluster: None, small_run: list[str], tmp_path: Path) -> None:
+    steps = ",".join(str(count) for count in [*range(4, 4 + 2 * (JOBS - 1), 2), LONG])
+    jobs = [*small_run, "threads=1", f"trainer.steps={steps}"]
+    sweep, serial = tmp_path / "slurm", tmp_path / "serial"
+
+    arguments = ["-m", *jobs, *SLURM, f"hydra.sweep.dir={sweep}"]
+    driver = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_until(lambda: len(numbers(sweep)) >= 1, 300)
+    array = next(path.name for path in (sweep / ".submitit").iterdir() if path.name.isdigit())
+    for number in (5, 6):
+        slurm("scancel", f"{array}_{number}")
+    output, _ = driver.communicate(timeout=900)
+    assert driver.returncode == 1, output
+    assert "jobs done" in output
+
+    for number in (5, 6):
+        slurm("scontrol", "requeue", f"{array}_{number}")
+    wait_until(lambda: not slurm("squeue", "--noheader", "--jobs", array).strip(), 900)
+    assert len(numbers(sweep)) == JOBS
+
+    again = command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert f"{JOBS} of {JOBS} jobs done" in again.stdout
+
+    alone = command("-m", *jobs, f"hydra.sweep.dir={serial}", f"cache={tmp_path}/cache")
+    assert alone.returncode == 0, alone.stderr
+    assert numbers(sweep) == numbers(serial)
+
+    ran_out_of_time = [name for name in numbers(sweep) if lives(sweep / name) > 1]
+    assert len(ran_out_of_time) == 1
+    assert read_json(sweep / ran_out_of_time[0] / "manifest.json")["config"]["trainer"] == {
+        **read_json(serial / ran_out_of_time[0] / "manifest.json")["config"]["trainer"],
+        "steps": LONG,
+    }
