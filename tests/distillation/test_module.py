@@ -30,7 +30,7 @@ def make_module(
     scores = {task: torch.randn(10, 4, generator=generator) for task in bank.tasks}
     settings = LearningSettings(
         steps=4,
-        images_per_task=3,
+        images_per_task=4,
         learning_rate=rate,
         weight_decay=0.0,
         accumulate=accumulate,
@@ -56,7 +56,7 @@ def make_data(bank: TaskVectorBank) -> UnlabeledDataModule:
         task: torch.randint(0, 256, (10, 3, 8, 8), generator=generator, dtype=torch.uint8)
         for task in bank.tasks
     }
-    return UnlabeledDataModule(images, images_per_task=3, steps_per_epoch=2, seed=0)
+    return UnlabeledDataModule(images, images_per_task=4, steps_per_epoch=2, seed=0)
 
 
 def gradients(module: StatsMerging, batch: UnlabeledBatch) -> list[Tensor]:

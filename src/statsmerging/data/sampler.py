@@ -55,3 +55,35 @@ class TaskBalancedSampler(Sampler[list[Address]]):
             order = np.random.default_rng([self.seed, task, passes]).permutation(size)
             yield from order[position:].tolist()
             passes, position = passes + 1, 0
+
+
+class ShardedSampler(Sampler[list[Address]]):
+    """What one of several processes sees of every batch: an equal share of each task's images.
+
+    Args:
+        batches: the whole batches, task by task.
+        images_per_task: images of each task in a whole batch; a multiple of ``processes``.
+        process: number of this process, from 0.
+        processes: how many there are.
+    """
+
+    def __init__(
+        self, batches: TaskBalancedSampler, images_per_task: int, process: int, processes: int
+    ) -> None:
+        self.batches = batches
+        self.images_per_task = images_per_task
+        self.process = process
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[Address]]:
+        share = self.images_per_task // self.processes
+        for batch in self.batches:
+            starts = range(self.process * share, len(batch), self.images_per_task)
+            yield [address for start in starts for address in batch[start : start + share]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from statsmerging.data.sampler import Address, TaskBalancedSampler
+from statsmerging.data.sampler import Address, ShardedSampler, TaskBalancedSampler
 
 
 class UnlabeledBatch(NamedTuple):
@@ -61,9 +61,17 @@ class UnlabeledDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.dataset = UnlabeledImages(images)
+        self.images_per_task = images_per_task
         self.sampler = TaskBalancedSampler(
             [len(task) for task in self.dataset.images], images_per_task, steps_per_epoch, seed
         )
 
     def train_dataloader(self) -> DataLoader[UnlabeledBatch]:
-        return DataLoader(self.dataset, sampler=self.sampler, batch_size=None)
+        """Whole batches, or this process's share where several learn together."""
+        trainer = self.trainer
+        if trainer is None or trainer.world_size == 1:
+            return DataLoader(self.dataset, sampler=self.sampler, batch_size=None)
+        shard = ShardedSampler(
+            self.sampler, self.images_per_task, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(self.dataset, sampler=shard, batch_size=None)

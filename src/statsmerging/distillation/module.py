@@ -64,10 +64,21 @@ class StatsMerging(L.LightningModule):
             loss = torch.stack(losses).mean()
         else:
             losses, loss = self._per_task_losses(batch, coefficients)
-        self.log("loss", loss.detach(), prog_bar=True)
+        several = self._processes > 1
+        self.log("loss", loss.detach(), prog_bar=True, sync_dist=several)
         for task, value in zip(self.student.bank.tasks, losses, strict=True):
-            self.log(f"loss/{task}", value.detach())
+            self.log(f"loss/{task}", value.detach(), sync_dist=several)
         return loss
+
+    @property
+    def _processes(self) -> int:
+        """How many processes share the images of a step."""
+        return 1 if self._trainer is None else self.trainer.world_size
+
+    @property
+    def _images_per_task(self) -> int:
+        """Images of each task that this process sees in a step."""
+        return self.settings.images_per_task // self._processes
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         norms = [w.grad.norm() for w in self.learner.parameters() if w.grad is not None]
@@ -95,8 +106,8 @@ class StatsMerging(L.LightningModule):
     def _joint_losses(self, batch: UnlabeledBatch, coefficients: Tensor) -> list[Tensor]:
         """One merge, one forward over all images, each task's slice through its own head."""
         features = self.student(self.preprocess.normalise(batch.images), coefficients)
-        slices = features.split(self.settings.images_per_task)
-        indices = batch.indices.split(self.settings.images_per_task)
+        slices = features.split(self._images_per_task)
+        indices = batch.indices.split(self._images_per_task)
         return [
             self._task_loss(task, part, rows)
             for task, (part, rows) in enumerate(zip(slices, indices, strict=True))
@@ -112,7 +123,7 @@ class StatsMerging(L.LightningModule):
         """
         merged = self.student.weights(coefficients)
         leaves = {name: weight.detach().requires_grad_() for name, weight in merged.items()}
-        size = self.settings.images_per_task
+        size = self._images_per_task
         parts = zip(batch.images.split(size), batch.indices.split(size), strict=True)
         losses = []
         for task, (images, rows) in enumerate(parts):

@@ -61,6 +61,8 @@ class LearningSettings(Settings):
             gradient of the merged weights accumulated, so that only one task's activations
             exist. Same gradient.
         steps_per_epoch: steps between two checkpoints; a divisor of ``steps``.
+        devices: processes on this machine that share the images of a step; a divisor of
+            ``images_per_task``.
         seed: of the learner's initial weights and the order of the images.
     """
 
@@ -70,12 +72,18 @@ class LearningSettings(Settings):
     weight_decay: NonNegativeFloat
     accumulate: Literal["joint", "per_task"]
     steps_per_epoch: PositiveInt
+    devices: PositiveInt = 1
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")
-    def _whole_epochs(self) -> Self:
+    def _no_remainders(self) -> Self:
         if self.steps % self.steps_per_epoch:
             raise ValueError(
                 f"steps={self.steps} must be a multiple of steps_per_epoch={self.steps_per_epoch}"
+            )
+        if self.images_per_task % self.devices:
+            raise ValueError(
+                f"images_per_task={self.images_per_task} must be a multiple of "
+                f"devices={self.devices}"
             )
         return self

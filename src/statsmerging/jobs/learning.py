@@ -19,6 +19,7 @@ from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.task_vectors import TaskVectorBank
+from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import key_of
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.statistics import cached_layer_statistics
@@ -47,6 +48,9 @@ def learn_coefficients(
         images: seen task → its unlabeled learning images.
         teachers: seen task → its teacher's scores on them, N × C.
     """
+    if config.trainer.devices > 1 and config.labels.min_confidence > 0:
+        # Each process would divide by the number of its own confident images.
+        raise UserError("labels.min_confidence needs trainer.devices=1")
     module = StatsMerging(
         _learner(config, method, bench, bank),
         MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
@@ -72,6 +76,7 @@ def learn_coefficients(
         description=f"learning coefficients of {method.title}",
         callbacks=[checkpoint],
         loggers=_loggers(config, directory, name),
+        devices=config.trainer.devices,
     )
     last = directory.checkpoints / f"{file}.ckpt"
     if last.exists():

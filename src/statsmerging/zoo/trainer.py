@@ -11,6 +11,7 @@ import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,8 +38,24 @@ class StepBar(Callback):
 
     def __init__(self, description: str) -> None:
         self.description = description
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        _silence_lightning()  # here as well, because every process comes by
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.progress = self._progress(trainer.is_global_zero)
+        steps = int(trainer.estimated_stepping_batches)
+        if self.progress.disable and trainer.is_global_zero:
+            log.info("%s: %d steps", self.description, steps)
+        self.progress.start()
+        self.bar = self.progress.add_task(
+            self.description, total=steps, completed=trainer.global_step, loss=0.0
+        )
+
+    @staticmethod
+    def _progress(visible: bool) -> Progress:
         console = Console(stderr=True)
-        self.progress = Progress(
+        return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -46,16 +63,7 @@ class StepBar(Callback):
             TextColumn("loss {task.fields[loss]:.3f}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
-        )
-
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        steps = int(trainer.estimated_stepping_batches)
-        if self.progress.disable:
-            log.info("%s: %d steps", self.description, steps)
-        self.progress.start()
-        self.bar = self.progress.add_task(
-            self.description, total=steps, completed=trainer.global_step, loss=0.0
+            disable=not (console.is_terminal and visible),
         )
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -66,7 +74,8 @@ class StepBar(Callback):
         self.progress.stop()
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, _: Any) -> None:
-        self.progress.stop()
+        if hasattr(self, "progress"):  # several processes: the one that started them has no bar
+            self.progress.stop()
 
 
 def create_trainer(
@@ -77,6 +86,7 @@ def create_trainer(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     clip: float | None = None,
+    devices: int = 1,
 ) -> L.Trainer:
     """A trainer for a fixed number of epochs, each as long as the data's sampler makes it.
 
@@ -88,11 +98,15 @@ def create_trainer(
         epochs: when to stop.
         description: shown beside the progress bar.
         clip: largest norm of the gradient.
+        devices: processes; more than one are started for the fit alone. Tensors on the CPU are
+            handed to them as shared memory; Lightning gives each its own copy of a module's
+            parameters, here of θ₀, but not of the task vectors.
     """
     _silence_lightning()
     return L.Trainer(
         accelerator=accelerator,
-        devices=1,
+        devices=devices,
+        strategy="auto" if devices == 1 else _spawned_processes(),
         # A job is one process, also under SLURM: who requeues it is the launcher's business, and
         # Lightning's own handlers would never see the signal that SLURM sends.
         plugins=[LightningEnvironment()],
@@ -106,6 +120,11 @@ def create_trainer(
         gradient_clip_val=clip,
         log_every_n_steps=1,
     )
+
+
+def _spawned_processes() -> Strategy:
+    """Lightning's DDP; no buffer changes, so none is sent around in a step."""
+    return DDPStrategy(start_method="spawn", forward_sync_buffers=False)
 
 
 def _silence_lightning() -> None:
