@@ -18,6 +18,7 @@ from statsmerging.data.preprocess import Preprocess
 from statsmerging.data.split_checks import check_disjoint
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError
+from tests.conftest import write_suite
 
 HALF = (0.5, 0.5, 0.5)
 SMALL = Preprocess(16, HALF, HALF)
@@ -137,3 +138,19 @@ def test_preprocess_resizes_crops_and_normalises() -> None:
     )
     expected = torch.tensor([[-1.0, 1.0], [0.0, 1.0], [-0.5, 0.0]]).view(1, 3, 1, 2)
     torch.testing.assert_close(normalised, expected)
+
+
+def test_damaged_arrow_files_are_made_anew(tmp_path: Path) -> None:
+    root, cache = write_suite(tmp_path / "suite", images_per_split=6), tmp_path / "arrow"
+
+    def content() -> list[bytes]:
+        suite = folder_suite(root, None, [], cache=cache)
+        images = [image for task in suite.tasks for image in task.sources["test"].images()]
+        return [image.tobytes() for image in images]
+
+    sound = content()
+    for file in cache.rglob("*.arrow"):
+        damaged = bytearray(file.read_bytes())
+        damaged[len(damaged) // 2] ^= 4
+        file.write_bytes(damaged)
+    assert content() == sound

@@ -33,7 +33,10 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["trainer.stepz=3"], "trainer.stepz: no such key; choose one of accumulate, images_per_"),
+        (
+            ["trainer.stepz=3"],
+            "trainer.stepz: no such key; choose one of accumulate, devices, images_",
+        ),
         (["nonsense=1"], "nonsense: no such key; choose one of accelerator, backbone, cache"),
         (["labels=medium"], "labels=medium: choose one of hard, soft"),
         (["job=dance"], "job=dance: choose one of check, convert, evaluate, export, finetune"),

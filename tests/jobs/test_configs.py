@@ -28,6 +28,7 @@ NEEDED = {
     "job=evaluate": ["job.checkpoint={file}"],
     "job=convert": ["job.source={file}", "job.target=x.safetensors"],
     "job=export": ["job.run={folder}", "job.target=exported"],
+    "job=reproduce": ["job.run={folder}"],
     "experiment=mini_eight": ["suite.root={folder}"],
 }
 

@@ -54,21 +54,27 @@ def test_other_damage_is_noticed(tmp_path: Path, damage: str) -> None:
     assert counter == [1, 1]
 
 
-def test_a_sound_entry_is_read_over_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counter: list[int] = []
-    made(Cache(tmp_path), counter)
-    reader = Cache(tmp_path)
-    reads: list[Path] = []
+def test_a_killed_writers_remains_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "kind"
+    folder.mkdir()
+    (folder / ".entry.bin.abc.partial").write_bytes(b"half")
+    (folder / ".other.bin.abc.partial").write_bytes(b"half of another, perhaps being written")
+    made(Cache(tmp_path), [])
+    left = {path.name for path in folder.glob("*.partial")}
+    assert left == {".other.bin.abc.partial"}
 
-    def counted(path: Path) -> str:
-        reads.append(path)
-        return file_checksum(path)
 
-    monkeypatch.setattr("statsmerging.records.cache.file_checksum", counted)
-    for _ in range(3):
-        made(reader, counter)
-    assert len(reads) == 1
-    assert counter == [1]
+def test_a_file_is_read_over_once_per_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    before = file_checksum(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", None)  # reading would fail
+        assert file_checksum(path) == before
+    path.write_bytes(CONTENT[::-1])
+    assert file_checksum(path) != before
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ class-label column.
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +19,14 @@ from PIL import Image
 
 from statsmerging.data.suites import Split, Task
 from statsmerging.records.errors import UserError
-from statsmerging.records.hashing import file_sha256, json_sha256
+from statsmerging.records.files import read_json, write_json
+from statsmerging.records.hashing import file_checksum, file_sha256, json_sha256
+from statsmerging.records.locks import waiting_lock
+
+log = logging.getLogger(__name__)
+
+#: Beside a data set's Arrow files: what each held when it was made.
+CHECKSUMS = "checksums.json"
 
 #: Share of the training images that become the validation split where there is none, and the
 #: most it takes (the field's convention, seed 0).
@@ -116,7 +125,7 @@ def load_task(name: str, address: DatasetAddress, *, cache: Path) -> Task:
     datasets.disable_progress_bars()
     try:
         builder = datasets.load_dataset_builder(path, address.subset, cache_dir=str(cache))
-        builder.download_and_prepare()
+        _prepare(builder)
         splits = builder.as_dataset()
     except Exception as error:
         # `datasets` wraps whatever its readers raise; the first line names the cause.
@@ -138,10 +147,33 @@ def load_task(name: str, address: DatasetAddress, *, cache: Path) -> Task:
         sources["validation"] = source(validation, splits[validation], "whole")
     else:
         size = min(VALIDATION_LIMIT, max(1, int(VALIDATION_SHARE * len(splits[train]))))
-        parts = splits[train].train_test_split(test_size=size, seed=0)
+        parts = splits[train].train_test_split(test_size=size, seed=0, load_from_cache_file=False)
         sources["train"] = source(train, parts["train"], "train without validation")
         sources["validation"] = source(train, parts["test"], "validation from train")
     return Task(name, lambda: columns.classes, sources)
+
+
+def _prepare(builder: Any) -> None:
+    """Make the data set's Arrow files, or make them anew if they are not what was made."""
+    folder = Path(builder.cache_dir)
+    with waiting_lock(folder.with_name(f".{folder.name}.checked.lock"), f"making {folder}"):
+        if folder.is_dir() and not _is_sound(folder):
+            log.warning("%s is not what was written there: it is made anew", folder)
+            shutil.rmtree(folder)
+        builder.download_and_prepare()
+        if not (folder / CHECKSUMS).exists():
+            write_json(folder / CHECKSUMS, _checksums(folder))
+
+
+def _is_sound(folder: Path) -> bool:
+    checksums = folder / CHECKSUMS
+    return checksums.exists() and read_json(checksums) == _checksums(folder)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """File → checksum; which rows went into the validation split is drawn anew each time."""
+    files = [file for file in sorted(folder.glob("*.arrow")) if not file.name.startswith("cache-")]
+    return {file.name: file_checksum(file) for file in files}
 
 
 def first_line(error: BaseException) -> str:

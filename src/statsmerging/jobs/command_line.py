@@ -69,7 +69,10 @@ def run_job(config: DictConfig) -> float | None:
     path = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_in_sweep(lambda: _run_job(config, path), path)
-    return _run_job(config, path)
+    try:
+        return _run_job(config, path)
+    except Exception as error:  # here, because Hydra would print lines of its own before ours
+        _refuse(error)
 
 
 def run_checked(config: Config, directory: RunDirectory) -> None:

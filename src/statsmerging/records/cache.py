@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from statsmerging.records.files import atomic_path, write_text
+from statsmerging.records.files import atomic_path, remove_partials, write_text
 from statsmerging.records.hashing import file_checksum
 from statsmerging.records.locks import waiting_lock
 
@@ -26,7 +26,6 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._sound: dict[Path, tuple[int, int]] = {}
 
     def path(self, kind: str, name: str) -> Path:
         """Where the entry lies or will lie."""
@@ -35,33 +34,29 @@ class Cache:
     def file(self, kind: str, name: str, write: Callable[[Path], None]) -> Path:
         """The entry's file, made by ``write(path)`` if it is not there yet or damaged."""
         path = self.path(kind, name)
-        if self._is_sound(path):
+        if _is_sound(path):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with waiting_lock(path.with_name(f".{path.name}.lock"), f"making {path}"):
-            if not self._is_sound(path):
+            if not _is_sound(path):
                 if path.exists():
                     log.warning("%s is not what was written there: it is made anew", path)
-                self._make(path, write)
+                _make(path, write)
         return path
 
-    def _make(self, path: Path, write: Callable[[Path], None]) -> None:
-        with atomic_path(path) as partial:
-            write(partial)
-            # Before the entry takes its name: no entry is ever without its checksum.
-            write_text(_checksum_of(path), file_checksum(partial))
 
-    def _is_sound(self, path: Path) -> bool:
-        """Whether the entry is there and as it was written; read over once per process."""
-        if not path.exists() or not _checksum_of(path).exists():
-            return False
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
-        if self._sound.get(path) != stamp:
-            if file_checksum(path) != _checksum_of(path).read_text():
-                return False
-            self._sound[path] = stamp
-        return True
+def _make(path: Path, write: Callable[[Path], None]) -> None:
+    remove_partials(path)  # of a process that was killed: the lock says that nobody writes now
+    with atomic_path(path) as partial:
+        write(partial)
+        # Before the entry takes its name: no entry is ever without its checksum.
+        write_text(_checksum_of(path), file_checksum(partial))
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether the entry is there and as it was written; read over once per process."""
+    checksum = _checksum_of(path)
+    return path.exists() and checksum.exists() and checksum.read_text() == file_checksum(path)
 
 
 def _checksum_of(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import glob
 import json
 import os
 import tempfile
@@ -38,6 +39,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.chmod(0o644)
         partial.replace(path)
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what killed writers of ``path``, or of any file in that folder, left behind."""
+    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name))
+    for partial in folder.glob(f".{name}.*.partial"):
         partial.unlink(missing_ok=True)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,29 @@ SHORT = 16
 BLOCK = 1 << 22
 
 
+def _once_per_content(digest: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Read a file once per process, and again when its size or its time of change is another."""
+    known: dict[tuple[Path, int, int], str] = {}
+
+    @wraps(digest)
+    def remembered(path: Path) -> str:
+        status = path.stat()
+        stamp = (path.absolute(), status.st_size, status.st_mtime_ns)
+        if stamp not in known:
+            known[stamp] = digest(path)
+        return known[stamp]
+
+    return remembered
+
+
+@_once_per_content
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@_once_per_content
 def file_checksum(path: Path) -> str:
     """128-bit xxHash of a file's bytes: as fast as they are read, for finding damage alone."""
     import xxhash

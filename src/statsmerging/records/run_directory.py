@@ -11,7 +11,7 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from statsmerging.records.errors import UserError
-from statsmerging.records.files import write_json, write_text
+from statsmerging.records.files import remove_partials, write_json, write_text
 from statsmerging.records.hashing import SHORT, json_sha256
 from statsmerging.records.locks import waiting_lock
 
@@ -89,6 +89,7 @@ class RunDirectory:
     def exclusive(self) -> Iterator[None]:
         """Keep other processes from this run; they wait, and then find it complete."""
         with waiting_lock(self.path / ".lock", f"running {self.path}"):
+            remove_partials(self.path)
             yield
 
     def note_error(self, text: str) -> None:
