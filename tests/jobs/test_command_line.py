@@ -39,7 +39,7 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         ),
         (["nonsense=1"], "nonsense: no such key; choose one of accelerator, backbone, cache"),
         (["labels=medium"], "labels=medium: choose one of hard, soft"),
-        (["job=dance"], "job=dance: choose one of check, convert, evaluate, export, finetune"),
+        (["job=dance"], "job=dance: choose one of check, convert, corruptions, evaluate, export"),
         (["granularity=row"], "granularity=row: input should be 'layer_wise' or 'task_wise'"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
         (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from PIL import Image
 
 from statsmerging.data import embedded
 from statsmerging.data.suites import SPLITS, Split, Suite, Task, choose_tasks
-from statsmerging.records.hashing import json_sha256
+from statsmerging.records.hashing import code_sha256, json_sha256
 from statsmerging.records.progress import working
 
 #: Packages whose images, fonts or resampling determine the pixels.
@@ -98,7 +96,4 @@ def _pretraining() -> embedded.LabeledImages:
 
 @cache
 def _generator_hash() -> str:
-    digest = hashlib.sha256(json_sha256({name: version(name) for name in _PACKAGES}).encode())
-    for file in sorted(Path(embedded.__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return code_sha256(Path(embedded.__file__).parent, _PACKAGES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from statsmerging.data.corruptions.corrupt import corrupt, corruption_key
+from statsmerging.data.corruptions.settings import CLEAN, CorruptionSettings
+from statsmerging.data.digest import image_digest
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.data.suites import ImageSource, Split, Suite, Task
 from statsmerging.records.cache import Cache
+from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import key_of
 from statsmerging.records.progress import track
-
-#: Bytes of the hash by which equal images are found.
-DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class ImageSplit:
     """One split of one task, ready for a backbone.
 
     Attributes:
-        images: uint8, N × 3 × S × S, memory-mapped.
+        images: uint8, N × 3 × S × S, memory-mapped; corrupted ones where the experiment wants them.
         labels: ground truth, int64, N. It exists for evaluation and fine-tuning.
-        digests: uint8, N × 16, hash of each image as decoded, before any resize.
-        key: hash of content and geometry.
+        digests: uint8, N × 16, hash of each image as decoded, before any corruption and resize.
+        key: hash of content, corruption and geometry.
     """
 
     images: Tensor
@@ -50,20 +50,28 @@ class ImageSplit:
 
 
 def load_split(
-    source: ImageSource, preprocess: Preprocess, cache: Cache, *, name: str
+    source: ImageSource,
+    preprocess: Preprocess,
+    cache: Cache,
+    *,
+    name: str,
+    corruption: CorruptionSettings | None = None,
 ) -> ImageSplit:
     """The split's images in the backbone's geometry, from the cache if they are there.
 
     Args:
         name: shown beside the progress bar.
+        corruption: what is done to the decoded images; ``None`` leaves them clean.
     """
-    key = key_of([source.fingerprint, preprocess.geometry_key])
+    corrupted = [] if corruption is None else [corruption_key(corruption)]
+    key = key_of([source.fingerprint, preprocess.geometry_key, *corrupted])
 
     def write(path: Path) -> None:
         images, digests = [], []
         for image in track(source.images(), f"decoding {name}", total=len(source)):
-            images.append(preprocess.resize(image))
-            digests.append(_digest(np.asarray(image.convert("RGB"))))
+            shown = image if corruption is None else corrupt(image, corruption)
+            images.append(preprocess.resize(shown))
+            digests.append(np.frombuffer(image_digest(image), dtype=np.uint8))
         tensors = {
             "images": torch.from_numpy(np.stack(images)),
             "labels": torch.from_numpy(source.labels()),
@@ -75,27 +83,41 @@ def load_split(
     return ImageSplit(tensors["images"], tensors["labels"], tensors["digests"], key)
 
 
-def _digest(pixels: np.ndarray) -> np.ndarray:
-    digest = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=DIGEST_BYTES)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return np.frombuffer(digest.digest(), dtype=np.uint8)
-
-
 class SuiteImages:
-    """All splits of a suite for one backbone, each loaded when it is first asked for."""
+    """All splits of a suite for one backbone, each loaded when it is first asked for.
 
-    def __init__(self, suite: Suite, preprocess: Preprocess, cache: Cache) -> None:
+    Args:
+        corruption: what happens to the images that it reaches.
+
+    Raises:
+        UserError: the corruption names a task that the suite has not.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        preprocess: Preprocess,
+        cache: Cache,
+        corruption: CorruptionSettings = CLEAN,
+    ) -> None:
         self.suite = suite
         self.preprocess = preprocess
         self.cache = cache
+        self.corruption = corruption
+        self._check_tasks()
         self._loaded: dict[tuple[str, Split], ImageSplit] = {}
 
     def split(self, task: Task, split: Split) -> ImageSplit:
         """One split of one task."""
         address = (task.name, split)
         if address not in self._loaded:
+            corrupted = self.corruption.reaches(task.name, split)
             self._loaded[address] = load_split(
-                task.sources[split], self.preprocess, self.cache, name=f"{task.name} {split}"
+                task.sources[split],
+                self.preprocess,
+                self.cache,
+                name=f"{task.name} {split}",
+                corruption=self.corruption if corrupted else None,
             )
         return self._loaded[address]
 
@@ -106,3 +128,12 @@ class SuiteImages:
             for task in self.suite.tasks
             for split, source in task.sources.items()
         }
+
+    def _check_tasks(self) -> None:
+        known = [task.name for task in self.suite.tasks]
+        unknown = [name for name in self.corruption.tasks or [] if name not in known]
+        if unknown:
+            raise UserError(
+                f"corruption.tasks: the suite has no task {', '.join(unknown)}; it has "
+                f"{', '.join(known)}"
+            )

@@ -10,7 +10,7 @@ from statsmerging.evaluation.published import differences, published_rows
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
-from statsmerging.records.errors import IncompleteError
+from statsmerging.records.errors import IncompleteError, UserError
 from statsmerging.records.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,10 @@ def run(config: Config, directory: RunDirectory) -> None:
 
     Raises:
         IncompleteError: something differs from what was published.
+        UserError: a corruption, with which nothing published here is comparable.
     """
+    if config.corruption.kind != "none":
+        raise UserError(f"corruption={config.corruption.kind}: job=check is about clean images")
     bench = prepare(config)  # refuses splits that share images
     methods = {
         "pretrained": bench.scorer.score(

@@ -39,6 +39,7 @@ def finish(
         run_hash=directory.run_hash,
         suite=config.suite.name,
         backbone=config.backbone.label,
+        corruption=config.corruption.label,
         seed=config.seed,
         stamps=stamps,
         **facts,

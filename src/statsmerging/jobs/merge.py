@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.diagnostics import (
     experts_at_chance,
     trained_on_learning_images,
     weak_experts,
 )
-from statsmerging.evaluation.teachers import teacher_quality
+from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.method_settings import parse_methods
 from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
@@ -65,11 +66,7 @@ def run(config: Config, directory: RunDirectory) -> None:
         write_weights(directory.merged, done.static.state)
     teachers = teacher_quality(merger.teachers, merger.images) if done.learned else {}
     classes = {task: len(expert.head.weight) for task, expert in bench.zoo.experts.items()}
-    warnings = [
-        *experts_at_chance(bounds["individual"], classes),
-        *weak_experts(bounds["pretrained"], bounds["individual"]),
-        *trained_on_learning_images(teachers, bounds["individual"]),
-    ]
+    warnings = _warnings(config.corruption, bounds, teachers, classes)
     for line in warnings:
         log.warning("%s", line)
     finish(
@@ -128,6 +125,23 @@ def _run_methods(
 
 def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodResult:
     return replace(bench.scorer.score(candidate), teacher_agreement=merger.agreement.of(candidate))
+
+
+def _warnings(
+    corruption: CorruptionSettings,
+    bounds: Mapping[str, MethodResult],
+    teachers: Mapping[str, TeacherQuality],
+    classes: Mapping[str, int],
+) -> list[str]:
+    """Signs of a mistake, but for those that the corruption itself gives."""
+    pretrained, individual = bounds["pretrained"], bounds["individual"]
+    lines: list[str] = []
+    if corruption.kind == "none":
+        lines += experts_at_chance(individual, classes)
+        lines += weak_experts(pretrained, individual)
+    if corruption.kind == "none" or corruption.protocol == "adapt_and_test":
+        lines += trained_on_learning_images(teachers, individual)
+    return lines
 
 
 def _joint(config: Config, bench: Workbench) -> Candidate:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import DirectoryPath, Field, FilePath, PositiveFloat, PositiveInt, ValidationError
 
 from statsmerging.data.catalogue import CatalogueEntry
+from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
 from statsmerging.records.errors import UserError
 from statsmerging.records.settings import Settings
@@ -21,7 +22,15 @@ class JobSettings(Settings):
     """What to do; further keys belong to single jobs."""
 
     name: Literal[
-        "merge", "finetune", "evaluate", "check", "report", "convert", "export", "reproduce"
+        "merge",
+        "finetune",
+        "evaluate",
+        "check",
+        "report",
+        "convert",
+        "export",
+        "reproduce",
+        "corruptions",
     ]
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None
@@ -87,6 +96,7 @@ class Config(Settings):
 
     job: JobSettings
     suite: SuiteSettings
+    corruption: CorruptionSettings
     backbone: BackboneSettings
     zoo: ZooSettings
     heads: HeadSettings

@@ -62,12 +62,31 @@ def prepare(config: Config) -> Workbench:
     inference_device(config.accelerator)  # refuse a missing GPU before anything is computed
     cache = Cache(Path(config.cache))
     suite, files = _open(config, cache)
-    images = SuiteImages(suite, preprocess_of(config.backbone), cache)
+    images = SuiteImages(suite, preprocess_of(config.backbone), cache, config.corruption)
     check_disjoint(
         {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
     )
     zoo = _zoo(config, files, images, cache)
     return Workbench(images, zoo, Scorer(images, cache), cache, _weight_files(config, files))
+
+
+def open_suite(config: Config, cache: Cache) -> Suite:
+    """The tasks the config names.
+
+    Raises:
+        UserError: anything wrong with them, or files that are missing.
+    """
+    suite = config.suite
+    if suite.kind == "embedded":
+        return embedded_suite(suite.tasks, suite.unseen)
+    arrow = cache.root / "datasets"
+    if suite.kind == "hub":
+        return hub_suite(
+            suite.name, suite.catalogue, suite.root, suite.tasks, suite.unseen, cache=arrow
+        )
+    if suite.root is None:
+        raise UserError("suite.root: a folder with one subfolder a task is needed")
+    return folder_suite(suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name)
 
 
 def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:
@@ -80,7 +99,7 @@ def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:
         if not isinstance(config.zoo, FinetunedZooSettings):
             files.append(locate(config.zoo, names))
 
-    gather_missing(lambda: suites.append(_suite(config, cache)), find_files)
+    gather_missing(lambda: suites.append(open_suite(config, cache)), find_files)
     return suites[0], files[0] if files else ZooFiles()
 
 
@@ -93,20 +112,6 @@ def _named_tasks(config: Config) -> list[str]:
     """The tasks the config names; all there are, where it names none."""
     seen = config.suite.tasks if config.suite.tasks is not None else list(config.suite.catalogue)
     return [*seen, *config.suite.unseen]
-
-
-def _suite(config: Config, cache: Cache) -> Suite:
-    suite = config.suite
-    if suite.kind == "embedded":
-        return embedded_suite(suite.tasks, suite.unseen)
-    arrow = cache.root / "datasets"
-    if suite.kind == "hub":
-        return hub_suite(
-            suite.name, suite.catalogue, suite.root, suite.tasks, suite.unseen, cache=arrow
-        )
-    if suite.root is None:
-        raise UserError("suite.root: a folder with one subfolder a task is needed")
-    return folder_suite(suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name)
 
 
 def _zoo(config: Config, files: ZooFiles, images: SuiteImages, cache: Cache) -> Zoo:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,17 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 def json_sha256(value: Any) -> str:
     """SHA-256 of a JSON-serialisable value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def code_sha256(folder: Path, packages: Iterable[str]) -> str:
+    """SHA-256 of the Python files of a folder and the versions of the packages they use.
+
+    It stands for what the code computes: as long as the hash is the same, so is that.
+    """
+    digest = hashlib.sha256(json_sha256({name: version(name) for name in packages}).encode())
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def key_of(parts: Iterable[str]) -> str:

@@ -63,12 +63,12 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
 def _relevant(config: dict[str, Any]) -> dict[str, Any]:
     """Dotted key → value, without seeds of the run and what only concerns its presentation."""
     relevant = {key: value for key, value in config.items() if key not in (*PRESENTATION, "seed")}
-    # The seed of the run stands again wherever something is drawn at random; that of the experts
-    # is another one.
+    # The seed of the run stands again wherever something is drawn at random; those of the experts
+    # and of the corrupted images are others.
     flat = {
         key: value
         for key, value in _flatten(relevant)
-        if key.startswith("zoo.") or key.rpartition(".")[2] != "seed"
+        if key.startswith(("zoo.", "corruption.")) or key.rpartition(".")[2] != "seed"
     }
     names = list(config.get("method", {}))
     flat["method"] = ", ".join(names) if len(names) <= LISTED else f"{len(names)} methods"

@@ -34,6 +34,9 @@ CAPTION = (
     "top-1 accuracy on test images, %; agreement: with the teachers, on unlabeled validation images"
 )
 
+#: What results of clean images say of their corruption; a title does not.
+CLEAN = "none"
+
 Results = dict[str, Any]
 
 
@@ -198,8 +201,8 @@ def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
     first = runs[0]
     facts = [
         first[key]
-        for key in ("suite", "backbone", "granularity", "learner", "labels")
-        if key in first
+        for key in ("suite", "corruption", "backbone", "granularity", "learner", "labels")
+        if first.get(key, CLEAN) != CLEAN
     ]
     seeds = ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
     return " · ".join([*facts, *setting, f"seed {seeds}", *first["stamps"]])
