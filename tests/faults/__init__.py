@@ -1,0 +1,1 @@
+"""What a run survives: `python -m tests.faults` disturbs real runs and prints the counts."""
