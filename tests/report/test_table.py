@@ -75,10 +75,15 @@ def test_what_is_not_one_static_model_stands_apart() -> None:
     assert lines[9].endswith("|  |")
 
 
-def test_a_method_that_failed_in_one_run_is_left_out_of_the_mean() -> None:
+def test_a_method_that_some_runs_lack_says_how_many_seeds_it_has() -> None:
     runs = [results(0, 0.6), results(1, 0.7)]
     del runs[1]["methods"]["simple_average"]
-    assert "Simple average" not in markdown_table(runs)
+    assert "Simple average (1 of 2 seeds)" in markdown_table(runs)
+
+
+def test_a_seed_counts_once() -> None:
+    once, twice = [results(0, 0.6), results(1, 0.7)], [results(0, 0.6), results(1, 0.7)]
+    assert markdown_table([*once, results(1, 0.7)]) == markdown_table(twice)
 
 
 def test_terminal_table_shows_every_number_in_80_columns() -> None:
@@ -101,8 +106,8 @@ def test_titles_say_which_methods_ran_and_seeds_are_seeds_everywhere(tmp_path: P
         config = {"seed": seed, "method": methods, "zoo": {"seed": 0}}
         write_json(tmp_path / folder / "manifest.json", {"config": config})
     assert [(len(group.runs), group.setting) for group in runs_by_setting(tmp_path)] == [
-        (2, ("method=dare",)),
-        (1, ("method.ties.scale=1.0", "method=5 methods")),
+        # The baselines were run once, the other method with two seeds.
+        (3, ("method.ties.scale=1.0", "method=5 methods")),
         (1, ("method.ties.scale=2.0", "method=dare, ties")),
     ]
 

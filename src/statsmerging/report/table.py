@@ -106,55 +106,68 @@ def markdown_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> str:
 
 def _sections(runs: Sequence[Results]) -> list[tuple[str, list[Row]]]:
     """Bounds, static models, and, apart, what is more than one static model; with headings."""
-    entries = _common_rows(runs)
-    merged = {name: row for name, row in entries.items() if name not in BOUNDS}
-    static = [name for name, row in merged.items() if _is_static(row)]
+    entries = _all_rows(runs)
+    merged = {name: rows for name, rows in entries.items() if name not in BOUNDS}
+    static = [name for name, rows in merged.items() if _is_static(rows[0])]
     others = [name for name in merged if name not in static]
     groups = [
         ("", [name for name in entries if name in BOUNDS]),
         ("One static model" if others else "", static),
         ("Not one static model", others),
     ]
-    return [(heading, _rows(runs, group)) for heading, group in groups if group]
-
-
-def _rows(runs: Sequence[Results], methods: Sequence[str]) -> list[Row]:
-    """Rows of one section; the best of each column is that of the section."""
     columns = [path for _, path in _columns(runs[0])]
+    return [
+        (heading, _rows({name: entries[name] for name in group}, columns, len(_seeds(runs))))
+        for heading, group in groups
+        if group
+    ]
+
+
+def _rows(
+    methods: dict[str, list[Results]], columns: Sequence[tuple[str, ...]], seeds: int
+) -> list[Row]:
+    """Rows of one section; the best of each column is that of the section, among several."""
     values = {
-        method: [[_value(run["methods"][method], path) for run in runs] for path in columns]
-        for method in methods
+        method: [[_value(row, path) for row in rows] for path in columns]
+        for method, rows in methods.items()
     }
     means = {method: [_mean(cell) for cell in cells] for method, cells in values.items()}
-    top = [max(means[method][i] for method in methods) for i in range(len(columns))]
+
+    def is_best(method: str, column: int) -> bool:
+        rivals = [means[other][column] for other in methods]
+        filled = sum(rival > -math.inf for rival in rivals)
+        return method not in BOUNDS and filled > 1 and means[method][column] == max(rivals)
+
     return [
         Row(
-            title=_row_title(method, runs[0]["methods"][method]),
-            needs=NEEDS[runs[0]["methods"][method].get("needs")],
+            title=_row_title(method, methods[method], seeds),
+            needs=NEEDS[methods[method][0].get("needs")],
             cells=[
-                Cell(text, text != "" and method not in BOUNDS and means[method][i] == top[i])
-                for i, text in enumerate(_texts(cells))
+                Cell(text, text != "" and is_best(method, column))
+                for column, text in enumerate(_texts(cells))
             ],
         )
         for method, cells in values.items()
     ]
 
 
-def _row_title(method: str, row: Results) -> str:
-    return str(BOUND_TITLES.get(method, row.get("title", method)))
+def _row_title(method: str, rows: Sequence[Results], seeds: int) -> str:
+    """The method's title; with the number of seeds, where it did not run with all of them."""
+    title = str(BOUND_TITLES.get(method, rows[0].get("title", method)))
+    return title if len(rows) == seeds else f"{title} ({len(rows)} of {seeds} seeds)"
 
 
 def _is_static(row: Results) -> bool:
     return bool(row.get("returns", "state dict") == "state dict")
 
 
-def _common_rows(runs: Sequence[Results]) -> dict[str, Results]:
-    """Rows that all runs have, in the order of the first; a method may have failed in one."""
-    return {
-        name: row
-        for name, row in runs[0]["methods"].items()
-        if all(name in run["methods"] for run in runs)
-    }
+def _all_rows(runs: Sequence[Results]) -> dict[str, list[Results]]:
+    """Rows by method, one a seed, in the order of the first run; not every run has every method."""
+    rows: dict[str, dict[int, Results]] = {}
+    for run in runs:
+        for name, row in run["methods"].items():
+            rows.setdefault(name, {}).setdefault(run["seed"], row)
+    return {name: list(by_seed.values()) for name, by_seed in rows.items()}
 
 
 def _texts(cells: Sequence[Sequence[float]]) -> list[str]:
@@ -204,7 +217,7 @@ def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
         for key in ("suite", "corruption", "backbone", "granularity", "learner", "labels")
         if first.get(key, CLEAN) != CLEAN
     ]
-    seeds = ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs))
+    seeds = ", ".join(map(str, _seeds(runs)))
     return " · ".join([*facts, *setting, f"seed {seeds}", *first["stamps"]])
 
 
@@ -218,6 +231,10 @@ def _caption(runs: Sequence[Results]) -> str:
     return (
         f"{CAPTION}; the teachers' labels are right on {fmean(shares):.1%} of the learning images"
     )
+
+
+def _seeds(runs: Sequence[Results]) -> list[int]:
+    return sorted({run["seed"] for run in runs})
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
