@@ -23,7 +23,7 @@ from statsmerging.records.manifest import code_version, packages
 from statsmerging.records.results import MethodResult, TaskAccuracy, results_json
 from statsmerging.records.run_directory import RunDirectory, run_hash
 
-CONFIG: dict[str, Any] = {"seed": 0, "cache": "here", "zoo": {"seed": 1}, "logger": {"kind": "csv"}}
+CONFIG: dict[str, Any] = {"seed": 0, "cache": "here", "zoo": {"seed": 1}, "logger": {"csv": {}}}
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_json_hash_ignores_the_order_of_keys(value: dict[str, int]) -> None:
 
 
 def test_run_hash_ignores_presentation_alone() -> None:
-    assert run_hash(CONFIG) == run_hash({**CONFIG, "cache": "there", "logger": {"kind": "none"}})
+    assert run_hash(CONFIG) == run_hash({**CONFIG, "cache": "there", "logger": {}})
     assert run_hash(CONFIG) != run_hash({**CONFIG, "seed": 1})
 
 

@@ -8,6 +8,7 @@ from statsmerging.data.hub_suite import count_differences
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.published import differences, published_rows
 from statsmerging.jobs.closing import finish
+from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.records.errors import IncompleteError, UserError
@@ -23,7 +24,8 @@ USUAL_CAUSES = (
 )
 
 
-def run(config: Config, directory: RunDirectory) -> None:
+@logged
+def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     """Verify counts and splits, score the bounds, and name every cell that is off.
 
     Raises:
@@ -46,7 +48,7 @@ def run(config: Config, directory: RunDirectory) -> None:
     }
     counts = _counts(config, bench)
     cells = [str(difference) for difference in differences(ours, published)]
-    finish(config, directory, bench, methods, counts=counts, off_published=cells)
+    finish(config, directory, run_log, bench, methods, counts=counts, off_published=cells)
 
     for line in [*counts, *cells]:
         log.warning("%s", line)

@@ -1,4 +1,4 @@
-"""The end of every job: results and manifest on disk, the table on the terminal."""
+"""The end of every job: results and manifest on disk, the table on the terminal, all logged."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from statsmerging.jobs.finished import show_table
+from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.records.inputs import file_records, file_stamps
@@ -20,13 +21,14 @@ log = logging.getLogger(__name__)
 def finish(
     config: Config,
     directory: RunDirectory,
+    run_log: RunLog,
     bench: Workbench,
     methods: Mapping[str, MethodResult],
     *,
     complete: bool = True,
     **facts: Any,
 ) -> None:
-    """Write ``results.json`` and ``manifest.json``, then show the table.
+    """Write ``results.json`` and ``manifest.json``, then show and log the table.
 
     Args:
         complete: ``False`` where something failed: there is no manifest then, so that the same
@@ -55,4 +57,5 @@ def finish(
     )
     directory.finish(results, record if complete else None)
     show_table(results)
+    run_log.results(results)
     log.info("results: %s", directory.path)

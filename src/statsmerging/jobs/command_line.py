@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, exit_status
 from statsmerging.jobs.finished import show_finished
 from statsmerging.jobs.messages import explain, first_line, storage_problem
 from statsmerging.jobs.schema import Config, parse_config
@@ -24,13 +25,6 @@ from statsmerging.jobs.sweep import SweepJournal, run_in_sweep, sum_up
 from statsmerging.records.errors import IncompleteError, UserError
 from statsmerging.records.results import objective_of
 from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
-
-#: Exit status of a job or sweep that is not whole, after a user's mistake, after Ctrl-C and after
-#: SIGTERM (128 + signal, as in shells).
-INCOMPLETE = 1
-MISTAKE = 2
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 def main(run: Callable[[], object]) -> None:
@@ -42,16 +36,12 @@ def main(run: Callable[[], object]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         run()
-    except KeyboardInterrupt:
-        _stop("Ctrl-C", INTERRUPTED)
-    except SystemExit as stop:
-        # Lightning turns SIGTERM into a SystemExit without a status, which would read as success,
-        # and Ctrl-C into one with status 1, which would read as a failure.
-        if type(stop).__name__ == "SIGTERMException":
-            _stop("SIGTERM", TERMINATED)
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            _stop("Ctrl-C", INTERRUPTED)
-        raise
+    except (KeyboardInterrupt, SystemExit) as stop:
+        status = exit_status(stop)
+        if status not in STOPPED:
+            raise
+        print(f"stopped by {STOPPED[status]}: the same command continues", file=sys.stderr)
+        sys.exit(status)
     except Exception as error:
         if SweepJournal.current is not None and SweepJournal.current.entries():
             _end_sweep(error)
@@ -139,11 +129,6 @@ def _refuse(error: Exception) -> NoReturn:
         raise error
     print(f"error: {message}", file=sys.stderr)
     sys.exit(MISTAKE)
-
-
-def _stop(cause: str, status: int) -> NoReturn:
-    print(f"stopped by {cause}: the same command continues", file=sys.stderr)
-    sys.exit(status)
 
 
 def _container(config: Container) -> dict[str, Any]:

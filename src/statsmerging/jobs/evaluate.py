@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
+from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.merging.task_vectors import check_same_tensors
@@ -13,7 +14,8 @@ from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.checkpoints import read_weights
 
 
-def run(config: Config, directory: RunDirectory) -> None:
+@logged
+def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     """Score the checkpoint beside the pre-trained and the individual models."""
     if config.job.checkpoint is None:
         raise UserError("job.checkpoint: a .safetensors file with backbone weights is needed")
@@ -28,4 +30,4 @@ def run(config: Config, directory: RunDirectory) -> None:
         "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
         path.stem: bench.scorer.score(Candidate.of_state(path.stem, bench.zoo, state)),
     }
-    finish(config, directory, bench, methods, checkpoint_sha256=file_sha256(path))
+    finish(config, directory, run_log, bench, methods, checkpoint_sha256=file_sha256(path))

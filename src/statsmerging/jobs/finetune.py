@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
+from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.records.run_directory import RunDirectory
@@ -11,7 +12,8 @@ from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.experts import write_expert
 
 
-def run(config: Config, directory: RunDirectory) -> None:
+@logged
+def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     """Score pre-trained and individual models; the experts go to ``experts/TASK.safetensors``.
 
     That folder is what ``zoo=local zoo.root=…/experts`` reads, and ``pretrained.safetensors`` what
@@ -27,4 +29,4 @@ def run(config: Config, directory: RunDirectory) -> None:
         ),
         "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
     }
-    finish(config, directory, bench, methods)
+    finish(config, directory, run_log, bench, methods)

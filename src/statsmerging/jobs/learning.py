@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
@@ -37,6 +37,7 @@ def learn_coefficients(
     images: Mapping[str, ImageSplit],
     teachers: Mapping[str, Tensor],
     directory: RunDirectory,
+    loggers: Sequence[Logger],
 ) -> Tensor:
     """Train the learner and return its coefficients, L × K or K.
 
@@ -47,6 +48,7 @@ def learn_coefficients(
         method: what is learned, and from what.
         images: seen task → its unlabeled learning images.
         teachers: seen task → its teacher's scores on them, N × C.
+        loggers: where the metrics of every step go.
     """
     if config.trainer.devices > 1 and config.labels.min_confidence > 0:
         # Each process would divide by the number of its own confident images.
@@ -75,7 +77,7 @@ def learn_coefficients(
         epochs=config.trainer.steps // config.trainer.steps_per_epoch,
         description=f"learning coefficients of {method.title}",
         callbacks=[checkpoint],
-        loggers=_loggers(config, directory, name),
+        loggers=loggers,
         devices=config.trainer.devices,
     )
     last = directory.checkpoints / f"{file}.ckpt"
@@ -85,13 +87,6 @@ def learn_coefficients(
     with torch.no_grad():
         coefficients: Tensor = module.learner().cpu()
     return coefficients
-
-
-def _loggers(config: Config, directory: RunDirectory, name: str) -> list[Logger]:
-    if config.logger.kind == "none":
-        return []
-    # Each life of a run that was killed gets a version of its own: no curve is lost.
-    return [CSVLogger(directory.path / "learning_curves", name=name)]
 
 
 def _learner(

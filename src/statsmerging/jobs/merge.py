@@ -18,6 +18,7 @@ from statsmerging.evaluation.diagnostics import (
 )
 from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
 from statsmerging.jobs.closing import finish
+from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.method_settings import parse_methods
 from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
 from statsmerging.jobs.plugins import load_plugins
@@ -45,7 +46,8 @@ class _Done:
     static: Merged | None = None
 
 
-def run(config: Config, directory: RunDirectory) -> None:
+@logged
+def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     """Merge the experts of the suite's seen tasks by every method and compare them.
 
     ``merged.safetensors`` holds the model of the last method that gives a static one.
@@ -57,7 +59,7 @@ def run(config: Config, directory: RunDirectory) -> None:
     methods = parse_methods(config.method)
     bench = prepare(config)
     bank = _bank(config, bench, directory)
-    merger = Merger(config, bench, bank, directory)
+    merger = Merger(config, bench, bank, directory, run_log)
     bounds = _bounds(config, bench, merger)
     done = _run_methods(bench, merger, methods)
     if done.learned:
@@ -72,6 +74,7 @@ def run(config: Config, directory: RunDirectory) -> None:
     finish(
         config,
         directory,
+        run_log,
         bench,
         {**bounds, **done.rows},
         granularity=config.granularity,

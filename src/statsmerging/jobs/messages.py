@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from hydra.errors import MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
@@ -18,9 +20,10 @@ _STORAGE_WORDS = ("No space left on device", "Read-only file system", "Disk quot
 def explain(error: BaseException) -> str:
     """One line for an error of Hydra or OmegaConf, with the valid choices where there are any."""
     for cause in _causes(error):
-        if isinstance(cause, MissingConfigException) and cause.options is not None:
+        if isinstance(cause, MissingConfigException):
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
-            return f"{group}={choice}: choose one of {', '.join(sorted(cause.options))}"
+            options = cause.options or _choices(group, str(cause))
+            return f"{group}={choice}: choose one of {', '.join(sorted(options))}"
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key}: a value is needed"
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
@@ -43,6 +46,12 @@ def storage_problem(error: BaseException) -> str | None:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _choices(group: str, message: str) -> list[str]:
+    """Of a choice in a list, Hydra tells only the folders in which it has searched."""
+    folders = re.findall(r"path=file://(.+)", message)
+    return [file.stem for folder in folders for file in Path(folder, group).glob("*.yaml")]
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

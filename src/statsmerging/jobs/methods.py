@@ -20,6 +20,7 @@ from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.gradients import fisher_diagonals
 from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.jobs.learning import learn_coefficients
+from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.errors import MergingError
@@ -100,13 +101,19 @@ class Merger:
     """Runs methods on one bank; what several of them need is computed once."""
 
     def __init__(
-        self, config: Config, bench: Workbench, bank: TaskVectorBank, directory: RunDirectory
+        self,
+        config: Config,
+        bench: Workbench,
+        bank: TaskVectorBank,
+        directory: RunDirectory,
+        run_log: RunLog,
     ) -> None:
         self.config = config
         self.bench = bench
         self.zoo = bench.zoo
         self.bank = bank
         self.directory = directory
+        self.run_log = run_log
         self.images = bench.learning_images()
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
@@ -174,6 +181,7 @@ class Merger:
             self.images,
             self.teachers,
             self.directory,
+            self.run_log.curves(method.name),
         )
         state = bank.merge(coefficients, self.config.merge.anchor)
         about = {

@@ -13,6 +13,7 @@ from pydantic import DirectoryPath, Field, FilePath, PositiveFloat, PositiveInt,
 from statsmerging.data.catalogue import CatalogueEntry
 from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.jobs.loggers.settings import LoggerSettings
 from statsmerging.records.errors import UserError
 from statsmerging.records.settings import Settings
 from statsmerging.zoo.settings import BackboneSettings, HeadSettings, ZooSettings
@@ -83,12 +84,6 @@ class TuningSettings(Settings):
     """How hyper-parameters are chosen."""
 
     images_per_task: PositiveInt
-
-
-class LoggerSettings(Settings):
-    """Where learning curves go."""
-
-    kind: Literal["csv", "none"]
 
 
 class Config(Settings):

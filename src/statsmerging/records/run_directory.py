@@ -20,7 +20,7 @@ PRESENTATION = ("hydra", "cache", "logger", "rerun")
 
 
 #: What a refused run leaves.
-_TRACES = {"config.yaml", "run.log", ".lock"}
+_TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
 
 
 def run_hash(config: dict[str, Any]) -> str:
@@ -128,6 +128,6 @@ class RunDirectory:
 
 
 def remove_traces(path: Path) -> None:
-    """Remove the directory of a run that was refused, unless it holds more than its config."""
+    """Remove the directory of a run that was refused, unless it holds more than config and logs."""
     if path.is_dir() and {file.name for file in path.iterdir()} <= _TRACES:
         shutil.rmtree(path)

@@ -88,7 +88,7 @@ def _relevant(config: dict[str, Any]) -> dict[str, Any]:
     # and of the corruption are others.
     return {
         key: value
-        for key, value in _flatten(relevant)
+        for key, value in flatten(relevant)
         if key.startswith(("zoo.", "corruption.")) or key.rpartition(".")[2] != "seed"
     }
 
@@ -109,10 +109,11 @@ def _shown(group: _Gathered) -> dict[str, Any]:
     return {**group.setting, **parameters, "method": listed}
 
 
-def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every entry."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

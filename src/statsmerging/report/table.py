@@ -104,6 +104,20 @@ def markdown_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plain_table(results: Results) -> tuple[list[str], list[list[str | float | None]]]:
+    """Headings, and a row of title, needs and percentages for every method of one run.
+
+    A method that has no number in a column has ``None`` there.
+    """
+    columns = _columns(results)
+    rows: list[list[str | float | None]] = []
+    for name, row in results["methods"].items():
+        values = [_value(row, path) for _, path in columns]
+        cells = [None if math.isnan(value) else value for value in values]
+        rows.append([_row_title(name, row), NEEDS[row.get("needs")], *cells])
+    return ["method", "needs", *(heading for heading, _ in columns)], rows
+
+
 def _sections(runs: Sequence[Results]) -> list[tuple[str, list[Row]]]:
     """Bounds, static models, and, apart, what is more than one static model; with headings."""
     entries = _all_rows(runs)

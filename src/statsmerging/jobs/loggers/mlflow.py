@@ -1,0 +1,124 @@
+"""``logger=mlflow``: one MLflow run per job, all in one store."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from lightning.pytorch.loggers import Logger
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+from statsmerging.jobs.exit_status import INTERRUPTED, TERMINATED, exit_status
+from statsmerging.jobs.loggers.curves import MethodCurves
+from statsmerging.jobs.loggers.numbers import flat_numbers
+from statsmerging.jobs.loggers.settings import MlflowSettings
+from statsmerging.jobs.loggers.store import LoggedRun, Store
+from statsmerging.records.errors import UserError
+from statsmerging.records.run_directory import PRESENTATION
+from statsmerging.report.heatmap import coefficient_heatmaps
+from statsmerging.report.runs import flatten
+from statsmerging.report.table import markdown_table
+
+#: As many entries as MLflow takes at once.
+BATCH = 100
+
+SQLITE = "sqlite:///"
+
+Item = TypeVar("Item")
+
+
+class MlflowStore(Store):
+    """One MLflow run.
+
+    Args:
+        identifier: MLflow's own, by which its client finds the run.
+    """
+
+    def __init__(self, run: LoggedRun, client: MlflowClient, identifier: str) -> None:
+        self.run = run
+        self.client = client
+        self.identifier = identifier
+
+    def curves(self, method: str) -> Logger:
+        return MethodCurves(method, self._write)
+
+    def results(self, results: dict[str, Any]) -> None:
+        self.client.set_tag(self.identifier, "stamps", ", ".join(results["stamps"]))
+        self._write(flat_numbers(results), 0)
+        self.client.log_text(self.identifier, markdown_table([results]), "results.md")
+        for method, picture in coefficient_heatmaps(self.run.directory.coefficients).items():
+            self.client.log_image(self.identifier, picture, f"coefficients/{method}.png")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        ends = {0: "FINISHED", INTERRUPTED: "KILLED", TERMINATED: "KILLED"}
+        self.client.set_terminated(self.identifier, ends.get(exit_status(error), "FAILED"))
+
+    def _write(self, metrics: dict[str, float], step: int) -> None:
+        now = time.time_ns() // 1_000_000
+        for batch in _batches([Metric(name, x, now, step) for name, x in metrics.items()]):
+            self.client.log_batch(self.identifier, metrics=batch)
+
+
+def open_store(settings: MlflowSettings, run: LoggedRun) -> Store:
+    """Begin the MLflow run, or continue it: its tag ``run_hash`` tells.
+
+    Raises:
+        UserError: the store cannot be opened.
+    """
+    for name in ("alembic", "mlflow"):  # they report every step of making the store
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        client = _client(settings)
+        experiment = client.get_experiment_by_name(run.group)
+        place = experiment.experiment_id if experiment else _create(client, settings, run.group)
+        return MlflowStore(run, client, _begin(client, place, run))
+    except MlflowException as error:
+        raise UserError(f"logger.mlflow: {str(error).splitlines()[0]}") from error
+
+
+def _client(settings: MlflowSettings) -> MlflowClient:
+    if settings.tracking_uri.startswith(SQLITE):
+        database = Path(settings.tracking_uri.removeprefix(SQLITE))
+        database.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(settings.tracking_uri)
+
+
+def _create(client: MlflowClient, settings: MlflowSettings, experiment: str) -> str:
+    folder = None if settings.artifacts is None else str(Path(settings.artifacts).resolve())
+    return str(client.create_experiment(experiment, artifact_location=folder))
+
+
+def _begin(client: MlflowClient, experiment: str, run: LoggedRun) -> str:
+    found = client.search_runs([experiment], f"tags.run_hash = '{run.run_hash}'", max_results=1)
+    if found and not run.config.rerun:
+        identifier = str(found[0].info.run_id)
+        client.update_run(identifier, status="RUNNING")
+        return identifier
+    config = run.config
+    tags = {
+        "run_hash": run.run_hash,
+        "job": config.job.name,
+        "suite": config.suite.name,
+        "backbone": config.backbone.label,
+    }
+    identifier = str(client.create_run(experiment, tags=tags, run_name=run.name).info.run_id)
+    values = config.model_dump(mode="json", exclude=set(PRESENTATION))
+    for batch in _batches([Param(key, str(value)) for key, value in flatten(values)]):
+        client.log_batch(identifier, params=batch)
+    return identifier
+
+
+def _batches(items: list[Item]) -> Iterator[list[Item]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
