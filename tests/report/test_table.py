@@ -11,7 +11,7 @@ from rich.console import Console
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_json
 from statsmerging.report.runs import runs_by_setting
-from statsmerging.report.table import accuracy_table, markdown_table
+from statsmerging.report.table import accuracy_table, markdown_table, plain_table
 
 
 def results(seed: int, merged: float, granularity: str = "layer_wise") -> dict[str, Any]:
@@ -51,6 +51,15 @@ def test_agreement_is_a_column_where_rows_have_it() -> None:
     assert lines[2].endswith("| normalised | agreement |")
     assert lines[4].endswith("| 100.0 |  |")
     assert lines[6].endswith("| **75.0** |")
+
+
+def test_the_plain_table_has_numbers_and_gaps() -> None:
+    run = results(0, 0.6)
+    run["methods"]["stats_merging"]["teacher_agreement"] = 0.75
+    headings, rows = plain_table(run)
+    assert headings == ["method", "needs", "mnist", "average", "normalised", "agreement"]
+    assert rows[0] == ["Individual", "", 95.0, 95.0, 100.0, None]
+    assert rows[2] == ["StatsMerging", "images", 60.0, 60.0, 100.0, 75.0]
 
 
 def test_what_is_not_one_static_model_stands_apart() -> None:

@@ -27,8 +27,8 @@ def coefficient_heatmaps(path: Path) -> dict[str, Image.Image]:
 def _heatmap(method: str, frame: pd.DataFrame) -> Image.Image:
     layers, tasks = list(frame["layer"].unique()), list(frame["task"].unique())
     values = frame["coefficient"].to_numpy().reshape(len(layers), len(tasks))
-    height = 1.5 + 0.2 * min(len(layers), NAMED_LAYERS)
-    figure = Figure(figsize=(4 + 0.5 * len(tasks), height), layout="constrained")
+    height = 0.6 + 0.2 * min(len(layers), NAMED_LAYERS)
+    figure = Figure(figsize=(2 + 0.4 * len(tasks), height))
     axes = figure.add_subplot(title=method)
     limit = max(abs(values).max(), 1e-6)
     picture = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
@@ -37,5 +37,5 @@ def _heatmap(method: str, frame: pd.DataFrame) -> Image.Image:
     axes.set_yticks(named, [layers[row] for row in named])
     figure.colorbar(picture, label="coefficient")
     stream = BytesIO()
-    figure.savefig(stream, format="png")
+    figure.savefig(stream, format="png", bbox_inches="tight")
     return Image.open(stream).convert("RGB")

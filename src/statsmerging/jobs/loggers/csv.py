@@ -13,14 +13,16 @@ from statsmerging.jobs.loggers.store import LoggedRun, Store
 class CsvStore(Store):
     """``learning_curves/METHOD/version_N/metrics.csv``.
 
-    Each life of a run that was killed gets a version of its own: no curve is lost.
+    Each life of a run that was killed gets a version of its own.
     """
 
     def __init__(self, run: LoggedRun) -> None:
         self.run = run
 
     def curves(self, method: str) -> Logger:
-        return CSVLogger(self.run.directory.path / "learning_curves", name=method)
+        # Every step is written at once: a run that is killed keeps its curve.
+        folder = self.run.directory.path / "learning_curves"
+        return CSVLogger(folder, name=method, flush_logs_every_n_steps=1)
 
     def results(self, results: dict[str, Any]) -> None:
         """Nothing to do: they lie there already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import Logger
 
 from statsmerging.jobs.schema import Config
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.records.run_directory import PRESENTATION, RunDirectory
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,12 @@ class LoggedRun:
 
     @property
     def _overrides(self) -> list[str]:
-        """From the command line or the sweep; none where the config was composed elsewhere."""
-        return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        """Of the command and the sweep, without what only concerns presentation.
+
+        There are none where the config was composed by other means than a command.
+        """
+        given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        return [text for text in given if re.split(r"[.=]", text)[0] not in PRESENTATION]
 
 
 class Store(AbstractContextManager["Store"], ABC):

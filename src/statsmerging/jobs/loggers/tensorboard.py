@@ -39,6 +39,7 @@ class TensorboardStore(Store):
     def _write(self, metrics: dict[str, float], step: int) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
+        self.writer.flush()
 
 
 def open_store(settings: TensorboardSettings, run: LoggedRun) -> Store:

@@ -87,7 +87,7 @@ def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
             id=run.run_hash,
             resume=None if config.rerun else "allow",
             group=run.group,
-            name=run.name[:NAME],
+            name=run.name[-NAME:],  # a sweep's own choices stand last
             job_type=config.job.name,
             tags=[text[:TAG] for text in (config.suite.name, config.backbone.label)],
             config=config.model_dump(mode="json"),

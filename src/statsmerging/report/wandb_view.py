@@ -1,0 +1,148 @@
+"""A Weights & Biases report that compares runs, built as code; ``--dry-run`` prints its panels.
+
+``python -m statsmerging.report.wandb_view outputs/merge --entity TEAM``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from statsmerging.records.errors import UserError
+from statsmerging.records.files import read_json
+
+#: Keys of the config by which runs are compared; those that lack one form a group of their own.
+GROUP_BY = ("granularity", "labels.kind", "corruption.kind")
+
+TITLE = "StatsMerging: comparison of runs"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: what it shows, and from which logged keys.
+
+    Attributes:
+        kind: ``bars`` (of final numbers), ``curves`` (over learning steps), ``table`` or
+            ``pictures``.
+    """
+
+    kind: str
+    title: str
+    keys: list[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Panels over the runs of the project, grouped by a key of the config or one by one."""
+
+    title: str
+    group_by: str | None
+    panels: list[Panel]
+
+
+def sections(folder: Path, group_by: Sequence[str] = GROUP_BY) -> list[Section]:
+    """The report for the methods of the runs below a folder.
+
+    Raises:
+        UserError: there is no run.
+    """
+    methods, learned = _methods(folder)
+    compared = [
+        Panel("bars", "average accuracy on seen tasks", [f"average/{name}" for name in methods]),
+        *(Panel("curves", f"loss of {name}", [f"{name}/loss"]) for name in learned),
+    ]
+    single = [
+        Panel("table", "results", ["results"]),
+        *(Panel("pictures", f"coefficients of {x}", [f"coefficients/{x}"]) for x in learned),
+    ]
+    groups = [Section(f"by {key}", key, compared) for key in group_by]
+    return [*groups, Section("run by run", None, single)]
+
+
+def save(report: Sequence[Section], project: str, entity: str | None) -> str:
+    """Build the report with W&B's own package, save it on the server, and return its address.
+
+    Raises:
+        UserError: the package is missing, or nobody is logged in.
+    """
+    import wandb
+
+    try:
+        import wandb_workspaces.reports.v2 as wr
+
+        wandb.Api()
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the package wandb-workspaces is missing: pip install 'statsmerging[loggers]'; "
+            "--dry-run needs none"
+        ) from error
+    except wandb.Error as error:
+        raise UserError(f"W&B: {str(error).splitlines()[0]}") from error
+    owner = {} if entity is None else {"entity": entity}
+    blocks: list[Any] = []
+    for section in report:
+        grouped = [] if section.group_by is None else [f"config.{section.group_by}"]
+        runs = wr.Runset(project=project, groupby=grouped, **owner)
+        panels = [_panel(wr, panel) for panel in section.panels]
+        blocks += [wr.H2(section.title), wr.PanelGrid(runsets=[runs], panels=panels)]
+    saved = wr.Report(project=project, title=TITLE, blocks=blocks, width="fluid", **owner).save()
+    return str(saved.url)
+
+
+def _panel(wr: Any, panel: Panel) -> Any:
+    match panel.kind:
+        case "bars":
+            return wr.BarPlot(title=panel.title, metrics=panel.keys)
+        case "curves":
+            return wr.LinePlot(title=panel.title, x="learning_step", y=panel.keys)
+        case "table":
+            return wr.WeavePanelSummaryTable(table_name=panel.keys[0])
+        case _:
+            return wr.MediaBrowser(title=panel.title, media_keys=panel.keys)
+
+
+def _methods(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of all rows of the runs' tables, and of those with learned coefficients."""
+    rows: dict[str, Any] = {}
+    for path in sorted(folder.rglob("results.json")):
+        rows |= read_json(path)["methods"]
+    if not rows:
+        raise UserError(f"{folder} holds no run (results.json)")
+    learned = [name for name, row in rows.items() if "learner" in row.get("parameters", {})]
+    return list(rows), learned
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m statsmerging.report.wandb_view",
+        description="Build a W&B report that compares runs.",
+    )
+    parser.add_argument("runs", type=Path, help="folder of runs, which tells the methods")
+    parser.add_argument("--project", default="statsmerging", help="default: %(default)s")
+    parser.add_argument("--entity", help="user or team; default: whoever is logged in")
+    parser.add_argument("--group-by", nargs="+", default=GROUP_BY, metavar="KEY")
+    parser.add_argument("--dry-run", action="store_true", help="print the panels, send nothing")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command; a mistake ends in one line and status 2."""
+    given = _arguments()
+    try:
+        report = sections(given.runs, given.group_by)
+        if given.dry_run:
+            print(json.dumps([asdict(section) for section in report], indent=2))
+        else:
+            print(save(report, given.project, given.entity))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
