@@ -18,7 +18,6 @@ from hydra.core.singleton import Singleton
 
 from statsmerging.data.unlabeled import UnlabeledBatch
 from statsmerging.distillation.module import StatsMerging
-from statsmerging.jobs.command_line import register_resolvers
 from statsmerging.jobs.loggers.store import LoggedRun
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
@@ -201,6 +200,22 @@ def test_a_killed_run_that_continues_keeps_all_curves(
     assert logged.info.status == "FINISHED"
 
 
+def test_several_processes_log_each_step_once(
+    run_job: JobRunner, tmp_path: Path, mlflow: list[str]
+) -> None:
+    directory = tmp_path / "run"
+    run_job("method=stats_merging", ALL, *mlflow, "trainer.devices=2")
+    curve = csv_curve(directory, "stats_merging")
+    assert list(curve) == list(range(6))
+    (wandb,) = offline_runs(directory)
+    assert [row["learning_step"] for row in wandb.history if "learning_step" in row] == list(curve)
+    assert wandb.curve("stats_merging/loss") == curve
+    assert wandb.exit_code == 0
+    assert tensorboard_scalars(directory)["stats_merging/loss"] == pytest.approx(curve)
+    client, (logged,) = mlflow_runs(tmp_path)
+    assert mlflow_curve(client, logged, "stats_merging") == pytest.approx(curve)
+
+
 def test_none_logs_nothing(run_job: JobRunner, tmp_path: Path) -> None:
     run_job("method=stats_merging", "logger=none")
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -235,7 +250,6 @@ def command() -> Iterator[list[str]]:
     """Overrides as Hydra knows them while it runs a command."""
     overrides = ["experiment=all_methods", "logger=wandb", "logger.wandb.entity=team", "seed=3"]
     before = Singleton.get_state()
-    register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)

@@ -49,7 +49,8 @@ def run(config: Config, directory: RunDirectory) -> None:
     if report.exists():  # it was compared: this is another try, not the rest of the last one
         report.unlink()
         shutil.rmtree(again)
-    values = {**values, "cache": config.cache, "rerun": False}
+    ours = {"cache": config.cache, "logger": config.logger.model_dump(), "rerun": False}
+    values = {**values, **ours}
     repeated = RunDirectory(again, values)
     run_checked(parse_config(values), repeated)
 

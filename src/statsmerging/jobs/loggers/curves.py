@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 Send = Callable[[dict[str, float], int], None]
 
 
 class MethodCurves(Logger):
     """Gives the metrics of a method names of their own and sends them on.
+
+    Where several processes learn, the first of them has a copy of it and of the store behind it.
 
     Args:
         method: stands before the name of each metric, e.g. ``stats_merging/loss``.
@@ -31,6 +34,7 @@ class MethodCurves(Logger):
     def version(self) -> int:
         return 0
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         named = {f"{self.method}/{metric}": value for metric, value in metrics.items()}
         self.send(named, step or 0)

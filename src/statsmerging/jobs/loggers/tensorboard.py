@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,14 @@ class TensorboardStore(Store):
 
     def __init__(self, run: LoggedRun) -> None:
         self.run = run
-        self.writer = SummaryWriter(str(run.directory.path / "tensorboard"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens a file of its own."""
+        return {"run": self.run}
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        return SummaryWriter(str(self.run.directory.path / "tensorboard"))
 
     def curves(self, method: str) -> Logger:
         return MethodCurves(method, self._write)
