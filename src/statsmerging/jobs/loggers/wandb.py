@@ -97,8 +97,9 @@ def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
         )
     except wandb.Error as error:
         wandb.teardown()
+        cause = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"logger.wandb.mode=online: {str(error).splitlines()[0]}; mode=offline needs no server"
+            f"logger.wandb.mode=online: {cause}; mode=offline needs no server"
         ) from error
     if settings.mode == "offline":
         log.info("to upload this run: wandb sync %s", session.settings.sync_dir)
