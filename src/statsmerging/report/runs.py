@@ -103,7 +103,7 @@ def _methods(config: dict[str, Any]) -> dict[str, Any]:
 
 def _shown(group: _Gathered) -> dict[str, Any]:
     """The setting as titles tell it from others."""
-    parameters = {f"method.{key}": value for key, value in _flatten(group.methods)}
+    parameters = {f"method.{key}": value for key, value in flatten(group.methods)}
     names = list(group.methods)
     listed = ", ".join(names) if len(names) <= LISTED else f"{len(names)} methods"
     return {**group.setting, **parameters, "method": listed}

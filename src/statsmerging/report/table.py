@@ -114,7 +114,7 @@ def plain_table(results: Results) -> tuple[list[str], list[list[str | float | No
     for name, row in results["methods"].items():
         values = [_value(row, path) for _, path in columns]
         cells = [None if math.isnan(value) else value for value in values]
-        rows.append([_row_title(name, row), NEEDS[row.get("needs")], *cells])
+        rows.append([_row_title(name, [row], 1), NEEDS[row.get("needs")], *cells])
     return ["method", "needs", *(heading for heading, _ in columns)], rows
 
 
