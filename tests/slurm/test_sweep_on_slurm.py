@@ -23,7 +23,7 @@ from tests.jobs.test_command_line import command
 JOBS = 12
 
 #: Steps of the last job: it learns for longer than its time limit lets it.
-LONG = 16_000
+LONG = 40_000
 
 SLURM = [
     "hydra/launcher=submitit_slurm",
