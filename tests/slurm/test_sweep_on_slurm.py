@@ -23,7 +23,7 @@ from tests.jobs.test_command_line import command
 JOBS = 12
 
 #: Steps of the last job: it learns for longer than its time limit lets it.
-LONG = 40_000
+LONG = 20_000
 
 SLURM = [
     "hydra/launcher=submitit_slurm",
@@ -68,6 +68,20 @@ def lives(directory: Path) -> int:
     return len(list((directory / "learning_curves" / "stats_merging").iterdir()))
 
 
+def running_jobs(array: str) -> list[str]:
+    """Two jobs of the array in the middle of their work."""
+    found: list[str] = []
+
+    def two_are_running() -> bool:
+        running = slurm("squeue", "--noheader", "--states=R", f"--jobs={array}", "--format=%i %M")
+        # A job that began only now might not have opened its run directory.
+        found[:] = [job for job, time in map(str.split, running.splitlines()) if time >= "0:04"]
+        return len(found) >= 2
+
+    wait_until(two_are_running, 300)
+    return found[:2]
+
+
 @pytest.mark.timeout(1500)
 def test_a_job_array_survives(cluster: None, small_run: list[str], tmp_path: Path) -> None:
     steps = ",".join(str(count) for count in [*range(4, 4 + 2 * (JOBS - 1), 2), LONG])
@@ -83,14 +97,15 @@ def test_a_job_array_survives(cluster: None, small_run: list[str], tmp_path: Pat
     )
     wait_until(lambda: len(numbers(sweep)) >= 1, 300)
     array = next(path.name for path in (sweep / ".submitit").iterdir() if path.name.isdigit())
-    for number in (5, 6):
-        slurm("scancel", f"{array}_{number}")
+    cancelled = running_jobs(array)
+    for job in cancelled:
+        slurm("scancel", job)
     output, _ = driver.communicate(timeout=900)
     assert driver.returncode == 1, output
     assert "jobs done" in output
 
-    for number in (5, 6):
-        slurm("scontrol", "requeue", f"{array}_{number}")
+    for job in cancelled:
+        slurm("scontrol", "requeue", job)
     wait_until(lambda: not slurm("squeue", "--noheader", "--jobs", array).strip(), 900)
     assert len(numbers(sweep)) == JOBS
 
