@@ -85,9 +85,13 @@ def test_what_is_not_one_static_model_stands_apart() -> None:
 
 
 def test_a_method_that_some_runs_lack_says_how_many_seeds_it_has() -> None:
-    runs = [results(0, 0.6), results(1, 0.7)]
+    runs = [results(seed, 0.6 + seed / 10) for seed in range(3)]
+    assert "| Simple average |" in markdown_table(runs)
+    del runs[2]["methods"]["simple_average"]
+    assert "| Simple average (2 of 3 seeds) |" in markdown_table(runs)
     del runs[1]["methods"]["simple_average"]
-    assert "Simple average (1 of 2 seeds)" in markdown_table(runs)
+    assert "| Simple average |" in markdown_table(runs)
+    assert "a row without ± ran with one seed or draws nothing at random" in markdown_table(runs)
 
 
 def test_a_seed_counts_once() -> None:

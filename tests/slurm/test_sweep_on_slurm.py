@@ -68,18 +68,24 @@ def lives(directory: Path) -> int:
     return len(list((directory / "learning_curves" / "stats_merging").iterdir()))
 
 
-def running_jobs(array: str) -> list[str]:
-    """Two jobs of the array in the middle of their work."""
-    found: list[str] = []
+def running_jobs(array: str) -> dict[str, str]:
+    """Jobs of the array that run, and for how long, as minutes and seconds."""
+    running = slurm("squeue", "--noheader", "--states=R", f"--jobs={array}", "--format=%i %M")
+    return {line.split()[0]: line.split()[1] for line in running.splitlines()}
 
-    def two_are_running() -> bool:
-        running = slurm("squeue", "--noheader", "--states=R", f"--jobs={array}", "--format=%i %M")
-        # A job that began only now might not have opened its run directory.
-        found[:] = [job for job, time in map(str.split, running.splitlines()) if time >= "0:04"]
-        return len(found) >= 2
 
-    wait_until(two_are_running, 300)
-    return found[:2]
+def two_fresh_jobs(array: str) -> list[str]:
+    """Two jobs in the middle of their work: they began after this was asked for."""
+    old = running_jobs(array)
+    fresh: list[str] = []
+
+    def two_have_begun() -> bool:
+        running = running_jobs(array)
+        fresh[:] = [job for job in running if job not in old and running[job] >= "0:04"]
+        return len(fresh) >= 2
+
+    wait_until(two_have_begun, 300)
+    return fresh[:2]
 
 
 @pytest.mark.timeout(1500)
@@ -97,7 +103,7 @@ def test_a_job_array_survives(cluster: None, small_run: list[str], tmp_path: Pat
     )
     wait_until(lambda: len(numbers(sweep)) >= 1, 300)
     array = next(path.name for path in (sweep / ".submitit").iterdir() if path.name.isdigit())
-    cancelled = running_jobs(array)
+    cancelled = two_fresh_jobs(array)
     for job in cancelled:
         slurm("scancel", job)
     output, _ = driver.communicate(timeout=900)

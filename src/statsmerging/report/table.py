@@ -166,9 +166,9 @@ def _rows(
 
 
 def _row_title(method: str, rows: Sequence[Results], seeds: int) -> str:
-    """The method's title; with the number of seeds, where it did not run with all of them."""
+    """The method's title, with the number of seeds where ± stands for some of them only."""
     title = str(BOUND_TITLES.get(method, rows[0].get("title", method)))
-    return title if len(rows) == seeds else f"{title} ({len(rows)} of {seeds} seeds)"
+    return f"{title} ({len(rows)} of {seeds} seeds)" if 1 < len(rows) < seeds else title
 
 
 def _is_static(row: Results) -> bool:
@@ -237,14 +237,17 @@ def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
 
 def _caption(runs: Sequence[Results]) -> str:
     """What the numbers are, and how good the teachers' labels were where something was learned."""
+    parts = [CAPTION]
+    if len(_seeds(runs)) > 1:
+        parts.append("a row without ± ran with one seed or draws nothing at random")
     shares = [
         teacher["label_agreement"] for run in runs for teacher in run.get("teachers", {}).values()
     ]
-    if not shares:
-        return CAPTION
-    return (
-        f"{CAPTION}; the teachers' labels are right on {fmean(shares):.1%} of the learning images"
-    )
+    if shares:
+        parts.append(
+            f"the teachers' labels are right on {fmean(shares):.1%} of the learning images"
+        )
+    return "; ".join(parts)
 
 
 def _seeds(runs: Sequence[Results]) -> list[int]:
