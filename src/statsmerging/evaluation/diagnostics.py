@@ -18,7 +18,7 @@ def experts_at_chance(individual: MethodResult, classes: Mapping[str, int]) -> I
     Args:
         classes: task → number of its classes.
     """
-    for task, expert in {**individual.seen, **individual.unseen}.items():
+    for task, expert in individual.accuracies.items():
         chance = 1 / classes[task]
         error = math.sqrt(chance * (1 - chance) / expert.images)
         if expert.accuracy < chance + SIGNIFICANT * error:
@@ -31,8 +31,8 @@ def experts_at_chance(individual: MethodResult, classes: Mapping[str, int]) -> I
 
 def weak_experts(pretrained: MethodResult, individual: MethodResult) -> Iterator[str]:
     """Experts that are worse than the model they were fine-tuned from."""
-    start = {**pretrained.seen, **pretrained.unseen}
-    for task, expert in {**individual.seen, **individual.unseen}.items():
+    start = pretrained.accuracies
+    for task, expert in individual.accuracies.items():
         if _excess(start[task], expert) > SIGNIFICANT:
             yield (
                 f"the expert of {task} is right on {expert.accuracy:.1%} of the test images, the "

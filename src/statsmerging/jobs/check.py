@@ -43,7 +43,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     }
     published = published_rows(config.zoo.name, config.backbone.label)
     ours = {
-        name: {task: cell.accuracy for task, cell in {**row.seen, **row.unseen}.items()}
+        name: {task: cell.accuracy for task, cell in row.accuracies.items()}
         for name, row in methods.items()
     }
     counts = _counts(config, bench)

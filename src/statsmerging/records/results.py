@@ -43,6 +43,11 @@ class MethodResult:
     teacher_agreement: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def accuracies(self) -> dict[str, TaskAccuracy]:
+        """Of all tasks, seen and unseen."""
+        return {**self.seen, **self.unseen}
+
     def as_json(self, individual: MethodResult) -> dict[str, Any]:
         """The row as ``results.json`` holds it.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from statsmerging.report.table import markdown_table
+from statsmerging.report.table import markdown_row, markdown_table
 
 
 def model_card(
@@ -74,5 +74,5 @@ def _coefficient_section(coefficients: pd.DataFrame) -> str:
     for task, values in coefficients.groupby("task", sort=False)["coefficient"]:
         numbers = (values.mean(), values.min(), values.max())
         cells = [str(task), str(len(values)), *(f"{number:.3f}" for number in numbers)]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(markdown_row(cells))
     return "\n".join(lines) + "\n\n"

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from statsmerging.records.files import read_json
 from statsmerging.records.journal import Entry, Journal
+from statsmerging.report.table import markdown_row
 
 #: Columns; those of text stand to the left.
 _HEADINGS = ("setting", "jobs done", "method", "average", "normalised", "agreement")
@@ -53,9 +54,9 @@ class SweepSummary:
 
     def markdown(self) -> str:
         """The same, and the complaints, in Markdown."""
-        lines = [f"**{self._title()}**", "", _markdown(_HEADINGS)]
-        lines.append(_markdown(["---" if name in _TEXTS else "---:" for name in _HEADINGS]))
-        lines += [_markdown(row) for row in self._rows()]
+        lines = [f"**{self._title()}**", "", markdown_row(_HEADINGS)]
+        lines.append(markdown_row(["---" if name in _TEXTS else "---:" for name in _HEADINGS]))
+        lines += [markdown_row(row) for row in self._rows()]
         lines += ["", *(f"- {line}" for line in self.complaints())]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -120,7 +121,3 @@ def _percent(values: Sequence[float | None]) -> str:
         return ""
     mean = f"{fmean(numbers):.1f}"
     return f"{mean} ± {stdev(numbers):.1f}" if len(numbers) > 1 else mean
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

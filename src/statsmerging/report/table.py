@@ -92,15 +92,15 @@ def markdown_table(runs: Sequence[Results], setting: Sequence[str] = ()) -> str:
     lines = [
         f"**{_title(runs, setting)}** · {_caption(runs)}",
         "",
-        _markdown_row(headings),
-        _markdown_row(["---", "---", *["---:"] * (len(headings) - 2)]),
+        markdown_row(headings),
+        markdown_row(["---", "---", *["---:"] * (len(headings) - 2)]),
     ]
     for title, rows in _sections(runs):
         if title:
-            lines.append(_markdown_row([f"*{title}*", *[""] * (len(headings) - 1)]))
+            lines.append(markdown_row([f"*{title}*", *[""] * (len(headings) - 1)]))
         for row in rows:
             texts = [f"**{cell.text}**" if cell.best else cell.text for cell in row.cells]
-            lines.append(_markdown_row([row.title, row.needs, *texts]))
+            lines.append(markdown_row([row.title, row.needs, *texts]))
     return "\n".join(lines) + "\n"
 
 
@@ -254,5 +254,6 @@ def _seeds(runs: Sequence[Results]) -> list[int]:
     return sorted({run["seed"] for run in runs})
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
