@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from statsmerging.data.hub_suite import count_differences
-from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.published import differences, published_rows
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.loggers.run_log import RunLog, logged
@@ -35,12 +34,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     if config.corruption.kind != "none":
         raise UserError(f"corruption={config.corruption.kind}: job=check is about clean images")
     bench = prepare(config)  # refuses splits that share images
-    methods = {
-        "pretrained": bench.scorer.score(
-            Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
-        ),
-        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
-    }
+    methods = bench.bounds()
     published = published_rows(config.zoo.name, config.backbone.label)
     ours = {
         name: {task: cell.accuracy for task, cell in row.accuracies.items()}

@@ -24,10 +24,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     bench = prepare(config)
     check_same_tensors(bench.zoo.pretrained, state, expected="backbone", found=str(path))
     methods = {
-        "pretrained": bench.scorer.score(
-            Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
-        ),
-        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
+        **bench.bounds(),
         path.stem: bench.scorer.score(Candidate.of_state(path.stem, bench.zoo, state)),
     }
     finish(config, directory, run_log, bench, methods, checkpoint_sha256=file_sha256(path))

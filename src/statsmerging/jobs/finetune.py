@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.schema import Config
@@ -23,10 +22,5 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     write_weights(directory.path / "pretrained.safetensors", bench.zoo.pretrained)
     for task, expert in bench.zoo.experts.items():
         write_expert(directory.path / "experts" / f"{task}.safetensors", expert)
-    methods = {
-        "pretrained": bench.scorer.score(
-            Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
-        ),
-        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
-    }
+    methods = bench.bounds()
     finish(config, directory, run_log, bench, methods)

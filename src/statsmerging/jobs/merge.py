@@ -93,11 +93,10 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
 
 def _bounds(config: Config, bench: Workbench, merger: Merger) -> dict[str, MethodResult]:
     """The rows between which the methods are expected."""
+    bounds = bench.bounds()
     pretrained = Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
-    bounds = {
-        "pretrained": _scored(bench, merger, pretrained),
-        "individual": bench.scorer.score(Candidate.individual(bench.zoo)),
-    }
+    agreement = merger.agreement.of(pretrained)
+    bounds["pretrained"] = replace(bounds["pretrained"], teacher_agreement=agreement)
     if config.joint:
         bounds["joint"] = _scored(bench, merger, _joint(config, bench))
     return bounds

@@ -16,9 +16,11 @@ from statsmerging.data.image_cache import ImageSplit, SuiteImages
 from statsmerging.data.split_checks import check_disjoint
 from statsmerging.data.suites import SPLITS, Suite
 from statsmerging.evaluation.accuracy import Scorer
+from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.schema import Config
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError, gather_missing
+from statsmerging.records.results import MethodResult
 from statsmerging.zoo.backbones import preprocess_of
 from statsmerging.zoo.experts import Zoo
 from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files
@@ -44,6 +46,14 @@ class Workbench:
     @property
     def suite(self) -> Suite:
         return self.images.suite
+
+    def bounds(self) -> dict[str, MethodResult]:
+        """The rows between which merged models are expected."""
+        pretrained = Candidate.of_state("pre-trained", self.zoo, self.zoo.pretrained)
+        return {
+            "pretrained": self.scorer.score(pretrained),
+            "individual": self.scorer.score(Candidate.individual(self.zoo)),
+        }
 
     def learning_images(self) -> dict[str, ImageSplit]:
         """Seen task → its validation images, from which the coefficients are learned."""
