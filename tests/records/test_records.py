@@ -102,13 +102,16 @@ def test_run_hash_ignores_presentation_alone() -> None:
 
 
 def test_directory_refuses_to_overwrite_work_of_another_config(tmp_path: Path) -> None:
-    first = RunDirectory(tmp_path, CONFIG)
-    RunDirectory(tmp_path, {**CONFIG, "seed": 1})  # nothing was made yet, so nothing can be lost
-    first = RunDirectory(tmp_path, CONFIG)
-    first.checkpoints.mkdir()
-    with pytest.raises(UserError, match="already holds the results of another config"):
-        RunDirectory(tmp_path, {**CONFIG, "seed": 1})
-    assert RunDirectory(tmp_path, CONFIG).run_hash == first.run_hash
+    first, second = RunDirectory(tmp_path, CONFIG), RunDirectory(tmp_path, {**CONFIG, "seed": 1})
+    with second.exclusive():
+        pass  # nothing was made yet, so nothing can be lost
+    with first.exclusive():
+        first.checkpoints.mkdir()
+    refused = pytest.raises(UserError, match="already holds the results of another config")
+    with refused, second.exclusive():
+        pass
+    with first.exclusive():
+        pass
 
 
 def test_normalised_average_is_the_mean_ratio_to_the_individual_models() -> None:

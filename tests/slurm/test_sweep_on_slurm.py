@@ -22,6 +22,9 @@ from tests.jobs.test_command_line import command
 
 JOBS = 12
 
+#: Steps of the first two jobs: they learn long enough to be cancelled in the middle of it.
+MIDDLE = (6000, 6002)
+
 #: Steps of the last job: it learns for longer than its time limit lets it.
 LONG = 20_000
 
@@ -68,29 +71,15 @@ def lives(directory: Path) -> int:
     return len(list((directory / "learning_curves" / "stats_merging").iterdir()))
 
 
-def running_jobs(array: str) -> dict[str, str]:
-    """Jobs of the array that run, and for how long, as minutes and seconds."""
-    running = slurm("squeue", "--noheader", "--states=R", f"--jobs={array}", "--format=%i %M")
-    return {line.split()[0]: line.split()[1] for line in running.splitlines()}
-
-
-def two_fresh_jobs(array: str) -> list[str]:
-    """Two jobs in the middle of their work: they began after this was asked for."""
-    old = running_jobs(array)
-    fresh: list[str] = []
-
-    def two_have_begun() -> bool:
-        running = running_jobs(array)
-        fresh[:] = [job for job in running if job not in old and running[job] >= "0:04"]
-        return len(fresh) >= 2
-
-    wait_until(two_have_begun, 300)
-    return fresh[:2]
+def learn(sweep: Path, count: int) -> bool:
+    """Whether so many jobs have a checkpoint: they are in the middle of their learning."""
+    return len({path.parent for path in sweep.rglob("*.ckpt")}) >= count
 
 
 @pytest.mark.timeout(1500)
 def test_a_job_array_survives(cluster: None, small_run: list[str], tmp_path: Path) -> None:
-    steps = ",".join(str(count) for count in [*range(4, 4 + 2 * (JOBS - 1), 2), LONG])
+    short = range(4, 4 + 2 * (JOBS - len(MIDDLE) - 1), 2)
+    steps = ",".join(map(str, [*MIDDLE, *short, LONG]))
     jobs = [*small_run, "threads=1", f"trainer.steps={steps}"]
     sweep, serial = tmp_path / "slurm", tmp_path / "serial"
 
@@ -101,9 +90,9 @@ def test_a_job_array_survives(cluster: None, small_run: list[str], tmp_path: Pat
         stderr=subprocess.STDOUT,
         text=True,
     )
-    wait_until(lambda: len(numbers(sweep)) >= 1, 300)
+    wait_until(lambda: learn(sweep, len(MIDDLE)), 300)
     array = next(path.name for path in (sweep / ".submitit").iterdir() if path.name.isdigit())
-    cancelled = two_fresh_jobs(array)
+    cancelled = [f"{array}_{number}" for number in range(len(MIDDLE))]
     for job in cancelled:
         slurm("scancel", job)
     output, _ = driver.communicate(timeout=900)
@@ -124,5 +113,5 @@ def test_a_job_array_survives(cluster: None, small_run: list[str], tmp_path: Pat
     assert numbers(sweep) == numbers(serial)
 
     config = {name: read_json(sweep / name / "manifest.json")["config"] for name in numbers(sweep)}
-    (long,) = (name for name in config if config[name]["trainer"]["steps"] == LONG)
-    assert lives(sweep / long) > 1
+    interrupted = {name for name in config if config[name]["trainer"]["steps"] in (*MIDDLE, LONG)}
+    assert {name for name in config if lives(sweep / name) > 1} == interrupted

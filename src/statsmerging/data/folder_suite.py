@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statsmerging.data.hugging_face import DatasetAddress, first_line, load_task
+from statsmerging.data.hugging_face import DatasetAddress, load_task
 from statsmerging.data.suites import Suite, Task, choose_tasks
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, first_line
 
 
 def folder_suite(
@@ -65,4 +65,5 @@ def _check_parquet_files(folder: Path) -> None:
         try:
             pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{file} is not a whole parquet file: {first_line(error)}") from error
+            cause = first_line(error.__cause__ or error)
+            raise UserError(f"{file} is not a whole parquet file: {cause}") from error

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from statsmerging.data.suites import Split, Task
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, first_line
 from statsmerging.records.files import read_json, write_json
 from statsmerging.records.hashing import file_checksum, file_sha256, json_sha256
 from statsmerging.records.locks import waiting_lock
@@ -129,7 +129,8 @@ def load_task(name: str, address: DatasetAddress, *, cache: Path) -> Task:
         splits = builder.as_dataset()
     except Exception as error:
         # `datasets` wraps whatever its readers raise; the first line names the cause.
-        raise UserError(f"{path} cannot be read as a data set: {first_line(error)}") from error
+        cause = first_line(error.__cause__ or error)
+        raise UserError(f"{path} cannot be read as a data set: {cause}") from error
 
     columns = _columns(address, next(iter(splits.values())).features)
     found = {split: _split_name(address, split, splits) for split in _SPLIT_NAMES}
@@ -174,12 +175,6 @@ def _checksums(folder: Path) -> dict[str, str]:
     """File → checksum; which rows went into the validation split is drawn anew each time."""
     files = [file for file in sorted(folder.glob("*.arrow")) if not file.name.startswith("cache-")]
     return {file.name: file_checksum(file) for file in files}
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's cause."""
-    cause = error.__cause__ or error
-    return (str(cause).splitlines() or [type(cause).__name__])[0]
 
 
 def _split_name(address: DatasetAddress, split: Split, splits: Any) -> str | None:

@@ -19,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, exit_status
 from statsmerging.jobs.finished import show_finished
-from statsmerging.jobs.messages import explain, first_line, storage_problem
+from statsmerging.jobs.messages import explain, storage_problem
 from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.jobs.sweep import SweepJournal, run_in_sweep, sum_up
-from statsmerging.records.errors import IncompleteError, UserError
+from statsmerging.records.errors import IncompleteError, UserError, first_line
 from statsmerging.records.results import objective_of
 from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from hydra.errors import MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
+from statsmerging.records.errors import first_line
+
 #: The disk is full, its quota used up, or nothing may be written.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -41,11 +43,6 @@ def storage_problem(error: BaseException) -> str | None:
             if words in str(cause):
                 return f"{words}: the run directory or the cache"
     return None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _choices(group: str, message: str) -> list[str]:

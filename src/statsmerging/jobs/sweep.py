@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from statsmerging.jobs.messages import first_line
+from statsmerging.records.errors import first_line
 from statsmerging.records.files import write_text
 from statsmerging.records.journal import Entry, Journal, State
 

@@ -17,6 +17,11 @@ class IncompleteError(Exception):
     """A job that ran to its end, and whose outcome is no success: status 1, without a traceback."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def shown(text: str) -> str:
     """Text from a foreign file as it may stand in a message: short, and without line breaks."""
     return repr(text if len(text) <= 80 else f"{text[:80]}…")

@@ -35,25 +35,12 @@ class RunDirectory:
     Args:
         path: the directory (``hydra.run.dir``).
         config: the resolved config of the run.
-
-    Raises:
-        UserError: the directory holds the results of another config; nothing is overwritten.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.run_hash = run_hash(config)
-        if self.config.exists() and self._holds_work():
-            other = run_hash(
-                cast("dict[str, Any]", OmegaConf.to_object(OmegaConf.load(self.config)))
-            )
-            if other != self.run_hash:
-                raise UserError(
-                    f"{path} already holds the results of another config (hash {other}, this run "
-                    f"is {self.run_hash}): choose another hydra.run.dir"
-                )
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(config)))
+        self._values = config
 
     @property
     def config(self) -> Path:
@@ -87,9 +74,16 @@ class RunDirectory:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep other processes from this run; they wait, and then find it complete."""
+        """Keep other processes from this run; they wait, and then find it complete.
+
+        Raises:
+            UserError: the directory holds the results of another config; nothing is overwritten.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
         with waiting_lock(self.path / ".lock", f"running {self.path}"):
+            self._refuse_another_config()
             remove_partials(self.path)
+            write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._values)))
             yield
 
     def note_error(self, text: str) -> None:
@@ -104,6 +98,16 @@ class RunDirectory:
     @property
     def _error(self) -> Path:
         return self.path / "error.txt"
+
+    def _refuse_another_config(self) -> None:
+        if self.config.exists() and self._holds_work():
+            held = cast("dict[str, Any]", OmegaConf.to_object(OmegaConf.load(self.config)))
+            other = run_hash(held)
+            if other != self.run_hash:
+                raise UserError(
+                    f"{self.path} already holds the results of another config (hash {other}, this "
+                    f"run is {self.run_hash}): choose another hydra.run.dir"
+                )
 
     def _holds_work(self) -> bool:
         """Whether anything would be lost; a run that was refused leaves a config at most."""

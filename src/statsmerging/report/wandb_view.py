@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, first_line
 from statsmerging.records.files import read_json
 
 #: Keys of the config by which runs are compared; those that lack one form a group of their own.
@@ -82,7 +82,7 @@ def save(report: Sequence[Section], project: str, entity: str | None) -> str:
             "--dry-run needs none"
         ) from error
     except wandb.Error as error:
-        raise UserError(f"W&B: {str(error).splitlines()[0]}") from error
+        raise UserError(f"W&B: {first_line(error)}") from error
     owner = {} if entity is None else {"entity": entity}
     blocks: list[Any] = []
     for section in report:

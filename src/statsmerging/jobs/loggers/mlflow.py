@@ -19,7 +19,7 @@ from statsmerging.jobs.loggers.curves import MethodCurves
 from statsmerging.jobs.loggers.numbers import flat_numbers
 from statsmerging.jobs.loggers.settings import MlflowSettings
 from statsmerging.jobs.loggers.store import LoggedRun, Store
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, first_line
 from statsmerging.records.run_directory import PRESENTATION
 from statsmerging.report.heatmap import coefficient_heatmaps
 from statsmerging.report.runs import flatten
@@ -84,7 +84,7 @@ def open_store(settings: MlflowSettings, run: LoggedRun) -> Store:
         place = experiment.experiment_id if experiment else _create(client, settings, run.group)
         return MlflowStore(run, client, _begin(client, place, run))
     except MlflowException as error:
-        raise UserError(f"logger.mlflow: {str(error).splitlines()[0]}") from error
+        raise UserError(f"logger.mlflow: {first_line(error)}") from error
 
 
 def _client(settings: MlflowSettings) -> MlflowClient:

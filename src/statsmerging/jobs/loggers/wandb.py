@@ -14,7 +14,7 @@ from statsmerging.jobs.loggers.curves import MethodCurves
 from statsmerging.jobs.loggers.numbers import flat_numbers
 from statsmerging.jobs.loggers.settings import WandbSettings
 from statsmerging.jobs.loggers.store import LoggedRun, Store
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, first_line
 from statsmerging.report.heatmap import coefficient_heatmaps
 from statsmerging.report.table import plain_table
 
@@ -97,7 +97,7 @@ def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
         )
     except wandb.Error as error:
         wandb.teardown()
-        cause = str(error).splitlines()[0].rstrip(".")
+        cause = first_line(error).rstrip(".")
         raise UserError(
             f"logger.wandb.mode=online: {cause}; mode=offline needs no server"
         ) from error
