@@ -7,7 +7,13 @@ import torch
 
 from statsmerging.evaluation.diagnostics import (
     experts_at_chance,
+    generalisation_gap,
+    near_identical_experts,
+    sacrificed_tasks,
     trained_on_learning_images,
+    uniform_coefficients,
+    unsure_teachers,
+    vanishing_gradient,
     weak_experts,
 )
 from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
@@ -59,3 +65,47 @@ def test_quality_counts_right_classes_and_confidence() -> None:
     assert quality.label_agreement == pytest.approx(0.5)  # right, right, wrong, wrong: a tie is 0
     assert quality.confidence == pytest.approx((3 * sure + 0.5) / 4)
     assert quality.images == 4
+
+
+@pytest.mark.parametrize(("confidence", "warned"), [(0.4, True), (0.7, False), (1.0, False)])
+def test_a_teacher_that_is_unsure_is_named(confidence: float, warned: bool) -> None:
+    teachers = {"dtd": TeacherQuality(0.5, confidence, 400)}
+    assert bool(list(unsure_teachers(teachers, result(dtd=0.8)))) == warned
+
+
+def test_noise_for_a_teacher_shows_in_its_confidence() -> None:
+    """A teacher of two far classes, given noise between them."""
+    noise = unlabeled(50, 8)
+    scores = 0.2 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    teachers = teacher_quality({"dtd": scores}, {"dtd": noise})
+    assert list(unsure_teachers(teachers, result(dtd=1.0)))
+
+
+def test_near_identical_experts_are_named_in_pairs() -> None:
+    cosines = torch.tensor([[1.0, 0.2, 0.999], [0.2, 1.0, 0.3], [0.999, 0.3, 1.0]])
+    (line,) = near_identical_experts(["a", "b", "c"], cosines)
+    assert "a and c" in line
+
+
+def test_coefficients_that_do_not_differ_are_named() -> None:
+    assert list(uniform_coefficients("stats_merging", torch.full((3, 2), 0.3)))
+    assert not list(uniform_coefficients("stats_merging", torch.tensor([0.3, 0.31])))
+
+
+def test_a_gradient_of_nothing_is_named() -> None:
+    assert list(vanishing_gradient("free", 0.0))
+    assert not list(vanishing_gradient("free", 1e-3))
+
+
+def test_a_task_below_half_its_expert_is_named() -> None:
+    (line,) = sacrificed_tasks("ties", result(a=0.39, b=0.41), result(a=0.8, b=0.8))
+    assert "a (49 %)" in line
+    assert "b" not in line.split(":")[0].replace("ties sacrifices", "")
+
+
+def test_a_gap_between_seen_and_unseen_tasks_is_named() -> None:
+    individual = MethodResult({"a": TaskAccuracy(0.9, 9)}, {"b": TaskAccuracy(0.9, 9)})
+    far = MethodResult({"a": TaskAccuracy(0.9, 9)}, {"b": TaskAccuracy(0.5, 9)})
+    assert list(generalisation_gap("free", far, individual))
+    assert not list(generalisation_gap("free", individual, individual))
+    assert not list(generalisation_gap("free", result(a=0.9), result(a=0.9)))

@@ -285,6 +285,8 @@ def expected_numbers(results: dict[str, Any]) -> dict[str, float]:
     numbers: dict[str, float] = {"seed": results["seed"]}
     for task, quality in results["teachers"].items():
         numbers |= {f"teachers/{task}/{name}": value for name, value in quality.items()}
+    for task, cosines in results["task_vector_cosines"].items():
+        numbers |= {f"task_vector_cosines/{task}/{other}": cos for other, cos in cosines.items()}
     for method, row in rows.items():
         for name in ("average", "normalised_average", "teacher_agreement"):
             numbers |= {f"{name}/{method}": row[name]} if name in row else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -99,3 +101,34 @@ def test_unknown_choices_name_the_valid_ones(statistics: LayerStatistics) -> Non
         StatsMergeLearner(statistics, kind="big")  # type: ignore[arg-type]
     with pytest.raises(MergingError, match="hidden=0"):
         StatsMergeLearner(statistics, hidden=0)
+
+
+def randomise(learner: StatsMergeLearner) -> None:
+    """As if it had learned something."""
+    for number, weight in enumerate(learner.parameters()):
+        torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(number))
+
+
+def test_prediction_for_the_same_experts_is_what_was_learned(statistics: LayerStatistics) -> None:
+    for kind in ("shared", "per_layer", "constant_input"):
+        learner = StatsMergeLearner(statistics, kind=kind)
+        randomise(learner)
+        torch.testing.assert_close(learner.predict(statistics), learner())
+
+
+def test_prediction_for_other_experts_follows_their_statistics(
+    statistics: LayerStatistics,
+) -> None:
+    """Experts in another order get their own coefficients; two experts get two."""
+    learner = StatsMergeLearner(statistics)
+    randomise(learner)
+    turned = replace(statistics, values=statistics.values.flip(1))
+    torch.testing.assert_close(learner.predict(turned), learner().flip(1))
+    pair = replace(statistics, values=statistics.values[:, :2], tasks=statistics.tasks[:2])
+    assert learner.predict(pair).shape == (6, 2)
+    assert StatsMergeLearner(statistics, "task_wise").predict(pair).shape == (2,)
+
+
+def test_a_table_predicts_nothing(statistics: LayerStatistics) -> None:
+    with pytest.raises(MergingError, match="no coefficients for other experts"):
+        StatsMergeLearner(statistics, kind="free").predict(statistics)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from statsmerging.records.coefficients import write_coefficients
+from statsmerging.records.layer_tables import write_coefficients
 from statsmerging.report.heatmap import NAMED_LAYERS, coefficient_heatmaps
 
 #: Red, green and blue of the ends of the colour scale.

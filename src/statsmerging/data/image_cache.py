@@ -45,7 +45,18 @@ class ImageSplit:
         if count >= len(self):
             return self
         rows = torch.linspace(0, len(self) - 1, count).long()
-        key = key_of([self.key, f"{count} evenly spread"])
+        return self._rows(rows, f"{count} evenly spread")
+
+    def draw(self, count: int, seed: int) -> ImageSplit:
+        """At most ``count`` images at random; of one seed, fewer are always among more."""
+        if count >= len(self):
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self), generator=generator)[:count]
+        return self._rows(rows, f"{count} drawn with seed {seed}")
+
+    def _rows(self, rows: Tensor, how: str) -> ImageSplit:
+        key = key_of([self.key, how])
         return ImageSplit(self.images[rows], self.labels[rows], self.digests[rows], key)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -73,6 +73,16 @@ class Suite:
     @property
     def tasks(self) -> tuple[Task, ...]:
         return self.seen + self.unseen
+
+    def hold_out(self, names: Collection[str]) -> Suite:
+        """The suite with these of its seen tasks among the unseen ones, in front."""
+        held = tuple(task for task in self.seen if task.name in names)
+        seen = tuple(task for task in self.seen if task.name not in names)
+        return replace(self, seen=seen, unseen=held + self.unseen)
+
+    def first(self, count: int) -> Suite:
+        """The suite with the first of its seen tasks alone, and all unseen ones."""
+        return replace(self, seen=self.seen[:count])
 
 
 def choose_tasks(

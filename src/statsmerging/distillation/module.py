@@ -27,7 +27,7 @@ class StatsMerging(L.LightningModule):
         learner: statistics → coefficients; trained.
         student: the merged model; frozen but for its coefficients.
         heads: task name → frozen head, in the order of the bank's tasks.
-        teacher_scores: task name → scores of its teacher on its learning images, N × C.
+        targets: task name → scores to be learned on its images, N × C: ``learning_targets``.
         preprocess: of the checkpoint.
         labels: how teachers' scores become targets.
         objective: ``teacher_labels``, or ``entropy`` (no teacher is used).
@@ -39,7 +39,7 @@ class StatsMerging(L.LightningModule):
         learner: StatsMergeLearner,
         student: MergedModel,
         heads: Mapping[str, nn.Module],
-        teacher_scores: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
         preprocess: Preprocess,
         labels: LabelSettings,
         objective: Objective,
@@ -49,7 +49,7 @@ class StatsMerging(L.LightningModule):
         self.learner = learner
         self.student = student
         self.heads = nn.ModuleList([heads[task] for task in student.bank.tasks])
-        self.teacher_scores = [teacher_scores[task] for task in student.bank.tasks]
+        self.targets = [targets[task] for task in student.bank.tasks]
         self.preprocess = preprocess
         self.labels = labels
         self.objective: Objective = objective
@@ -139,9 +139,8 @@ class StatsMerging(L.LightningModule):
         return losses, torch.stack(losses).mean() + linear - linear.detach()
 
     def _task_loss(self, task: int, features: Tensor, rows: Tensor) -> Tensor:
-        scores = self.heads[task](features)
         if self.objective == "entropy":
-            return entropy(scores)
-        return distillation_loss(
-            scores, self.teacher_scores[task][rows.cpu()].to(scores), self.labels
-        )
+            return entropy(self.heads[task](features))
+        heads = [self.heads[task]] if self.labels.restrict == "task" else self.heads
+        scores = torch.cat([head(features) for head in heads], dim=1)
+        return distillation_loss(scores, self.targets[task][rows.cpu()].to(scores), self.labels)

@@ -12,14 +12,14 @@ from statsmerging.distillation.settings import LabelSettings
 def distillation_loss(student: Tensor, teacher: Tensor, labels: LabelSettings) -> Tensor:
     """Mean loss over the images the teacher is confident on; 0 if there is none.
 
-    Hard labels: cross-entropy against the teacher's arg-max. Soft labels: KL(teacher ‖ student)
-    at temperature τ, times τ² (Hinton et al., 2015).
+    Hard labels and ground truth: cross-entropy against the arg-max of ``teacher``. Soft labels:
+    KL(teacher ‖ student) at temperature τ, times τ² (Hinton et al., 2015).
 
     Args:
         student: scores of the merged model, n × C.
         teacher: scores of the teacher on the same images, n × C.
     """
-    if labels.kind == "hard":
+    if labels.kind != "soft":
         losses = F.cross_entropy(student, teacher.argmax(dim=1), reduction="none")
     else:
         tau = labels.temperature

@@ -16,14 +16,24 @@ class LabelSettings(Settings):
 
     Attributes:
         kind: ``hard``, cross-entropy against the teacher's arg-max; ``soft``,
-            KL(teacher ‖ student) at temperature τ, times τ².
+            KL(teacher ‖ student) at temperature τ, times τ²; ``ground_truth``, cross-entropy
+            against the data set's labels, which is no label-free learning any more.
         temperature: τ; it has no effect on hard labels.
         min_confidence: images on which the teacher's top probability is lower are left out.
+        restrict: ``task``, probabilities over the classes of the image's own task; ``none``, over
+            those of all seen tasks, as if the task of an image were not known.
     """
 
-    kind: Literal["hard", "soft"] = "hard"
+    kind: Literal["hard", "soft", "ground_truth"] = "hard"
     temperature: PositiveFloat = 1.0
     min_confidence: float = Field(default=0.0, ge=0, le=1)
+    restrict: Literal["task", "none"] = "task"
+
+    @model_validator(mode="after")
+    def _ground_truth_is_never_cleaned(self) -> Self:
+        if self.kind == "ground_truth" and (self.min_confidence > 0 or self.restrict != "task"):
+            raise ValueError("ground_truth needs min_confidence=0 and restrict=task")
+        return self
 
 
 class LearnedMethodSettings(Settings):

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from torch import Tensor
 
 from statsmerging.evaluation.teachers import TeacherQuality
-from statsmerging.records.results import MethodResult, TaskAccuracy
+from statsmerging.records.results import MethodResult, TaskAccuracy, normalised_average
 
 #: A difference of two accuracies counts from this many standard errors on.
 SIGNIFICANT = 3.0
+
+#: Coefficients within this range of each other are one coefficient.
+UNIFORM = 1e-3
+
+#: A gradient this small moves no coefficient.
+VANISHED = 1e-6
+
+#: Task vectors with a larger cosine are nearly those of one expert.
+NEAR_IDENTICAL = 0.98
+
+#: A network is mostly surer of itself than it is right; one that is surer by less than this factor
+#: sees images of another kind than it was trained on.
+UNSURE = 0.8
+
+#: A task with a lower normalised accuracy is given up.
+SACRIFICED = 0.5
+
+#: Difference of normalised averages between seen and unseen tasks that is pointed out.
+GAP = 0.25
 
 
 def experts_at_chance(individual: MethodResult, classes: Mapping[str, int]) -> Iterator[str]:
@@ -54,6 +76,77 @@ def trained_on_learning_images(
                 f"and {test.accuracy:.1%} of the test images: it was trained on the former, or "
                 "they are easier; its labels are better than on images it never saw"
             )
+
+
+def unsure_teachers(
+    teachers: Mapping[str, TeacherQuality], individual: MethodResult
+) -> Iterator[str]:
+    """Teachers whose confidence on the learning images does not fit their accuracy."""
+    for task, teacher in teachers.items():
+        accuracy = individual.seen[task].accuracy
+        if teacher.confidence < UNSURE * accuracy:
+            yield (
+                f"the teacher of {task} gives its class {teacher.confidence:.1%} on the learning "
+                f"images, and is right on {accuracy:.1%} of the test images: the learning images "
+                "are of another kind than those it knows"
+            )
+
+
+def near_identical_experts(tasks: Sequence[str], cosines: Tensor) -> Iterator[str]:
+    """Experts whose statistics cannot tell them apart.
+
+    Args:
+        cosines: of their task vectors, K × K.
+    """
+    for (i, first), (j, second) in combinations(enumerate(tasks), 2):
+        if cosines[i, j] > NEAR_IDENTICAL:
+            yield (
+                f"the task vectors of {first} and {second} have a cosine of {cosines[i, j]:.3f}: "
+                "statistics hardly tell these experts apart"
+            )
+
+
+def uniform_coefficients(method: str, coefficients: Tensor) -> Iterator[str]:
+    """A learner that ignores its input."""
+    spread = float(coefficients.max() - coefficients.min())
+    if spread < UNIFORM:
+        yield (
+            f"{method}: all coefficients are {float(coefficients.mean()):.3f}: the learner ignores "
+            "its input; learning rate, steps or link (coefficients=…) may be the cause"
+        )
+
+
+def vanishing_gradient(method: str, norm: float) -> Iterator[str]:
+    """A learner that has stopped learning for want of a gradient."""
+    if norm < VANISHED:
+        yield (
+            f"{method}: the learner's gradient is {norm:.1e} in the last step: nothing is learned; "
+            "a saturated link (coefficients=…) or empty task vectors may be the cause"
+        )
+
+
+def sacrificed_tasks(method: str, row: MethodResult, individual: MethodResult) -> Iterator[str]:
+    """Seen tasks that the merged model gave up for the others."""
+    lost = [
+        f"{task} ({100 * cell.accuracy / individual.seen[task].accuracy:.0f} %)"
+        for task, cell in row.seen.items()
+        if cell.accuracy < SACRIFICED * individual.seen[task].accuracy
+    ]
+    if lost:
+        yield f"{method} sacrifices {', '.join(lost)}: share of the individual model's accuracy"
+
+
+def generalisation_gap(method: str, row: MethodResult, individual: MethodResult) -> Iterator[str]:
+    """A merged model that is much better on seen than on unseen tasks."""
+    seen, unseen = (
+        normalised_average(part, reference)
+        for part, reference in ((row.seen, individual.seen), (row.unseen, individual.unseen))
+    )
+    if seen is not None and unseen is not None and seen - unseen > GAP:
+        yield (
+            f"{method} keeps {seen:.1%} of the individual models' accuracy on seen tasks and "
+            f"{unseen:.1%} on unseen ones"
+        )
 
 
 def _excess(first: TaskAccuracy, second: TaskAccuracy) -> float:

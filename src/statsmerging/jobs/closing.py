@@ -9,6 +9,7 @@ from typing import Any
 from statsmerging.jobs.finished import show_table
 from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.schema import Config
+from statsmerging.jobs.stamps import stamps
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.records.inputs import file_records, file_stamps
 from statsmerging.records.manifest import manifest
@@ -35,7 +36,7 @@ def finish(
             command tries again.
         facts: further numbers that belong into the results.
     """
-    stamps: list[str] = []
+    departures = stamps(config)
     results = results_json(
         methods,
         run_hash=directory.run_hash,
@@ -43,7 +44,7 @@ def finish(
         backbone=config.backbone.label,
         corruption=config.corruption.label,
         seed=config.seed,
-        stamps=stamps,
+        stamps=departures,
         **facts,
     )
     record = manifest(
@@ -53,7 +54,7 @@ def finish(
         files=file_records(bench.weight_files),
         data=bench.images.fingerprints(),
         inputs=file_stamps(config.input_paths),
-        stamps=stamps,
+        stamps=departures,
     )
     directory.finish(results, record if complete else None)
     show_table(results)

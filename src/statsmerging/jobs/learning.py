@@ -1,9 +1,11 @@
-"""The learning step of a run: bank and teachers' scores in, coefficients out."""
+"""The learning step of a run: bank and targets in, a trained learner out."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,6 +20,7 @@ from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.statistics import LayerStatistics
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import key_of
@@ -28,18 +31,33 @@ from statsmerging.zoo.trainer import create_trainer
 log = logging.getLogger(__name__)
 
 
-def learn_coefficients(
+@dataclass(frozen=True)
+class Learned:
+    """What the learning step gives.
+
+    Attributes:
+        learner: as it is after the last step.
+        coefficients: L × K or K, on the CPU.
+        gradient_norm: of the learner in the last step.
+    """
+
+    learner: StatsMergeLearner
+    coefficients: Tensor
+    gradient_norm: float
+
+
+def learn(
     config: Config,
     name: str,
     method: LearnedMethodSettings,
     bench: Workbench,
     bank: TaskVectorBank,
     images: Mapping[str, ImageSplit],
-    teachers: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
     directory: RunDirectory,
     loggers: Sequence[Logger],
-) -> Tensor:
-    """Train the learner and return its coefficients, L × K or K.
+) -> Learned:
+    """Train the learner of merging coefficients.
 
     A run that was killed continues from its last checkpoint and ends at the same coefficients.
 
@@ -47,7 +65,7 @@ def learn_coefficients(
         name: of the method, as it stands in the names of its files.
         method: what is learned, and from what.
         images: seen task → its unlabeled learning images.
-        teachers: seen task → its teacher's scores on them, N × C.
+        targets: seen task → the scores to be learned on them, N × C.
         loggers: where the metrics of every step go.
     """
     if config.trainer.devices > 1 and config.labels.min_confidence > 0:
@@ -57,7 +75,7 @@ def learn_coefficients(
         _learner(config, method, bench, bank),
         MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
         {task: bench.zoo.experts[task].head for task in bank.tasks},
-        teachers,
+        targets,
         bench.zoo.preprocess,
         config.labels,
         method.objective,
@@ -86,24 +104,39 @@ def learn_coefficients(
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     with torch.no_grad():
         coefficients: Tensor = module.learner().cpu()
-    return coefficients
+    gradient_norm = float(trainer.callback_metrics.get("learner_gradient_norm", math.nan))
+    return Learned(module.learner, coefficients, gradient_norm)
+
+
+def run_statistics(
+    config: Config,
+    bench: Workbench,
+    bank: TaskVectorBank,
+    density: float | None = None,
+) -> LayerStatistics:
+    """The statistics of the bank that the config asks for.
+
+    Args:
+        density: share of entries that were kept of each task vector in the bank, for the cache.
+    """
+    hashes = [
+        bench.zoo.hashes[name] for name in ("pretrained", *(f"{t}/backbone" for t in bank.tasks))
+    ]
+    return cached_layer_statistics(
+        bank,
+        key_of([*hashes, config.merge.precision, f"density {density}"]),
+        bench.cache,
+        of=config.statistics.of,
+        rank=config.statistics.rank,
+        features=config.statistics.features,
+    )
 
 
 def _learner(
     config: Config, method: LearnedMethodSettings, bench: Workbench, bank: TaskVectorBank
 ) -> StatsMergeLearner:
-    hashes = [
-        bench.zoo.hashes[name] for name in ("pretrained", *(f"{t}/backbone" for t in bank.tasks))
-    ]
-    statistics = cached_layer_statistics(
-        bank,
-        key_of([*hashes, config.merge.precision, f"density {method.density}"]),
-        bench.cache,
-        of=config.statistics.of,
-        rank=config.statistics.rank,
-    )
     return StatsMergeLearner(
-        statistics.select(config.statistics.features),
+        run_statistics(config, bench, bank, method.density),
         method.granularity,
         kind=method.learner,
         standardise=config.statistics.standardise,

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.evaluation.candidate import Candidate
-from statsmerging.evaluation.diagnostics import (
-    experts_at_chance,
-    trained_on_learning_images,
-    weak_experts,
-)
-from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
+from statsmerging.evaluation.teachers import teacher_quality
 from statsmerging.jobs.closing import finish
+from statsmerging.jobs.diagnosis import diagnose
+from statsmerging.jobs.learning import Learned, run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.method_settings import parse_methods
 from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
 from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
+from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.merging.task_vectors import TaskVectorBank
-from statsmerging.records.coefficients import write_coefficients
 from statsmerging.records.errors import IncompleteError, UserError
+from statsmerging.records.layer_tables import write_coefficients, write_statistics
 from statsmerging.records.results import MethodResult
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.checkpoints import write_weights
@@ -41,7 +38,7 @@ class _Done:
     """What the methods gave: rows, coefficients, errors, and the last static model."""
 
     rows: dict[str, MethodResult] = field(default_factory=dict)
-    learned: dict[str, Tensor] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     static: Merged | None = None
 
@@ -63,12 +60,18 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     bounds = _bounds(config, bench, merger)
     done = _run_methods(bench, merger, methods)
     if done.learned:
-        write_coefficients(directory.coefficients, done.learned, bank.layers, bank.tasks)
+        coefficients = {name: learned.coefficients for name, learned in done.learned.items()}
+        write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
+        statistics = run_statistics(config, bench, bank)
+        write_statistics(
+            directory.statistics, statistics.values, statistics.columns, bank.layers, bank.tasks
+        )
     if done.static is not None and done.static.state is not None:
         write_weights(directory.merged, done.static.state)
     teachers = teacher_quality(merger.teachers, merger.images) if done.learned else {}
-    classes = {task: len(expert.head.weight) for task, expert in bench.zoo.experts.items()}
-    warnings = _warnings(config.corruption, bounds, teachers, classes)
+    cosines = task_vector_cosines(bank)
+    rows = {**bounds, **done.rows}
+    warnings = diagnose(config, bench, cosines, rows, teachers, done.learned)
     for line in warnings:
         log.warning("%s", line)
     finish(
@@ -76,7 +79,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
         directory,
         run_log,
         bench,
-        {**bounds, **done.rows},
+        rows,
         granularity=config.granularity,
         learner=config.learner.kind,
         labels=config.labels.kind,
@@ -84,6 +87,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
         merged=done.static.name if done.static is not None else None,
         failed=done.failed,
         teachers={task: asdict(quality) for task, quality in teachers.items()},
+        task_vector_cosines=_by_task(cosines, bank.tasks),
         warnings=warnings,
     )
     if done.failed:
@@ -115,8 +119,8 @@ def _run_methods(
                 done.rows[merged.name] = replace(result, about=merged.about)
                 if merged.state is not None:
                     done.static = merged
-                if merged.coefficients is not None:
-                    done.learned[merged.name] = merged.coefficients
+                if merged.learned is not None:
+                    done.learned[merged.name] = merged.learned
         except Exception as error:
             if len(methods) == 1:
                 raise
@@ -129,21 +133,12 @@ def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodRes
     return replace(bench.scorer.score(candidate), teacher_agreement=merger.agreement.of(candidate))
 
 
-def _warnings(
-    corruption: CorruptionSettings,
-    bounds: Mapping[str, MethodResult],
-    teachers: Mapping[str, TeacherQuality],
-    classes: Mapping[str, int],
-) -> list[str]:
-    """Signs of a mistake, but for those that the corruption itself gives."""
-    pretrained, individual = bounds["pretrained"], bounds["individual"]
-    lines: list[str] = []
-    if corruption.kind == "none":
-        lines += experts_at_chance(individual, classes)
-        lines += weak_experts(pretrained, individual)
-    if corruption.kind == "none" or corruption.protocol == "adapt_and_test":
-        lines += trained_on_learning_images(teachers, individual)
-    return lines
+def _by_task(matrix: Tensor, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Task → task → entry of a K × K matrix."""
+    return {
+        task: dict(zip(tasks, row, strict=True))
+        for task, row in zip(tasks, matrix.tolist(), strict=True)
+    }
 
 
 def _joint(config: Config, bench: Workbench) -> Candidate:

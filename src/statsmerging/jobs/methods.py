@@ -13,13 +13,13 @@ from statsmerging.data.image_cache import ImageSplit
 from statsmerging.data.unlabeled import UnlabeledDataModule
 from statsmerging.distillation.objectives import entropy
 from statsmerging.distillation.settings import LearnedMethodSettings
-from statsmerging.distillation.teachers import teacher_scores
+from statsmerging.distillation.teachers import learning_targets, teacher_scores
 from statsmerging.evaluation.activations import gram_matrices
 from statsmerging.evaluation.agreement import TeacherAgreement
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.gradients import fisher_diagonals
 from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
-from statsmerging.jobs.learning import learn_coefficients
+from statsmerging.jobs.learning import Learned, learn
 from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
@@ -87,14 +87,14 @@ class Merged:
         candidate: to be scored.
         about: title, needs, returns and parameters, for the record.
         state: the merged weights, where the method gives one static model.
-        coefficients: L × K or K, where they were learned.
+        learned: learner and coefficients, where there are any.
     """
 
     name: str
     candidate: Candidate
     about: dict[str, Any]
     state: State | None = None
-    coefficients: Tensor | None = None
+    learned: Learned | None = None
 
 
 class Merger:
@@ -130,6 +130,10 @@ class Merger:
     def teachers(self) -> dict[str, Tensor]:
         """Task → its teacher's scores on its learning images."""
         return teacher_scores(self.zoo, self.images, self.bench.cache)
+
+    @cached_property
+    def _targets(self) -> dict[str, Tensor]:
+        return learning_targets(self.config.labels, self.zoo, self.images, self.bench.cache)
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
@@ -172,18 +176,18 @@ class Merger:
         bank = self.bank
         if settings.density is not None:
             bank = trimmed_bank(bank, settings.density)
-        coefficients = learn_coefficients(
+        learned = learn(
             self.config,
             method.name,
             settings,
             self.bench,
             bank,
             self.images,
-            self.teachers,
+            self._targets,
             self.directory,
             self.run_log.curves(method.name),
         )
-        state = bank.merge(coefficients, self.config.merge.anchor)
+        state = bank.merge(learned.coefficients, self.config.merge.anchor)
         about = {
             "title": settings.title,
             "needs": "unlabeled images",
@@ -191,7 +195,7 @@ class Merger:
             "parameters": settings.model_dump(exclude={"title", "tune"}),
         }
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
-        return Merged(method.name, candidate, about, state, coefficients)
+        return Merged(method.name, candidate, about, state, learned)
 
     def _fixed(self, method: Method) -> Merged:
         about = {

@@ -6,9 +6,17 @@ This module imports neither torch nor Lightning, so that a mistake is answered a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import DirectoryPath, Field, FilePath, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    DirectoryPath,
+    Field,
+    FilePath,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from statsmerging.data.catalogue import CatalogueEntry
 from statsmerging.data.corruptions.settings import CorruptionSettings
@@ -50,16 +58,44 @@ class SuiteSettings(Settings):
     root: DirectoryPath | None
     tasks: list[str] | None
     unseen: list[str]
+    splits: dict[str, list[str]]
+    split: str | None
+    first: int | None = Field(ge=2)
     catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _split_is_known(self) -> Self:
+        if self.split is not None and self.split not in self.splits:
+            known = ", ".join(self.splits) or "none (suite.splits is empty)"
+            raise ValueError(f"split={self.split}: choose one of {known}")
+        return self
+
+
+class LearningDataSettings(Settings):
+    """Which images the learner learns from."""
+
+    split: Literal["validation", "test"]
+    images: PositiveInt | None
+    seed: int = Field(ge=0)
 
 
 class StatisticsSettings(Settings):
     """What the learner sees of the weights."""
 
     of: Literal["weights", "task_vectors"]
-    features: list[Literal["mean", "variance", "magnitude", "singular_values"]] = Field(
-        min_length=1
-    )
+    features: list[
+        Literal[
+            "mean",
+            "variance",
+            "magnitude",
+            "singular_values",
+            "cosine",
+            "relative_norm",
+            "sign_agreement",
+            "depth",
+            "kind",
+        ]
+    ] = Field(min_length=1)
     rank: PositiveInt
     standardise: Literal["global", "per_layer", "both"]
 
@@ -98,6 +134,7 @@ class Config(Settings):
     statistics: StatisticsSettings
     learner: LearnerSettings
     labels: LabelSettings
+    learning: LearningDataSettings
     trainer: LearningSettings
     logger: LoggerSettings
     granularity: Literal["layer_wise", "task_wise"]

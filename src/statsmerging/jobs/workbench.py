@@ -17,7 +17,7 @@ from statsmerging.data.split_checks import check_disjoint
 from statsmerging.data.suites import SPLITS, Suite
 from statsmerging.evaluation.accuracy import Scorer
 from statsmerging.evaluation.candidate import Candidate
-from statsmerging.jobs.schema import Config
+from statsmerging.jobs.schema import Config, LearningDataSettings
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError, gather_missing
 from statsmerging.records.results import MethodResult
@@ -35,6 +35,7 @@ class Workbench:
 
     Attributes:
         weight_files: ``backbone.weights`` and the files of the zoo, by name.
+        learning: which images the learner learns from.
     """
 
     images: SuiteImages
@@ -42,6 +43,7 @@ class Workbench:
     scorer: Scorer
     cache: Cache
     weight_files: Mapping[str, Path]
+    learning: LearningDataSettings
 
     @property
     def suite(self) -> Suite:
@@ -56,8 +58,14 @@ class Workbench:
         }
 
     def learning_images(self) -> dict[str, ImageSplit]:
-        """Seen task → its validation images, from which the coefficients are learned."""
-        return {task.name: self.images.split(task, "validation") for task in self.suite.seen}
+        """Seen task → the images from which the coefficients are learned."""
+        splits = {
+            task.name: self.images.split(task, self.learning.split) for task in self.suite.seen
+        }
+        count = self.learning.images
+        if count is None:
+            return splits
+        return {task: split.draw(count, self.learning.seed) for task, split in splits.items()}
 
 
 def prepare(config: Config) -> Workbench:
@@ -77,15 +85,30 @@ def prepare(config: Config) -> Workbench:
         {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
     )
     zoo = _zoo(config, files, images, cache)
-    return Workbench(images, zoo, Scorer(images, cache), cache, _weight_files(config, files))
+    scorer, weight_files = Scorer(images, cache), _weight_files(config, files)
+    return Workbench(images, zoo, scorer, cache, weight_files, config.learning)
 
 
 def open_suite(config: Config, cache: Cache) -> Suite:
-    """The tasks the config names.
+    """The tasks the config names, seen and unseen.
 
     Raises:
         UserError: anything wrong with them, or files that are missing.
     """
+    settings = config.suite
+    suite = _whole_suite(config, cache)
+    if settings.split is not None:
+        suite = suite.hold_out(settings.splits[settings.split])
+    if settings.first is not None:
+        if settings.first > len(suite.seen):
+            raise UserError(
+                f"suite.first={settings.first}: the suite has {len(suite.seen)} seen tasks"
+            )
+        suite = suite.first(settings.first)
+    return suite
+
+
+def _whole_suite(config: Config, cache: Cache) -> Suite:
     suite = config.suite
     if suite.kind == "embedded":
         return embedded_suite(suite.tasks, suite.unseen)

@@ -68,13 +68,12 @@ class StatsMergeLearner(nn.Module):
         if hidden < 1:
             raise MergingError(f"learner.hidden={hidden}: must be at least 1")
         self.granularity: Granularity = granularity
+        self.kind: LearnerKind = kind
+        self.standardise: Standardise = standardise
         self.link: Link = link
         self.scale = scale
 
-        pooled = statistics if granularity == "layer_wise" else statistics.pooled()
-        values = pooled.standardised(standardise).values.float()
-        if kind == "constant_input":
-            values = torch.ones_like(values[:, :, :1])
+        values = self._inputs(statistics)
         self.register_buffer("statistics", values, persistent=False)
         layers, tasks, features = values.shape
         self.network: nn.Module
@@ -87,7 +86,30 @@ class StatsMergeLearner(nn.Module):
 
     def forward(self) -> Tensor:
         """The coefficients λ, L × K or K, differentiable in the learner's parameters."""
-        coefficients = LINKS[self.link](self.scale * self.network(self.statistics))
+        return self._coefficients(self.statistics)
+
+    def predict(self, statistics: LayerStatistics) -> Tensor:
+        """Coefficients for other experts of the same backbone, without learning: L × K' or K'.
+
+        Args:
+            statistics: raw, with the columns the learner was made with; they are standardised
+                among themselves.
+
+        Raises:
+            MergingError: a ``free`` table, which knows its own experts alone.
+        """
+        if self.kind == "free":
+            raise MergingError("learner.kind=free: a table has no coefficients for other experts")
+        return self._coefficients(self._inputs(statistics).to(self.statistics))
+
+    def _inputs(self, statistics: LayerStatistics) -> Tensor:
+        """What the network sees, L × K × F, or 1 × K × F for task-wise merging."""
+        pooled = statistics if self.granularity == "layer_wise" else statistics.pooled()
+        values = pooled.standardised(self.standardise).values.float()
+        return torch.ones_like(values[:, :, :1]) if self.kind == "constant_input" else values
+
+    def _coefficients(self, inputs: Tensor) -> Tensor:
+        coefficients = LINKS[self.link](self.scale * self.network(inputs))
         return coefficients if self.granularity == "layer_wise" else coefficients.squeeze(0)
 
 

@@ -17,11 +17,24 @@ from torch import Tensor
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.task_vectors import TaskVectorBank, matrix_shape
 
-Feature = Literal["mean", "variance", "magnitude", "singular_values"]
+Feature = Literal[
+    "mean",
+    "variance",
+    "magnitude",
+    "singular_values",
+    "cosine",
+    "relative_norm",
+    "sign_agreement",
+    "depth",
+    "kind",
+]
 Source = Literal["weights", "task_vectors"]
 Standardise = Literal["global", "per_layer", "both"]
 
 FEATURES: tuple[Feature, ...] = get_args(Feature)
+
+#: Columns of a feature that has several: their names' common beginning.
+_PREFIXES: dict[str, Feature] = {"singular_value_": "singular_values", "kind_": "kind"}
 
 
 @dataclass(frozen=True)
@@ -45,17 +58,24 @@ class LayerStatistics:
         """Keep the columns of the given features (all singular values are one feature).
 
         Raises:
-            MergingError: an unknown feature, or none at all.
+            MergingError: a feature that is not among the columns, or none at all.
         """
-        unknown = [name for name in features if name not in FEATURES]
-        if unknown or not features:
+        present = list(dict.fromkeys(map(_feature_of, self.columns)))
+        if not features or not set(features) <= set(present):
             raise MergingError(
-                f"statistics.features={list(features)}: choose at least one of "
-                f"{', '.join(FEATURES)}"
+                f"statistics.features={list(features)}: choose at least one of {', '.join(present)}"
             )
         kept = [i for i, column in enumerate(self.columns) if _feature_of(column) in features]
         return replace(
             self, values=self.values[:, :, kept], columns=tuple(self.columns[i] for i in kept)
+        )
+
+    def beside(self, other: LayerStatistics) -> LayerStatistics:
+        """These columns, then those of other statistics of the same layers and experts."""
+        return replace(
+            self,
+            values=torch.cat([self.values, other.values], dim=2),
+            columns=(*self.columns, *other.columns),
         )
 
     def pooled(self) -> LayerStatistics:
@@ -151,7 +171,7 @@ def top_singular_values(matrices: Tensor, rank: int) -> Tensor:
 
 
 def _feature_of(column: str) -> str:
-    return "singular_values" if column.startswith("singular_value_") else column
+    return next((name for prefix, name in _PREFIXES.items() if column.startswith(prefix)), column)
 
 
 def _standardise(values: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -49,11 +49,7 @@ class MethodResult:
         return {**self.seen, **self.unseen}
 
     def as_json(self, individual: MethodResult) -> dict[str, Any]:
-        """The row as ``results.json`` holds it.
-
-        ``normalised_average`` is the mean over tasks of accuracy / accuracy of the individual
-        model; a task whose individual model is never right has no such ratio and is left out.
-        """
+        """The row as ``results.json`` holds it."""
         row = {**self.about, **_numbers(self.seen, individual.seen)}
         if self.teacher_agreement is not None:
             row["teacher_agreement"] = self.teacher_agreement
@@ -88,18 +84,29 @@ def objective_of(path: Path) -> float | None:
     return None if agreement is None else float(agreement)
 
 
-def _numbers(
+def normalised_average(
     tasks: Mapping[str, TaskAccuracy], individual: Mapping[str, TaskAccuracy]
-) -> dict[str, Any]:
+) -> float | None:
+    """Mean over tasks of accuracy / accuracy of the individual model.
+
+    A task whose individual model is never right has no such ratio and is left out; ``None`` where
+    no task is left.
+    """
     ratios = [
         result.accuracy / individual[task].accuracy
         for task, result in tasks.items()
         if individual[task].accuracy > 0
     ]
+    return _mean(ratios)
+
+
+def _numbers(
+    tasks: Mapping[str, TaskAccuracy], individual: Mapping[str, TaskAccuracy]
+) -> dict[str, Any]:
     return {
         "accuracy": {task: result.accuracy for task, result in tasks.items()},
         "average": _mean([result.accuracy for result in tasks.values()]),
-        "normalised_average": _mean(ratios),
+        "normalised_average": normalised_average(tasks, individual),
         "n": {task: result.images for task, result in tasks.items()},
     }
 

@@ -63,6 +63,11 @@ class RunDirectory:
         return self.path / "coefficients.parquet"
 
     @property
+    def statistics(self) -> Path:
+        """Statistics by layer and task, as the learner saw them before standardisation."""
+        return self.path / "statistics.parquet"
+
+    @property
     def merged(self) -> Path:
         """The merged backbone."""
         return self.path / "merged.safetensors"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from statsmerging.merging.relations import (
+    RELATION_COLUMNS,
+    place_statistics,
+    relation_statistics,
+)
 from statsmerging.merging.statistics import (
+    Feature,
     LayerStatistics,
     Source,
     layer_statistics,
@@ -18,17 +26,36 @@ from statsmerging.records.hashing import key_of
 
 
 def cached_layer_statistics(
-    bank: TaskVectorBank, bank_hash: str, cache: Cache, *, of: Source, rank: int
+    bank: TaskVectorBank,
+    bank_hash: str,
+    cache: Cache,
+    *,
+    of: Source,
+    rank: int,
+    features: Sequence[Feature],
 ) -> LayerStatistics:
-    """``layer_statistics`` of the bank, read from the cache if these weights were seen before.
+    """The named features of the bank, read from the cache if these weights were seen before.
 
     Args:
         bank_hash: content hash of the weights the bank was built from, and of their order.
+        of: whose mean, variance, magnitude and singular values; the others are of task vectors.
     """
 
-    def write(path: Path) -> None:
-        save_file({"values": layer_statistics(bank, of=of, rank=rank).values}, path)
+    def cached(key: str, values: Callable[[], Tensor]) -> Tensor:
+        def write(path: Path) -> None:
+            save_file({"values": values()}, path)
 
-    name = f"{key_of([bank_hash, of, str(rank)])}.safetensors"
-    values = load_file(cache.file("statistics", name, write))["values"]
-    return LayerStatistics(values, statistic_columns(rank), bank.layers, bank.tasks)
+        return load_file(cache.file("statistics", f"{key}.safetensors", write))["values"]
+
+    weights = cached(
+        key_of([bank_hash, of, str(rank)]), lambda: layer_statistics(bank, of=of, rank=rank).values
+    )
+    statistics = LayerStatistics(weights, statistic_columns(rank), bank.layers, bank.tasks)
+    if set(features) & set(RELATION_COLUMNS):
+        relations = cached(
+            key_of([bank_hash, "relations"]), lambda: relation_statistics(bank).values
+        )
+        statistics = statistics.beside(
+            LayerStatistics(relations, RELATION_COLUMNS, bank.layers, bank.tasks)
+        )
+    return statistics.beside(place_statistics(bank)).select(features)

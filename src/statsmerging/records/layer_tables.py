@@ -1,8 +1,9 @@
-"""``coefficients.parquet``: one row per method, layer and task."""
+"""``coefficients.parquet`` and ``statistics.parquet``: what a run holds by layer and task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from statsmerging.records.files import atomic_path
 
 
 def write_coefficients(
-    path: Path, learned: Mapping[str, Tensor], layers: tuple[str, ...], tasks: tuple[str, ...]
+    path: Path, learned: Mapping[str, Tensor], layers: Sequence[str], tasks: Sequence[str]
 ) -> None:
     """Write columns ``method``, ``layer``, ``task``, ``coefficient``.
 
@@ -32,5 +33,27 @@ def write_coefficients(
         ],
         columns=["method", "layer", "task", "coefficient"],
     )
+    _write(path, frame)
+
+
+def write_statistics(
+    path: Path,
+    values: Tensor,
+    columns: Sequence[str],
+    layers: Sequence[str],
+    tasks: Sequence[str],
+) -> None:
+    """Write columns ``layer``, ``task``, and one for each statistic.
+
+    Args:
+        values: L × K × F.
+        columns: names of the F statistics.
+    """
+    frame = pd.DataFrame(product(layers, tasks), columns=["layer", "task"])
+    frame[list(columns)] = values.flatten(end_dim=1).numpy()
+    _write(path, frame)
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
     with atomic_path(path) as partial:
         frame.to_parquet(partial)
