@@ -102,5 +102,5 @@ def test_every_method_has_a_config_with_its_own_defaults() -> None:
         assert grid == (list(method.tunable.values) if method.tunable else None), name
 
 
-def test_all_methods_compares_all_methods() -> None:
-    assert set(composed("experiment=all_methods").method) == set(method_sections())
+def test_table1_eight_tasks_compares_table1_eight_tasks() -> None:
+    assert set(composed("experiment=table1_eight_tasks").method) == set(method_sections())

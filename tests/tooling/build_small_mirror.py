@@ -1,6 +1,6 @@
 """Build a small local mirror of the eight-task experiment: tiny CLIP, genuine layouts, real images.
 
-`experiment=table1_eight_tasks` needs 30 GB from the Hugging Face hub. This script makes a folder
+`experiment=clip_eight` needs 30 GB from the Hugging Face hub. This script makes a folder
 with the same layout in a few minutes, so that every path is exercised without network:
 
     pip install transformers
@@ -74,7 +74,7 @@ def main(images: Path, mirror: Path) -> None:
         repository = f"{SERIES}_{HUB_NAMES.get(task, task)}"
         expert.save_pretrained(mirror / "zoo" / "tanganke" / repository)
     print(
-        f"python run.py experiment=table1_eight_tasks suite.root={mirror}/data "
+        f"python run.py experiment=clip_eight suite.root={mirror}/data "
         f"zoo.root={mirror}/zoo 'backbone.arguments={ARGUMENTS}'"
     )
 

@@ -132,6 +132,10 @@ class SuiteImages:
             )
         return self._loaded[address]
 
+    def of(self, suite: Suite) -> SuiteImages:
+        """The images of another choice of the same tasks."""
+        return SuiteImages(suite, self.preprocess, self.cache, self.corruption)
+
     def fingerprints(self) -> dict[str, str]:
         """``task/split`` → content hash, for the manifest."""
         return {

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.teachers import teacher_quality
+from statsmerging.jobs.banks import create_bank
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.diagnosis import diagnose
 from statsmerging.jobs.learning import Learned, run_statistics
@@ -21,7 +21,6 @@ from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.relations import task_vector_cosines
-from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.errors import IncompleteError, UserError
 from statsmerging.records.layer_tables import write_coefficients, write_statistics
 from statsmerging.records.results import MethodResult
@@ -55,7 +54,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     load_plugins(config.plugins)
     methods = parse_methods(config.method)
     bench = prepare(config)
-    bank = _bank(config, bench, directory)
+    bank = create_bank(config, bench, directory)
     merger = Merger(config, bench, bank, directory, run_log)
     bounds = _bounds(config, bench, merger)
     done = _run_methods(bench, merger, methods)
@@ -153,18 +152,3 @@ def _joint(config: Config, bench: Workbench) -> Candidate:
         accelerator=config.accelerator,
     )
     return Candidate.of_state("jointly trained", bench.zoo, weights)
-
-
-def _bank(config: Config, bench: Workbench, directory: RunDirectory) -> TaskVectorBank:
-    """Task vectors of the seen tasks' experts, where the config wants them."""
-    memory_map = directory.path / "task_vectors.bin" if config.merge.memory_map else None
-    bank = TaskVectorBank.from_state_dicts(
-        bench.zoo.pretrained,
-        {task.name: bench.zoo.experts[task.name].state for task in bench.suite.seen},
-        dtype=getattr(torch, config.merge.precision),
-        device="cpu" if memory_map else bench.zoo.device,
-        memory_map=memory_map,
-    )
-    if memory_map is not None:
-        memory_map.unlink()  # the mapping lives as long as the process, the file needs no name
-    return bank

@@ -40,6 +40,7 @@ class JobSettings(Settings):
         "export",
         "reproduce",
         "corruptions",
+        "transfer",
     ]
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Workbench:
             "pretrained": self.scorer.score(pretrained),
             "individual": self.scorer.score(Candidate.individual(self.zoo)),
         }
+
+    def with_roles_swapped(self) -> Workbench:
+        """The same with the unseen tasks as seen ones, and the other way round."""
+        suite = replace(self.suite, seen=self.suite.unseen, unseen=self.suite.seen)
+        return replace(self, images=self.images.of(suite))
 
     def learning_images(self) -> dict[str, ImageSplit]:
         """Seen task → the images from which the coefficients are learned."""

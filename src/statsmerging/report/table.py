@@ -213,6 +213,7 @@ def _columns(results: Results) -> list[tuple[str, tuple[str, ...]]]:
         columns += [
             (f"unseen: {task}", ("unseen", "accuracy", task)) for task in row["unseen"]["accuracy"]
         ]
+        columns.append(("unseen: average", ("unseen", "average")))
     return columns
 
 

@@ -1,0 +1,60 @@
+"""Coefficients for experts the learner has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from statsmerging.records.errors import UserError
+from tests.conftest import JobRunner, run_in_process, write_suite
+
+METHODS = "method=[task_arithmetic,constant_input,free,stats_merging]"
+
+
+@pytest.fixture
+def transfer(small_run: list[str], tmp_path: Path) -> JobRunner:
+    """The job on four tasks: two teach, two are predicted for."""
+    root = write_suite(tmp_path / "suite", 48)
+    for task in ("parity", "size"):
+        (root / f"{task}_again").symlink_to(root / task)
+    overrides = [*small_run, "job=transfer", METHODS, f"suite.root={root}"]
+    unseen = "suite.unseen=[parity_again,size_again]"
+    return lambda *more: run_in_process([*overrides, unseen, *more], tmp_path / "run")
+
+
+def test_unseen_experts_that_are_the_seen_ones_get_their_coefficients(
+    transfer: JobRunner, tmp_path: Path
+) -> None:
+    """The unseen tasks are the seen ones under other names: prediction equals learning."""
+    results = transfer()
+    assert list(results["methods"]) == [
+        "pretrained",
+        "individual",
+        "task_arithmetic",
+        "constant_input",
+        "constant_input_anew",
+        "free_anew",
+        "stats_merging",
+        "stats_merging_anew",
+    ]
+    for row in results["methods"].values():
+        assert list(row["accuracy"].values()) == list(row["unseen"]["accuracy"].values())
+    table = pd.read_parquet(tmp_path / "run" / "coefficients.parquet")
+    for method, frame in table.groupby("method"):
+        wide = frame.pivot(index="layer", columns="task", values="coefficient")
+        for task in ("parity", "size"):
+            pd.testing.assert_series_equal(
+                wide[task], wide[f"{task}_again"], check_names=False, obj=str(method)
+            )
+
+
+def test_two_unseen_tasks_are_needed(transfer: JobRunner) -> None:
+    with pytest.raises(UserError, match="at least two unseen tasks"):
+        transfer("suite.unseen=[size_again]", "suite.tasks=[parity,size]")
+
+
+def test_methods_without_a_single_model_are_refused(transfer: JobRunner) -> None:
+    with pytest.raises(UserError, match="method emr: job=transfer needs methods that give one"):
+        transfer("method=[emr]")
