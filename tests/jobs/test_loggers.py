@@ -248,7 +248,7 @@ def test_online_without_a_key_is_one_line(
 @pytest.fixture
 def command() -> Iterator[list[str]]:
     """Overrides as Hydra knows them while it runs a command."""
-    overrides = ["experiment=table1_eight_tasks", "logger=wandb", "logger.wandb.entity=team", "seed=3"]
+    overrides = ["experiment=clip_eight", "logger=wandb", "logger.wandb.entity=team", "seed=3"]
     before = Singleton.get_state()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=overrides, return_hydra_config=True)
@@ -260,8 +260,8 @@ def command() -> Iterator[list[str]]:
 def test_a_command_names_its_run_and_its_group(command: list[str], tmp_path: Path) -> None:
     config = composed(*command)
     run = LoggedRun(config, RunDirectory(tmp_path / "run", config.model_dump(mode="json")))
-    assert run.name == "experiment=table1_eight_tasks,seed=3"
-    assert run.group == "table1_eight_tasks"
+    assert run.name == "experiment=clip_eight,seed=3"
+    assert run.group == "clip_eight"
 
 
 def fail_in_step(patch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:

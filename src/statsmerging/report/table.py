@@ -210,10 +210,10 @@ def _columns(results: Results) -> list[tuple[str, tuple[str, ...]]]:
     if any("teacher_agreement" in other for other in results["methods"].values()):
         columns.append(("agreement", ("teacher_agreement",)))
     if "unseen" in row:
-        columns += [
-            (f"unseen: {task}", ("unseen", "accuracy", task)) for task in row["unseen"]["accuracy"]
-        ]
-        columns.append(("unseen: average", ("unseen", "average")))
+        tasks = list(row["unseen"]["accuracy"])
+        columns += [(f"unseen: {task}", ("unseen", "accuracy", task)) for task in tasks]
+        if len(tasks) > 1:
+            columns.append(("unseen: average", ("unseen", "average")))
     return columns
 
 
