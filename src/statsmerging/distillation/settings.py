@@ -42,7 +42,8 @@ class LearnedMethodSettings(Settings):
     Attributes:
         title: as it stands in tables.
         granularity: one coefficient per layer and task, or one per task.
-        learner: how coefficients are made, see ``StatsMergeLearner``.
+        learner: how coefficients are made, see ``StatsMergeLearner``; ``released_code`` learns as
+            the published code does, with ground truth.
         objective: what the merged model learns from.
         learning_rate: of AdamW, following a cosine to zero.
         density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
@@ -52,7 +53,7 @@ class LearnedMethodSettings(Settings):
 
     title: str
     granularity: Literal["layer_wise", "task_wise"]
-    learner: Literal["shared", "per_layer", "free", "constant_input"]
+    learner: Literal["shared", "per_layer", "free", "constant_input", "released_code"]
     objective: Objective
     learning_rate: NonNegativeFloat
     density: float | None = Field(gt=0, le=1)

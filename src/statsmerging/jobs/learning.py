@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
@@ -81,6 +82,25 @@ def learn(
         method.objective,
         config.trainer.model_copy(update={"learning_rate": method.learning_rate}),
     )
+    trainer = fit(module, config, name, method, bench, images, directory, loggers)
+    with torch.no_grad():
+        coefficients: Tensor = module.learner().cpu()
+    gradient_norm = float(trainer.callback_metrics.get("learner_gradient_norm", math.nan))
+    return Learned(module.learner, coefficients, gradient_norm)
+
+
+def fit(
+    module: StatsMerging,
+    config: Config,
+    name: str,
+    method: LearnedMethodSettings,
+    bench: Workbench,
+    images: Mapping[str, ImageSplit],
+    directory: RunDirectory,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback] = (),
+) -> L.Trainer:
+    """Train the module, from its last checkpoint where a killed run has left one."""
     data = UnlabeledDataModule(
         {task: split.images for task, split in images.items()},
         images_per_task=config.trainer.images_per_task,
@@ -94,7 +114,7 @@ def learn(
         accelerator=config.accelerator,
         epochs=config.trainer.steps // config.trainer.steps_per_epoch,
         description=f"learning coefficients of {method.title}",
-        callbacks=[checkpoint],
+        callbacks=[*callbacks, checkpoint],
         loggers=loggers,
         devices=config.trainer.devices,
     )
@@ -102,10 +122,7 @@ def learn(
     if last.exists():
         log.info("continuing from %s", last)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    with torch.no_grad():
-        coefficients: Tensor = module.learner().cpu()
-    gradient_norm = float(trainer.callback_metrics.get("learner_gradient_norm", math.nan))
-    return Learned(module.learner, coefficients, gradient_norm)
+    return trainer
 
 
 def run_statistics(
@@ -135,6 +152,7 @@ def run_statistics(
 def _learner(
     config: Config, method: LearnedMethodSettings, bench: Workbench, bank: TaskVectorBank
 ) -> StatsMergeLearner:
+    assert method.learner != "released_code"  # that one has a learning step of its own
     return StatsMergeLearner(
         run_statistics(config, bench, bank, method.density),
         method.granularity,

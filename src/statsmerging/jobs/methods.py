@@ -21,6 +21,7 @@ from statsmerging.evaluation.gradients import fisher_diagonals
 from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.jobs.learning import Learned, learn
 from statsmerging.jobs.loggers.run_log import RunLog
+from statsmerging.jobs.released_code import learn_as_released
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.errors import MergingError
@@ -50,6 +51,16 @@ class LearnedMethod:
 
     name: str
     settings: LearnedMethodSettings
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Title, needs, returns and parameters, for the record."""
+        return {
+            "title": self.settings.title,
+            "needs": "labels" if self.settings.learner == "released_code" else "unlabeled images",
+            "returns": "state dict",
+            "parameters": self.settings.model_dump(exclude={"title", "tune"}),
+        }
 
     def candidates(self) -> Iterator[LearnedMethod]:
         """The method with every learning rate of its grid."""
@@ -173,6 +184,8 @@ class Merger:
 
     def _learned(self, method: LearnedMethod) -> Merged:
         settings = method.settings
+        if settings.learner == "released_code":
+            return self._as_released(method)
         bank = self.bank
         if settings.density is not None:
             bank = trimmed_bank(bank, settings.density)
@@ -188,14 +201,26 @@ class Merger:
             self.run_log.curves(method.name),
         )
         state = bank.merge(learned.coefficients, self.config.merge.anchor)
-        about = {
-            "title": settings.title,
-            "needs": "unlabeled images",
-            "returns": "state dict",
-            "parameters": settings.model_dump(exclude={"title", "tune"}),
-        }
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
-        return Merged(method.name, candidate, about, state, learned)
+        return Merged(method.name, candidate, method.about, state, learned)
+
+    def _as_released(self, method: LearnedMethod) -> Merged:
+        """With heads of its own; no learner comes out that others could be compared with."""
+        coefficients, heads = learn_as_released(
+            self.config,
+            method.name,
+            method.settings,
+            self.bench,
+            self.bank,
+            self.images,
+            self.directory,
+            self.run_log.curves(method.name),
+        )
+        experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
+        zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
+        state = self.bank.merge(coefficients, self.config.merge.anchor)
+        candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
+        return Merged(method.name, candidate, method.about, state)
 
     def _fixed(self, method: Method) -> Merged:
         about = {

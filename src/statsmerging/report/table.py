@@ -23,6 +23,7 @@ NEEDS = {
     None: "",
     "nothing": "–",
     "unlabeled images": "images",
+    "labels": "labels",
     "activations": "activations",
     "gradients": "gradients",
 }

@@ -1,0 +1,60 @@
+"""The published code's way to learn, which uses test images and ground truth: for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+
+from statsmerging.data.image_cache import ImageSplit
+from statsmerging.distillation.released_code import BestOnTest, ReleasedCode
+from statsmerging.distillation.settings import LabelSettings, LearnedMethodSettings
+from statsmerging.distillation.teachers import learning_targets
+from statsmerging.jobs.learning import fit
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import Workbench
+from statsmerging.merging.functional import MergedModel
+from statsmerging.merging.released_code import ReleasedCodeLearner
+from statsmerging.merging.task_vectors import TaskVectorBank
+from statsmerging.records.errors import UserError
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.heads import Head
+
+
+def learn_as_released(
+    config: Config,
+    name: str,
+    method: LearnedMethodSettings,
+    bench: Workbench,
+    bank: TaskVectorBank,
+    images: Mapping[str, ImageSplit],
+    directory: RunDirectory,
+    loggers: Sequence[Logger],
+) -> tuple[Tensor, dict[str, Head]]:
+    """Coefficients, L × K, and trained heads of the epoch that is best on test images.
+
+    Raises:
+        UserError: several processes; the best epoch is chosen in one.
+    """
+    if config.trainer.devices > 1:
+        raise UserError(f"method {name} needs trainer.devices=1")
+    labels = LabelSettings(kind="ground_truth")
+    heads = {task: bench.zoo.experts[task].head for task in bank.tasks}
+    epochs = config.trainer.steps // config.trainer.steps_per_epoch
+    module = ReleasedCode(
+        ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(config.seed)),
+        MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
+        heads,
+        learning_targets(labels, bench.zoo, images, bench.cache),
+        bench.zoo.preprocess,
+        labels,
+        method.objective,
+        config.trainer.model_copy(update={"learning_rate": method.learning_rate}),
+        period=max(1, epochs // 5),  # 100 of 500 epochs
+    )
+    tested = {task.name: bench.images.split(task, "test") for task in bench.suite.seen}
+    best = BestOnTest(tested)
+    fit(module, config, name, method, bench, images, directory, loggers, callbacks=[best])
+    return best.best["coefficients"], best.best_heads(heads)

@@ -1,0 +1,99 @@
+"""The published code's protocol: what it uses, and that it says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from statsmerging.data.image_cache import ImageSplit
+from statsmerging.distillation.released_code import BestOnTest
+from statsmerging.merging import MergingError, TaskVectorBank, layer_statistics
+from statsmerging.merging.released_code import ReleasedCodeLearner, stacked_statistics
+from tests.conftest import JobRunner
+
+METHOD = "method=[task_arithmetic,released_code]"
+
+
+def test_statistics_of_stacked_task_vectors_equal_numpy(bank: TaskVectorBank) -> None:
+    for layer, found in zip(bank.layers, stacked_statistics(bank), strict=True):
+        matrix = bank.vectors[layer].double().numpy()
+        expected = [
+            matrix.mean(),
+            matrix.std(),
+            matrix.var(),
+            np.linalg.norm(matrix),
+            np.linalg.svd(matrix, compute_uv=False)[0],
+            np.linalg.matrix_rank(matrix),
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_coefficients_of_a_layer_sum_to_one(bank: TaskVectorBank) -> None:
+    learner = ReleasedCodeLearner(bank, hidden=8, generator=torch.Generator().manual_seed(0))
+    coefficients = learner()
+    assert coefficients.shape == (len(bank.layers), len(bank.tasks))
+    torch.testing.assert_close(coefficients.sum(dim=1), torch.ones(len(bank.layers)))
+    coefficients[0, 0].backward()
+    assert learner.weights[0].grad is not None
+
+
+def test_it_has_nothing_to_say_about_other_experts(bank: TaskVectorBank) -> None:
+    with pytest.raises(MergingError, match="do not belong to single experts"):
+        ReleasedCodeLearner(bank, hidden=2).predict(layer_statistics(bank))
+
+
+def test_a_run_is_stamped_and_repeats_itself(run_job: JobRunner, tmp_path: Path) -> None:
+    first = run_job(METHOD, "learning.split=test")
+    assert [stamp.removeprefix("not label-free: ") for stamp in first["stamps"]] == [
+        "learned from test images",
+        "learned from ground-truth labels",
+        "trained the classification heads",
+        "chose the epoch by test accuracy",
+    ]
+    assert first["methods"]["released_code"]["needs"] == "labels"
+    again = run_job(METHOD, "learning.split=test", directory=tmp_path / "again")
+    assert again["methods"] == first["methods"]
+
+
+@pytest.mark.parametrize(("accuracies", "best"), [((0.9, 0.2, 0.4), 0), ((0.2, 0.2, 0.9), 2)])
+def test_the_best_epoch_on_test_is_kept(
+    run_job: JobRunner, monkeypatch: pytest.MonkeyPatch, accuracies: tuple[float, ...], best: int
+) -> None:
+    """Three epochs of two steps; the learning rate is 0 in the second."""
+    seen: list[Tensor] = []
+    merged: list[Tensor] = []
+
+    def accuracy(self: BestOnTest, module: object, coefficients: Tensor) -> float:
+        del self, module
+        seen.append(coefficients.detach().clone())
+        return accuracies[len(seen) - 1]
+
+    original = TaskVectorBank.merge
+
+    def recording(self, coefficients, *others):  # type: ignore[no-untyped-def]
+        merged.append(coefficients)
+        return original(self, coefficients, *others)
+
+    monkeypatch.setattr(BestOnTest, "_accuracy", accuracy)
+    monkeypatch.setattr(TaskVectorBank, "merge", recording)
+    run_job("method=[released_code]")
+    assert not torch.equal(seen[0], seen[2])
+    assert torch.equal(merged[-1], seen[best])
+
+
+def test_accuracy_counts_every_image_of_every_task(run_job: JobRunner) -> None:
+    sizes: list[int] = []
+    original = BestOnTest.__init__
+
+    def recording(self: BestOnTest, images: dict[str, ImageSplit]) -> None:
+        sizes.extend(len(split) for split in images.values())
+        original(self, images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BestOnTest, "__init__", recording)
+        results = run_job("method=[released_code]")
+    assert sizes == list(results["methods"]["released_code"]["n"].values())
