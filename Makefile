@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench results clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python run.py
@@ -19,6 +19,22 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# Every table and figure; a second call goes on where the first one stopped. On real images:
+# make results ON=mini_eight OPTIONS="suite.root=DIR backbone.weights=FILE"; OPTIONS are those of
+# run.py, e.g. "hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1".
+ON ?=
+OPTIONS ?=
+EXPERIMENTS ?= table1_eight_tasks table2_granularity table3_unseen table4_corruption table4_severity \
+	table5_labels table6_statistics table6_standardise table6_learners learning_images transfer \
+	released_code
+
+results: $(INSTALLED)
+	@for experiment in $(EXPERIMENTS); do \
+		$(VENV)/bin/python run.py "experiment=[$(ON:%=%,)$$experiment]" $(OPTIONS) || failed=1; \
+		$(VENV)/bin/python run.py job=report job.runs=outputs/$$experiment \
+			hydra.run.dir=outputs/results/$$experiment || failed=1; \
+	done; test -z "$$failed"
 
 bench: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/merge_step.py
