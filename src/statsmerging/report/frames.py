@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from statsmerging.report.layers import layer_name
+from statsmerging.report.rows import method_title, rows_by_method
 from statsmerging.report.runs import RunGroup
-from statsmerging.report.table import BOUND_TITLES
 
 #: What of a learning curve is drawn: column of ``metrics.csv`` → its name.
 CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}
@@ -94,17 +94,9 @@ def cosines(groups: Sequence[RunGroup]) -> pd.DataFrame:
 
 def method_rows(group: RunGroup) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
     """Seed, name, title and row of ``results.json`` of every method; a seed counts once."""
-    met: set[tuple[int, str]] = set()
-    for run in group.runs:
-        for method, row in run["methods"].items():
-            if (run["seed"], method) not in met:
-                met.add((run["seed"], method))
-                yield run["seed"], method, method_title(method, row), row
-
-
-def method_title(method: str, row: dict[str, Any]) -> str:
-    """As tables name it."""
-    return str(BOUND_TITLES.get(method, row.get("title", method)))
+    for method, rows in rows_by_method(group.runs).items():
+        for seed, row in rows.items():
+            yield seed, method, method_title(method, row), row
 
 
 def split(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFrame]]:

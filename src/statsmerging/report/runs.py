@@ -12,7 +12,10 @@ from statsmerging.records.files import read_json
 from statsmerging.records.run_directory import PRESENTATION
 
 #: Runs that differ in one of these answer different questions; other keys tell settings apart.
-_QUESTION = ("job.name", "suite.name", "backbone.label")
+QUESTION = ("job.name", "suite.name", "backbone.label")
+
+#: Beginnings of keys that tell images and experts; runs that differ in one score something else.
+PROBLEM = ("suite.", "corruption.", "zoo.", "backbone.")
 
 #: Methods that a title names; of more it gives the number.
 LISTED = 4
@@ -134,7 +137,7 @@ def _relevant(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten(relevant)
-        if key.startswith(("zoo.", "corruption.")) or key.rpartition(".")[2] != "seed"
+        if key.startswith(("zoo.", "corruption.")) or _leaf(key) != "seed"
     }
 
 
@@ -167,9 +170,25 @@ def _differences(
     config: dict[str, Any], others: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[str, Any]]:
     peers = [
-        other for other in others if all(other.get(key) == config.get(key) for key in _QUESTION)
+        other for other in others if all(other.get(key) == config.get(key) for key in QUESTION)
     ]
     for key, value in config.items():
         # A key that only one of them has belongs to a method that only one of them ran.
-        if any(key in peer and peer[key] != value for peer in peers):
+        if any(key in peer and peer[key] != value for peer in peers) and not follows(key, peers):
             yield key, value
+
+
+def follows(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a method's parameter is everywhere what a key of the whole run says."""
+    if not key.startswith("method."):
+        return False
+    name = _leaf(key)
+    return any(
+        all(setting.get(key, setting.get(leader)) == setting.get(leader) for setting in settings)
+        for leader in settings[0]
+        if not leader.startswith("method.") and _leaf(leader.removesuffix(".kind")) == name
+    )
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
