@@ -47,6 +47,15 @@ def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:
     return means.join(_names(means["layer"]))
 
 
+def by_depth(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean coefficients: columns ``kind``, ``depth`` (block counted from 0), ``task``, and it."""
+    inside = frame[frame["block"] != ""]
+    order = {block: place for place, block in enumerate(inside["block"].unique())}
+    placed = inside.assign(depth=inside["block"].map(order))
+    keys = ["kind", "task", "depth"]
+    return placed.groupby(keys, sort=False)["coefficient"].mean().reset_index()
+
+
 def learning_curves(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Loss and gradient of every optimiser step.
 
