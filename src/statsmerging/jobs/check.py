@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 
 from statsmerging.data.hub_suite import count_differences
-from statsmerging.evaluation.published import differences, published_rows
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.records.errors import IncompleteError, UserError
+from statsmerging.records.published import differences, published_rows
 from statsmerging.records.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)

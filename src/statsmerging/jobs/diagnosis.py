@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from statsmerging.evaluation import diagnostics
-from statsmerging.evaluation.published import differences, published_rows
 from statsmerging.evaluation.teachers import TeacherQuality
 from statsmerging.jobs.learning import Learned
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
+from statsmerging.records.published import differences, published_rows
 from statsmerging.records.results import MethodResult
 
 

@@ -1,4 +1,4 @@
-"""``job=report``: the tables of many finished runs, mean ± deviation over seeds."""
+"""``job=report``: tables and figures of many finished runs, mean ± deviation over seeds."""
 
 from __future__ import annotations
 
@@ -9,20 +9,33 @@ from statsmerging.jobs.schema import Config
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_text
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.report.files import page, write_figures, write_tables
 from statsmerging.report.runs import runs_by_setting
-from statsmerging.report.table import accuracy_table, markdown_table
+from statsmerging.report.tables.accuracy import group_content
+from statsmerging.report.tables.sweep import sweep_tables
+from statsmerging.report.tables.terminal import terminal_table
 
 log = logging.getLogger(__name__)
 
 
 def run(config: Config, directory: RunDirectory) -> None:
-    """Print one table per setting and write all of them to ``report.md``."""
+    """Print the tables; write them to ``tables/``, the figures to ``figures/``, and ``report.md``.
+
+    A sweep has one table for each of its settings, and one that compares them.
+    """
     if config.job.runs is None:
         raise UserError("job.runs: a folder with run directories is needed")
     groups = runs_by_setting(config.job.runs)
+    tables = {
+        "accuracy": [group_content(group) for group in groups],
+        "sweep": sweep_tables(groups),
+    }
     console = wide_console()
-    for group in groups:
-        console.print(accuracy_table(group.runs, group.setting))
+    for contents in tables.values():
+        for content in contents:
+            console.print(terminal_table(content))
+    write_tables(tables, directory.path / "tables")
+    figures = write_figures(groups, directory.path / "figures")
     path = directory.path / "report.md"
-    write_text(path, "\n".join(markdown_table(group.runs, group.setting) for group in groups))
-    log.info("tables: %s", path)
+    write_text(path, page(tables, groups, figures))
+    log.info("tables and figures: %s", path)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from statsmerging.report.table import markdown_row, markdown_table
+from statsmerging.report.table import markdown_table
+from statsmerging.report.tables.markdown import markdown_row
 
 
 def model_card(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,28 @@ from statsmerging.records.files import read_json
 from statsmerging.records.run_directory import PRESENTATION
 
 #: Runs that differ in one of these answer different questions; other keys tell settings apart.
-_QUESTION = ("job.name", "suite.name", "backbone.label")
+QUESTION = ("job.name", "suite.name", "backbone.label")
+
+#: Beginnings of keys that tell images and experts; runs that differ in one score something else.
+PROBLEM = ("suite.", "corruption.", "zoo.", "backbone.")
 
 #: Methods that a title names; of more it gives the number.
 LISTED = 4
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run directory that holds its manifest and its results.
+
+    Attributes:
+        path: the directory.
+        config: the resolved config of the run.
+        results: content of ``results.json``.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    results: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,12 +41,35 @@ class RunGroup:
     """Runs that differ in nothing but their seed.
 
     Attributes:
-        runs: contents of ``results.json``, in the order of seeds.
-        setting: ``key=value`` of the keys in which groups on the same suite and backbone differ.
+        members: the runs, in the order of seeds.
+        settings: dotted key → value, of everything that these runs have in common.
+        differences: those of the settings in which groups on the same suite and backbone differ.
     """
 
-    runs: Sequence[dict[str, Any]]
-    setting: tuple[str, ...] = ()
+    members: Sequence[FinishedRun]
+    settings: Mapping[str, Any]
+    differences: Mapping[str, Any]
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Contents of ``results.json``, in the order of seeds."""
+        return [member.results for member in self.members]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config of the first run."""
+        return self.members[0].config
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """``key=value`` of the differences."""
+        return tuple(f"{key}={value}" for key, value in self.differences.items())
+
+    @property
+    def label(self) -> str:
+        """Suite, backbone and differences: names the group among all others."""
+        first = self.members[0].results
+        return " · ".join([first["suite"], first["backbone"], *self.setting])
 
 
 @dataclass
@@ -37,7 +78,7 @@ class _Gathered:
 
     setting: dict[str, Any]
     methods: dict[str, Any] = field(default_factory=dict)
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[FinishedRun] = field(default_factory=list)
 
     def takes(self, setting: dict[str, Any], methods: dict[str, Any]) -> bool:
         """Whether a run belongs here: methods that both have were given the same."""
@@ -57,27 +98,34 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
         UserError: no finished run.
     """
     groups: list[_Gathered] = []
-    for path in sorted(folder.rglob("manifest.json")):
-        results = path.with_name("results.json")
-        if results.exists():
-            config = read_json(path)["config"]
-            setting, methods = _relevant(config), _methods(config)
-            group = next((group for group in groups if group.takes(setting, methods)), None)
-            if group is None:
-                group = _Gathered(setting)
-                groups.append(group)
-            group.methods.update(methods)
-            group.runs.append(read_json(results))
+    for run in finished_runs(folder):
+        setting, methods = _relevant(run.config), _methods(run.config)
+        group = next((group for group in groups if group.takes(setting, methods)), None)
+        if group is None:
+            group = _Gathered(setting)
+            groups.append(group)
+        group.methods.update(methods)
+        group.runs.append(run)
     if not groups:
         raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
     settings = [_shown(group) for group in groups]
     return [
-        RunGroup(
-            sorted(group.runs, key=lambda run: (-len(run["methods"]), int(run["seed"]))),
-            tuple(_differences(setting, settings)),
-        )
+        RunGroup(sorted(group.runs, key=_order), setting, dict(_differences(setting, settings)))
         for group, setting in zip(groups, settings, strict=True)
     ]
+
+
+def finished_runs(folder: Path) -> Iterator[FinishedRun]:
+    """All below a folder, in the order of their names."""
+    for manifest in sorted(folder.rglob("manifest.json")):
+        results = manifest.with_name("results.json")
+        if results.exists():
+            yield FinishedRun(manifest.parent, read_json(manifest)["config"], read_json(results))
+
+
+def _order(run: FinishedRun) -> tuple[int, int]:
+    """Runs of most methods first, then by seed: the first tells the order of rows."""
+    return -len(run.results["methods"]), int(run.results["seed"])
 
 
 def _relevant(config: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +137,7 @@ def _relevant(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten(relevant)
-        if key.startswith(("zoo.", "corruption.")) or key.rpartition(".")[2] != "seed"
+        if key.startswith(("zoo.", "corruption.")) or _leaf(key) != "seed"
     }
 
 
@@ -118,11 +166,29 @@ def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _differences(config: dict[str, Any], others: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _differences(
+    config: dict[str, Any], others: Sequence[dict[str, Any]]
+) -> Iterator[tuple[str, Any]]:
     peers = [
-        other for other in others if all(other.get(key) == config.get(key) for key in _QUESTION)
+        other for other in others if all(other.get(key) == config.get(key) for key in QUESTION)
     ]
     for key, value in config.items():
         # A key that only one of them has belongs to a method that only one of them ran.
-        if any(key in peer and peer[key] != value for peer in peers):
-            yield f"{key}={value}"
+        if any(key in peer and peer[key] != value for peer in peers) and not follows(key, peers):
+            yield key, value
+
+
+def follows(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a method's parameter is everywhere what a key of the whole run says."""
+    if not key.startswith("method."):
+        return False
+    name = _leaf(key)
+    return any(
+        all(setting.get(key, setting.get(leader)) == setting.get(leader) for setting in settings)
+        for leader in settings[0]
+        if not leader.startswith("method.") and _leaf(leader.removesuffix(".kind")) == name
+    )
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]

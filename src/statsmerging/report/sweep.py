@@ -14,7 +14,7 @@ from rich.table import Table
 
 from statsmerging.records.files import read_json
 from statsmerging.records.journal import Entry, Journal
-from statsmerging.report.table import markdown_row
+from statsmerging.report.tables.markdown import markdown_row
 
 #: Columns; those of text stand to the left.
 _HEADINGS = ("setting", "jobs done", "method", "average", "normalised", "agreement")

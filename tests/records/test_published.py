@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from statsmerging.evaluation.published import differences, published_rows
+from statsmerging.records.published import differences, published_rows
 
 
 def test_families_are_kept_apart() -> None:

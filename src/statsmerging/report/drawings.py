@@ -1,0 +1,66 @@
+"""Which figures a folder of runs gives: a figure is made only where its data exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from statsmerging.report import frames, series
+from statsmerging.report.frames import split
+from statsmerging.report.runs import RunGroup
+
+Kind = Literal[
+    "dots",
+    "severity",
+    "tasks",
+    "images",
+    "heatmap",
+    "depth",
+    "learning_curves",
+    "statistics",
+    "cosines",
+]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that can be drawn.
+
+    Attributes:
+        kind: which figure.
+        title: names it among all.
+        frame: its data, and no other.
+    """
+
+    kind: Kind
+    title: str
+    frame: pd.DataFrame
+
+
+def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
+    """All figures, in the order in which a reader wants them."""
+    yield from _series(groups)
+    for name, frame in split(frames.accuracies(groups), "setting"):
+        yield Drawing("dots", f"Accuracy on every task · {name}", frame)
+    for name, frame in split(frames.coefficients(groups), "title", "setting"):
+        yield Drawing("heatmap", f"Coefficients · {name}", frame)
+        if frame["block"][frame["block"] != ""].nunique() > 1:
+            yield Drawing("depth", f"Coefficients against depth · {name}", frame)
+    for name, frame in split(frames.statistics(groups), "title", "setting"):
+        yield Drawing("statistics", f"Statistics against coefficients · {name}", frame)
+    for name, frame in split(frames.learning_curves(groups), "quantity", "setting"):
+        yield Drawing("learning_curves", f"Learning curves, {name}", frame)
+    for name, frame in split(frames.cosines(groups), "setting"):
+        yield Drawing("cosines", f"Cosines of task vectors · {name}", frame)
+
+
+def _series(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
+    for name, frame in split(series.by_severity(groups), "problem"):
+        yield Drawing("severity", f"Accuracy against severity of corruption · {name}", frame)
+    for name, frame in split(series.by_tasks(groups), "problem"):
+        yield Drawing("tasks", f"Accuracy against number of tasks · {name}", frame)
+    for name, frame in split(series.by_images(groups), "problem"):
+        yield Drawing("images", f"Accuracy against number of learning images · {name}", frame)

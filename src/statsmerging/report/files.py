@@ -1,0 +1,83 @@
+"""The files of a report: tables as LaTeX and CSV, figures as PDF and PNG, and a page of all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from statsmerging.records.files import atomic_path, write_text
+from statsmerging.report.drawings import drawings
+from statsmerging.report.figures.gallery import printed
+from statsmerging.report.figures.style import save
+from statsmerging.report.runs import RunGroup
+from statsmerging.report.tables.content import Table
+from statsmerging.report.tables.latex import latex
+from statsmerging.report.tables.markdown import markdown
+from statsmerging.report.tables.tidy import tidy
+
+#: Characters of a file's name; some systems take no more than 255 with all endings.
+LONGEST = 120
+
+
+def write_tables(tables: Mapping[str, Sequence[Table]], folder: Path) -> None:
+    """One LaTeX file for each table, and one tidy CSV file for each kind.
+
+    Args:
+        tables: kind, the beginning of the files' names → tables.
+        folder: for the files.
+    """
+    for kind, contents in tables.items():
+        names = file_names([f"{kind} {content.title}" for content in contents])
+        for name, content in zip(names, contents, strict=True):
+            write_text(folder / f"{name}.tex", latex(content, name))
+        if contents:
+            _write_csv(tidy(contents), folder / f"{kind}.csv")
+
+
+def write_figures(groups: Sequence[RunGroup], folder: Path) -> dict[str, str]:
+    """``NAME.pdf`` and ``NAME.png`` of every figure there are data for; gives title → name."""
+    planned = list(drawings(groups))
+    names = file_names([drawing.title for drawing in planned])
+    for name, drawing in zip(names, planned, strict=True):
+        save(printed(drawing), folder / name)
+    return {drawing.title: name for name, drawing in zip(names, planned, strict=True)}
+
+
+def page(
+    tables: Mapping[str, Sequence[Table]], groups: Sequence[RunGroup], figures: Mapping[str, str]
+) -> str:
+    """Tables, warnings of the runs, and figures, as Markdown."""
+    parts = [markdown(content) for contents in tables.values() for content in contents]
+    warnings = list(_warnings(groups))
+    if warnings:
+        parts.append("\n".join(["## Warnings", "", *warnings]) + "\n")
+    if figures:
+        pictures = [f"![{title}](figures/{name}.png)" for title, name in figures.items()]
+        parts.append("\n\n".join(["## Figures", *pictures]) + "\n")
+    return "\n".join(parts)
+
+
+def file_names(titles: Sequence[str]) -> list[str]:
+    """Names of files, all different, with nothing that a shell or LaTeX would mind."""
+    names: list[str] = []
+    for title in titles:
+        slug = re.sub(r"[^a-z0-9.]+", "_", title.lower()).strip("_").replace(".", "-")[:LONGEST]
+        count = sum(re.fullmatch(rf"{re.escape(slug)}(_\d+)?", name) is not None for name in names)
+        names.append(f"{slug}_{count + 1}" if count else slug)
+    return names
+
+
+def _warnings(groups: Sequence[RunGroup]) -> Iterator[str]:
+    """What the runs' own checks said; once for all seeds that agree."""
+    for group in groups:
+        lines = dict.fromkeys(line for run in group.runs for line in run.get("warnings", []))
+        for line in lines:
+            yield f"- {group.label}: {line}"
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as partial:
+        frame.to_csv(partial, index=False)

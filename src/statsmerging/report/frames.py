@@ -1,0 +1,169 @@
+"""Tidy tables of run directories: one row per number. All figures are drawn from these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from statsmerging.report.layers import layer_name
+from statsmerging.report.rows import method_title, rows_by_method
+from statsmerging.report.runs import RunGroup
+
+#: What of a learning curve is drawn: column of ``metrics.csv`` → its name.
+CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}
+
+
+def accuracies(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Accuracies on single tasks, in percent.
+
+    Columns: ``setting``, ``method``, ``title``, ``seed``, ``task``, ``seen``, ``accuracy``.
+    """
+    return _frame(
+        ["setting", "method", "title", "seed", "task", "seen", "accuracy"],
+        (
+            (group.label, method, title, seed, task, seen, 100 * accuracy)
+            for group in groups
+            for seed, method, title, row in method_rows(group)
+            for seen, numbers in ((True, row), (False, row.get("unseen", {})))
+            for task, accuracy in numbers.get("accuracy", {}).items()
+        ),
+    )
+
+
+def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Merging coefficients, means over the seeds, in the network's order of layers.
+
+    Columns: ``setting``, ``method``, ``title``, ``layer``, ``block``, ``part``, ``kind``, ``task``,
+    ``coefficient``.
+    """
+    frames = [frame for group in groups for frame in _coefficients_of(group)]
+    keys = ["setting", "method", "title", "layer", "task"]
+    if not frames:
+        return _frame([*keys, "block", "part", "kind", "coefficient"], ())
+    means = pd.concat(frames).groupby(keys, sort=False)["coefficient"].mean().reset_index()
+    return means.join(_names(means["layer"]))
+
+
+def by_depth(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean coefficients: columns ``kind``, ``depth`` (block counted from 0), ``task``, and it."""
+    inside = frame[frame["block"] != ""]
+    order = {block: place for place, block in enumerate(inside["block"].unique())}
+    placed = inside.assign(depth=inside["block"].map(order))
+    keys = ["kind", "task", "depth"]
+    return placed.groupby(keys, sort=False)["coefficient"].mean().reset_index()
+
+
+def learning_curves(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Loss and gradient of every optimiser step.
+
+    Columns: ``setting``, ``method``, ``title``, ``seed``, ``quantity``, ``step``, ``value``. A run
+    that was killed and continued has written some steps twice; the later ones count.
+    """
+    frames = [frame for group in groups for frame in _curves_of(group)]
+    if not frames:
+        columns = ["setting", "method", "title", "seed", "quantity", "step", "value"]
+        return _frame(columns, ())
+    return pd.concat(frames, ignore_index=True)
+
+
+def statistics(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Statistics of the experts' layers beside the layer-wise coefficients they were given.
+
+    Columns: those of ``coefficients``, ``statistic``, ``value``.
+    """
+    learned = coefficients(groups)
+    frames = []
+    for group in groups:
+        path = _first_file(group, "statistics.parquet")
+        if path is not None:
+            raw = pd.read_parquet(path)
+            tidy = raw.melt(["layer", "task"], var_name="statistic")
+            own = learned[learned["setting"] == group.label]
+            frames.append(own.merge(tidy, on=["layer", "task"]))
+    if not frames:
+        return _frame([*learned.columns, "statistic", "value"], ())
+    return pd.concat(frames, ignore_index=True)
+
+
+def cosines(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Cosines between whole task vectors: columns ``setting``, ``task``, ``other``, ``cosine``."""
+    return _frame(
+        ["setting", "task", "other", "cosine"],
+        (
+            (group.label, task, other, cosine)
+            for group in groups
+            for task, row in _fact(group, "task_vector_cosines").items()
+            for other, cosine in row.items()
+        ),
+    )
+
+
+def method_rows(group: RunGroup) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
+    """Seed, name, title and row of ``results.json`` of every method; a seed counts once."""
+    for method, rows in rows_by_method(group.runs).items():
+        for seed, row in rows.items():
+            yield seed, method, method_title(method, row), row
+
+
+def split(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Parts of a frame that agree in these columns, named by their values, in order."""
+    for values, part in frame.groupby(list(columns), sort=False):
+        yield " · ".join(map(str, values)), part
+
+
+def _coefficients_of(group: RunGroup) -> Iterator[pd.DataFrame]:
+    for member in group.members:
+        path = member.path / "coefficients.parquet"
+        frame = pd.read_parquet(path) if path.exists() else pd.DataFrame()
+        if "method" in frame:  # the first runs ever did not name it
+            rows = member.results["methods"]
+            titles = {name: method_title(name, rows.get(name, {})) for name in frame["method"]}
+            yield frame.assign(setting=group.label, title=frame["method"].map(titles))
+
+
+def _names(layers: pd.Series) -> pd.DataFrame:
+    names = [layer_name(layer) for layer in layers]
+    return pd.DataFrame(
+        {key: [getattr(name, key) for name in names] for key in ("block", "part", "kind")},
+        index=layers.index,
+    )
+
+
+def _curves_of(group: RunGroup) -> Iterator[pd.DataFrame]:
+    for member in group.members:
+        for method, row in member.results["methods"].items():
+            paths = _lives(member.path / "learning_curves" / method)
+            if paths:
+                metrics = pd.concat([pd.read_csv(path) for path in paths])
+                steps = metrics.drop_duplicates("step", keep="last").sort_values("step")
+                steps = steps[["step", *CURVES]].rename(columns=CURVES)
+                tidy = steps.melt("step", var_name="quantity")
+                yield tidy.assign(
+                    setting=group.label,
+                    method=method,
+                    title=method_title(method, row),
+                    seed=member.results["seed"],
+                )
+
+
+def _lives(folder: Path) -> list[Path]:
+    """The curves of a method, one file for each life of its run, the first life first."""
+    files = folder.glob("version_*/metrics.csv")
+    return sorted(files, key=lambda path: int(path.parent.name.removeprefix("version_")))
+
+
+def _first_file(group: RunGroup, name: str) -> Path | None:
+    """The experts' statistics do not depend on the seed: any run of a group has them."""
+    paths = (member.path / name for member in group.members)
+    return next((path for path in paths if path.exists()), None)
+
+
+def _fact(group: RunGroup, key: str) -> dict[str, Any]:
+    return next((run[key] for run in group.runs if run.get(key)), {})
+
+
+def _frame(columns: list[str], rows: Any) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=columns)

@@ -1,0 +1,142 @@
+"""Averages along one key of the config: what changes when the images or the tasks do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from statsmerging.report.frames import method_rows
+from statsmerging.report.rows import BOUNDS
+from statsmerging.report.runs import PROBLEM, RunGroup, follows
+
+#: Columns of all series.
+COLUMNS = ["problem", "line", "panel", "x", "mean", "std", "seeds"]
+
+#: What ``x`` is.
+LABELS = {
+    "severity": "severity (0: clean)",
+    "tasks": "number of merged tasks",
+    "images": "learning images per task",
+}
+
+#: Label of an ``x`` that is not limited.
+ALL = "all"
+
+
+def by_severity(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Average accuracy against severity: a panel for each kind of corruption; 0 is clean.
+
+    Columns as in ``COLUMNS``: ``problem`` (suite and backbone), ``line`` (method and what else
+    tells it from others), ``panel``, ``x``, ``mean`` and ``std`` over seeds in percent, ``seeds``.
+    """
+    rows = list(_rows(groups, "corruption."))
+    clean = [row for row in rows if _kind(row) == "none"]
+    spoilt = [row for row in rows if _kind(row) != "none"]
+    panels: dict[str, None] = dict.fromkeys(_corruption(row) for row in spoilt)
+    placed = [{**row, "panel": panel, "x": 0} for panel in panels for row in clean]
+    for row in spoilt:
+        severity = int(row["settings"]["corruption.severity"])
+        placed.append({**row, "panel": _corruption(row), "x": severity})
+    return _series(placed)
+
+
+def by_tasks(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Average accuracy against the number of merged tasks, in one panel; columns as above."""
+    rows = _rows(groups, "suite.first")
+    return _series([{**row, "panel": "", "x": row["tasks"]} for row in rows])
+
+
+def by_images(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Average accuracy against the number of learning images per task; columns as above.
+
+    ``x`` is a text, in the order of numbers, ``all`` at the end.
+    """
+    rows = [row for row in _rows(groups, "learning.images") if "learning.images" in row["settings"]]
+    numbers = {row["settings"]["learning.images"] for row in rows}
+    order = sorted(number for number in numbers if number is not None)
+    texts = {number: str(number) for number in order} | {None: ALL}
+    placed = [{**row, "panel": "", "x": texts[row["settings"]["learning.images"]]} for row in rows]
+    frame = _series(placed)
+    ranks = {text: rank for rank, text in enumerate(texts.values())}
+    return frame.sort_values("x", key=lambda texts: texts.map(ranks), kind="stable")
+
+
+def _rows(groups: Sequence[RunGroup], varied: str) -> Iterator[dict[str, Any]]:
+    """One for each run and merged method, with the settings that hold along a line."""
+    for group in groups:
+        first = group.members[0].results
+        for seed, method, title, row in method_rows(group):
+            yield {
+                "problem": f"{first['suite']} · {first['backbone']}",
+                "settings": group.settings,
+                "fixed": _fixed(group.settings, method, varied),
+                "title": title,
+                "tasks": len(row["accuracy"]),
+                "seed": seed,
+                "average": 100 * row["average"],
+            }
+
+
+def _fixed(settings: Mapping[str, Any], method: str, varied: str) -> dict[str, str]:
+    """All settings that concern this method, but for the varied ones."""
+    return {
+        key: str(value)
+        for key, value in settings.items()
+        if not key.startswith(varied) and _concerns(key, method)
+    }
+
+
+def _concerns(key: str, method: str) -> bool:
+    if method in BOUNDS:
+        return key.startswith(PROBLEM)
+    return key != "method" and (not key.startswith("method.") or key.split(".")[1] == method)
+
+
+def _series(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Means over seeds, without lines that have one point in all."""
+    if not rows:
+        return pd.DataFrame(columns=COLUMNS)
+    keys = ["problem", "line", "panel", "x"]
+    frame = pd.DataFrame(_with_lines(rows))
+    series = frame.groupby(keys, sort=False)["average"].agg(["mean", "std", "count"]).reset_index()
+    series = series.rename(columns={"count": "seeds"})
+    points = series.groupby(["problem", "line", "panel"])["x"].transform("nunique")
+    return series[points > 1].sort_values("x", kind="stable")[COLUMNS]
+
+
+def _with_lines(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Name the line of each row: its method, and the settings in which that method's differ."""
+    peers: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        peers.setdefault((row["problem"], row["title"]), []).append(row["fixed"])
+    telling = {key: _telling(fixed) for key, fixed in peers.items()}
+    for row in rows:
+        keys = telling[row["problem"], row["title"]]
+        own = [f"{_short(key)}={row['fixed'][key]}" for key in keys if key in row["fixed"]]
+        yield {**row, "line": ", ".join([row["title"], *own])}
+
+
+def _telling(settings: Sequence[dict[str, str]]) -> list[str]:
+    """Keys in which settings differ."""
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    return [
+        key
+        for key in keys
+        if len({setting.get(key) for setting in settings}) > 1 and not follows(key, settings)
+    ]
+
+
+def _short(key: str) -> str:
+    return key.removesuffix(".kind").rpartition(".")[2]
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    return str(row["settings"].get("corruption.kind", "none"))
+
+
+def _corruption(row: Mapping[str, Any]) -> str:
+    """Kind, constants and protocol."""
+    keys = ("kind", "constants", "protocol")
+    return ", ".join(str(row["settings"].get(f"corruption.{key}")) for key in keys)

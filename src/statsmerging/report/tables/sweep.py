@@ -1,0 +1,168 @@
+"""Tables of sweeps: one row per setting and method, so that an ablation can be read off."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from statsmerging.report.rows import BOUNDS, Results, method_title, percentage, rows_by_method
+from statsmerging.report.runs import PROBLEM, QUESTION, RunGroup
+from statsmerging.report.tables.accuracy import Column, caption, group_facts, sections_of
+from statsmerging.report.tables.content import (
+    Row,
+    Section,
+    Table,
+    numbers_over_seeds,
+    with_places,
+)
+
+#: Columns of a sweep; those that no run has numbers for are left out.
+COLUMNS: tuple[Column, ...] = (
+    ("average", ("average",)),
+    ("normalised", ("normalised_average",)),
+    ("agreement", ("teacher_agreement",)),
+    ("unseen average", ("unseen", "average")),
+)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row with what it is judged among.
+
+    Attributes:
+        method: its name.
+        result: its row of ``results.json`` with one of the seeds.
+        problem: images and experts, equal among rivals.
+        row: with all text columns and all columns.
+    """
+
+    method: str
+    result: Results
+    problem: Hashable
+    row: Row
+
+
+def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
+    """One table for each suite and backbone on which several settings were run.
+
+    Text columns are the keys in which the settings differ, the method if there are several, and
+    the number of seeds if it is not the same everywhere. A method that scores the same in all
+    settings has one row without a setting. The best is the best on its images and experts.
+    """
+    ordered = sorted(groups, key=_question)
+    families = [list(members) for _, members in groupby(ordered, key=_question)]
+    return [_table(family) for family in families if len(family) > 1]
+
+
+def _question(group: RunGroup) -> tuple[str, ...]:
+    return tuple(str(group.settings.get(key)) for key in QUESTION)
+
+
+def _table(groups: Sequence[RunGroup]) -> Table:
+    # Which methods a run had is told by its rows.
+    keys = [key for key in _keys(groups) if key != "method"]
+    groups = sorted(groups, key=lambda group: [_order(group.differences.get(key)) for key in keys])
+    entries = [entry for group in groups for entry in _entries(group, keys)]
+    entries = list(_without_repetition(entries, len(groups), len(keys)))
+    results = {entry.method: entry.result for entry in entries}
+    sections = [
+        Section(heading, _ranked([entry for entry in entries if entry.method in names]))
+        for heading, names in sections_of(results)
+    ]
+    runs = [run for group in groups for run in group.runs]
+    stamps = dict.fromkeys(stamp for run in runs for stamp in run["stamps"])
+    return _without_empty_columns(
+        Table(
+            title=" · ".join([runs[0]["suite"], runs[0]["backbone"], *stamps]),
+            caption=caption(runs, groups[0].config.get("zoo", {}).get("name")),
+            labels=(*keys, "method", "seeds"),
+            columns=tuple(heading for heading, _ in COLUMNS),
+            sections=sections,
+        )
+    )
+
+
+def _keys(groups: Sequence[RunGroup]) -> list[str]:
+    return list(dict.fromkeys(key for group in groups for key in group.differences))
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, before texts."""
+    is_number = isinstance(value, int | float)
+    return (not is_number, float(value) if is_number else 0.0, str(value))
+
+
+def _entries(group: RunGroup, keys: Sequence[str]) -> Iterator[_Entry]:
+    problem = tuple(str(item) for item in group.settings.items() if item[0].startswith(PROBLEM))
+    for method, by_seed in rows_by_method(group.runs).items():
+        rows = list(by_seed.values())
+        texts = [str(group.differences.get(key, "")) if _of(key, method) else "" for key in keys]
+        cells = [[percentage(row, path) for row in rows] for _, path in COLUMNS]
+        labels = (*texts, method_title(method, rows[0]), str(len(rows)))
+        facts = {**group_facts(group), "method": method, "source": "ours"}
+        yield _Entry(method, rows[0], problem, Row(labels, numbers_over_seeds(cells), facts))
+
+
+def _of(key: str, method: str) -> bool:
+    """Whether a key says something of this method: not if it is another's parameter."""
+    return not key.startswith("method.") or key.split(".")[1] == method
+
+
+def _without_repetition(entries: Sequence[_Entry], settings: int, keys: int) -> Iterator[_Entry]:
+    """One entry, without its setting, of each method that scores the same in all settings."""
+    for entry in entries:
+        twins = [other for other in entries if other.method == entry.method]
+        same = all(other.row.numbers == entry.row.numbers for other in twins)
+        if len(twins) < settings or not same:
+            yield entry
+        elif entry is twins[0]:
+            labels = ("",) * keys + entry.row.labels[keys:]
+            facts = {
+                key: value
+                for key, value in entry.row.facts.items()
+                if all(other.row.facts.get(key) == value for other in twins)
+            }
+            yield replace(entry, row=replace(entry.row, labels=labels, facts=facts))
+
+
+def _ranked(entries: Sequence[_Entry]) -> list[Row]:
+    """Rows in their order, places given among merged models of the same problem."""
+    places: dict[int, Row] = {}
+    for problem in {entry.problem for entry in entries}:
+        rivals = [
+            number
+            for number, entry in enumerate(entries)
+            if entry.problem == problem and entry.method not in BOUNDS
+        ]
+        places |= dict(zip(rivals, with_places([entries[n].row for n in rivals]), strict=True))
+    return [places.get(number, entry.row) for number, entry in enumerate(entries)]
+
+
+def _without_empty_columns(table: Table) -> Table:
+    """Leave out keys without a value, columns without a number, and equal numbers of seeds."""
+    rows = table.rows
+    texts = [
+        place
+        for place, heading in enumerate(table.labels)
+        if any(row.labels[place] for row in rows)
+        and (heading != "seeds" or len({row.labels[place] for row in rows}) > 1)
+    ]
+    numbers = [
+        place for place in range(len(table.columns)) if any(row.numbers[place] for row in rows)
+    ]
+
+    def narrowed(row: Row) -> Row:
+        labels = tuple(row.labels[place] for place in texts)
+        return replace(row, labels=labels, numbers=tuple(row.numbers[place] for place in numbers))
+
+    return replace(
+        table,
+        labels=tuple(table.labels[place] for place in texts),
+        columns=tuple(table.columns[place] for place in numbers),
+        sections=[
+            Section(section.heading, [narrowed(row) for row in section.rows])
+            for section in table.sections
+        ],
+    )

@@ -1,0 +1,85 @@
+"""Run directories as runs leave them, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from statsmerging.records.files import write_json
+
+#: Layers of a small network: two blocks, and a tensor before them.
+LAYERS = tuple(f"blocks.{block}.{part}" for block in (0, 1) for part in ("attn.weight", "fc.bias"))
+
+WriteRun = Callable[..., Path]
+
+
+def results(seed: int, averages: dict[str, float], **facts: Any) -> dict[str, Any]:
+    """``results.json`` of two tasks, five points apart on both sides of the average."""
+    rows = {
+        method: {
+            "title": f"The {method}",
+            "accuracy": {"mnist": average + 0.05, "sign_digits": average - 0.05},
+            "average": average,
+            "normalised_average": average / averages["individual"],
+        }
+        for method, average in averages.items()
+    }
+    about = {"suite": "toy", "backbone": "vit", "stamps": [], "seed": seed, "methods": rows}
+    return about | facts
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> WriteRun:
+    """Writes one finished run; returns the folder of all runs."""
+
+    def write(name: str, averages: dict[str, float], seed: int = 0, **config: Any) -> Path:
+        folder = tmp_path / "runs" / name
+        methods: dict[str, Any] = {method: {} for method in averages if method != "individual"}
+        whole = {"suite": {"name": "toy"}, "seed": seed, "method": methods} | config
+        write_json(folder / "results.json", results(seed, averages))
+        write_json(folder / "manifest.json", {"config": whole})
+        return tmp_path / "runs"
+
+    return write
+
+
+@pytest.fixture
+def learned_run(write_run: WriteRun) -> Path:
+    """One run of a learned method, with all files that such a run may have."""
+    runs = write_run("learned", {"individual": 0.9, "free": 0.6})
+    folder = runs / "learned"
+    tasks = ("mnist", "sign_digits")
+    cells = [(layer, task) for layer in ("cls_token", *LAYERS) for task in tasks]
+    values = [0.1 * number - 0.2 for number in range(len(cells))]
+    frame = pd.DataFrame(cells, columns=["layer", "task"])
+    frame.assign(method="free", coefficient=values).to_parquet(folder / "coefficients.parquet")
+    raw = frame.assign(mean=values, magnitude=[value + 1 for value in values])
+    raw.to_parquet(folder / "statistics.parquet")
+    for life, steps in enumerate([(0, 1, 2), (2, 3)]):
+        curve = pd.DataFrame({"step": steps, "loss": [10.0 * life + step for step in steps]})
+        path = folder / "learning_curves" / "free" / f"version_{life}" / "metrics.csv"
+        path.parent.mkdir(parents=True)
+        curve.assign(learner_gradient_norm=1.0).to_csv(path, index=False)
+    cosines = {"mnist": {"mnist": 1.0, "sign_digits": 0.25}}
+    cosines["sign_digits"] = {"mnist": 0.25, "sign_digits": 1.0}
+    about = results(0, {"individual": 0.9, "free": 0.6}, task_vector_cosines=cosines)
+    write_json(folder / "results.json", about | {"warnings": ["a task is sacrificed"]})
+    return runs
+
+
+@pytest.fixture
+def corrupted_runs(write_run: WriteRun) -> Path:
+    """A clean run, and two severities of one corruption with two seeds each."""
+    clean = {"kind": "none", "severity": 2, "constants": "c", "protocol": "p"}
+    runs = write_run("clean", {"individual": 0.9, "ties": 0.8}, corruption=clean)
+    for severity in (1, 3):
+        for seed in (0, 1):
+            corruption = clean | {"kind": "contrast", "severity": severity}
+            average = 0.8 - 0.1 * severity + 0.02 * seed
+            name = f"contrast-{severity}-{seed}"
+            write_run(name, {"individual": 0.9, "ties": average}, seed, corruption=corruption)
+    return runs

@@ -1,0 +1,121 @@
+"""Tidy tables: what run directories hold, number by number."""
+
+from __future__ import annotations
+
+from math import sqrt
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from statsmerging.records.files import read_json, write_json
+from statsmerging.report import frames, series
+from statsmerging.report.drawings import drawings
+from statsmerging.report.layers import LayerName, layer_name
+from statsmerging.report.runs import runs_by_setting
+from tests.report.conftest import WriteRun
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("blocks.3.attn.qkv.weight", LayerName("blocks.3", "attn.qkv.weight", "attention")),
+        ("visual.transformer.resblocks.0.ln_1.bias", ("ln_1.bias", "normalisation")),
+        ("encoder.layers.11.mlp.fc1.weight", ("mlp.fc1.weight", "MLP")),
+        (
+            "layer2.0.downsample.0.weight",
+            LayerName("layer2.0", "downsample.0.weight", "convolution"),
+        ),
+        ("cls_token", LayerName("", "cls_token", "other")),
+        ("all", LayerName("", "all", "other")),
+    ],
+)
+def test_names_of_layers_are_taken_apart(layer: str, expected: LayerName | tuple[str, str]) -> None:
+    name = layer_name(layer)
+    assert expected in (name, (name.part, name.kind))
+
+
+def test_a_step_that_was_done_twice_counts_once(learned_run: Path) -> None:
+    curves = frames.learning_curves(runs_by_setting(learned_run))
+    loss = curves[curves["quantity"] == "loss"]
+    assert list(zip(loss["step"], loss["value"], strict=True)) == [
+        (0, 0.0),
+        (1, 1.0),
+        (2, 12.0),
+        (3, 13.0),
+    ]
+
+
+def test_coefficients_are_means_over_seeds(learned_run: Path, write_run: WriteRun) -> None:
+    write_run("other seed", {"individual": 0.9, "free": 0.6}, seed=1)
+    first = pd.read_parquet(learned_run / "learned" / "coefficients.parquet")
+    second = first.assign(coefficient=first["coefficient"] + 1)
+    second.to_parquet(learned_run / "other seed" / "coefficients.parquet")
+    means = frames.coefficients(runs_by_setting(learned_run))
+    assert means["coefficient"].tolist() == pytest.approx((first["coefficient"] + 0.5).tolist())
+    assert means["layer"].tolist() == first["layer"].tolist()
+
+
+def test_averages_stand_at_their_severity_and_clean_ones_at_zero(corrupted_runs: Path) -> None:
+    frame = series.by_severity(runs_by_setting(corrupted_runs))
+    ties = frame[frame["line"] == "The ties"]
+    assert ties["panel"].unique().tolist() == ["contrast, c, p"]
+    assert ties["x"].tolist() == [0, 1, 3]
+    assert ties["mean"].tolist() == pytest.approx([80, 71, 51])
+    assert ties["std"].tolist()[1:] == pytest.approx([sqrt(2)] * 2)  # of two seeds, 2 points apart
+    assert ties["seeds"].tolist() == [1, 2, 2]
+
+
+def test_learning_images_are_in_order_and_all_comes_last(write_run: WriteRun) -> None:
+    for images in (None, 100, 20):
+        averages = {"individual": 0.9, "ties": 0.5 if images is None else images / 1000}
+        runs = write_run(f"images-{images}", averages, learning={"images": images})
+    frame = series.by_images(runs_by_setting(runs))
+    ties = frame[frame["line"] == "The ties"]
+    assert ties["x"].tolist() == ["20", "100", "all"]
+    assert ties["mean"].tolist() == pytest.approx([2, 10, 50])
+
+
+def test_lines_are_told_apart_by_what_differs(write_run: WriteRun) -> None:
+    for granularity in ("layer_wise", "task_wise"):
+        for first, averages in ((2, (0.9, 0.7)), (None, (0.9, 0.6))):
+            runs = write_run(
+                f"{granularity}-{first}",
+                dict(zip(("individual", "free"), averages, strict=True)),
+                suite={"name": "toy", "first": first},
+                granularity=granularity,
+                method={"free": {"granularity": granularity}},
+            )
+            if first is None:
+                _add_a_task(runs / f"{granularity}-{first}")
+    frame = series.by_tasks(runs_by_setting(runs))
+    learned = frame[frame["line"] != "Individual"]
+    assert sorted(set(learned["line"])) == [
+        "The free, granularity=layer_wise",
+        "The free, granularity=task_wise",
+    ]
+    assert sorted(set(learned["x"])) == [2, 3]
+
+
+def _add_a_task(folder: Path) -> None:
+    results = read_json(folder / "results.json")
+    for row in results["methods"].values():
+        row["accuracy"]["svhn"] = row["average"]
+    write_json(folder / "results.json", results)
+
+
+def test_there_is_a_figure_only_where_there_are_data(learned_run: Path) -> None:
+    groups = runs_by_setting(learned_run)
+    assert [drawing.kind for drawing in drawings(groups)] == [
+        "dots",
+        "heatmap",
+        "depth",
+        "statistics",
+        "learning_curves",
+        "learning_curves",
+        "cosines",
+    ]
+    for name in ("coefficients.parquet", "statistics.parquet"):
+        (learned_run / "learned" / name).unlink()
+    left = [drawing.kind for drawing in drawings(runs_by_setting(learned_run))]
+    assert left == ["dots", "learning_curves", "learning_curves", "cosines"]
