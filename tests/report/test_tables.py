@@ -112,6 +112,21 @@ def test_published_rows_stand_beside_ours_and_are_never_best() -> None:
     assert {number.place for number in best.numbers if number} == {BEST}
 
 
+def test_published_accuracies_on_unseen_tasks_stand_beside_ours() -> None:
+    run = eight_tasks()
+    for row in run["methods"].values():
+        cells = row["accuracy"]
+        row["unseen"] = {"accuracy": {task: cells.pop(task) for task in ("mnist", "eurosat")}}
+    content = accuracy_content([run], (), {"checkpoints": "fusion_bench"})
+    row = next(row for row in content.rows if row.labels[0] == "WEMoE, published")
+    cells = dict(zip(content.columns, row.numbers, strict=True))
+    assert {name: cell.mean for name, cell in cells.items() if cell} == {
+        "average": 86.6,
+        "unseen: mnist": 78.3,
+        "unseen: eurosat": 44.0,
+    }
+
+
 @pytest.mark.parametrize(
     ("run", "checkpoints"),
     [
@@ -156,6 +171,7 @@ def test_settings_with_other_images_are_no_rivals(
 
 def test_files_have_names_that_differ() -> None:
     assert file_names(["a · b_C=0.1", "a · b_c=0.1", "a/b"]) == ["a_b_c_0-1", "a_b_c_0-1_2", "a_b"]
+    assert file_names(["a++"]) == ["app"]
 
 
 def test_all_files_of_tables_are_written(learned_run: Path, tmp_path: Path) -> None:

@@ -69,11 +69,15 @@ def page(
 def file_names(titles: Sequence[str]) -> list[str]:
     """Names of files, all different, with nothing that a shell or LaTeX would mind."""
     names: list[str] = []
-    for title in titles:
-        slug = re.sub(r"[^a-z0-9.]+", "_", title.lower()).strip("_").replace(".", "-")[:LONGEST]
+    for slug in map(_slug, titles):
         count = sum(re.fullmatch(rf"{re.escape(slug)}(_\d+)?", name) is not None for name in names)
         names.append(f"{slug}_{count + 1}" if count else slug)
     return names
+
+
+def _slug(title: str) -> str:
+    words = re.sub(r"[^a-z0-9.]+", "_", title.lower().replace("+", "p")).strip("_")
+    return words.replace(".", "-")[:LONGEST]
 
 
 def _warnings(groups: Sequence[RunGroup]) -> Iterator[str]:
