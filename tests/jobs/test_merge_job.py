@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -435,9 +436,17 @@ def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> Non
     for seed in (0, 1):
         run_job(f"seed={seed}", directory=tmp_path / "runs" / str(seed))
     run_in_process(["job=report", f"job.runs={tmp_path / 'runs'}"], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text()
+    report = tmp_path / "report"
+    text = (report / "report.md").read_text()
     assert "seed 0, 1**" in text
     assert text.count("| StatsMerging |") == 1
+    assert len(list((report / "tables").glob("*.tex"))) == 1
+    assert (report / "tables" / "accuracy.csv").exists()
+    pictures = re.findall(r"\]\((figures/.*)\.png\)", text)
+    assert len(pictures) >= 4  # dots, map, depth and curves
+    for name in pictures:
+        assert (report / f"{name}.png").stat().st_size > 0
+        assert (report / f"{name}.pdf").stat().st_size > 0
 
 
 def test_rerun_learns_from_the_beginning(

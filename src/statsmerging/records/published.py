@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -40,29 +40,62 @@ class Difference:
         )
 
 
-def published_rows(
-    zoo: str, backbone: str, tasks: Collection[str] | None = None
-) -> dict[str, dict[str, float]]:
+def published_tasks() -> frozenset[str]:
+    """The eight tasks of all published tables; a merge of others is another problem."""
+    return frozenset(next(csv.reader(_lines("published.csv")))) - {
+        "zoo",
+        "backbone",
+        "method",
+        "average",
+    }
+
+
+def published_rows(zoo: str, backbone: str) -> dict[str, dict[str, float]]:
     """Method → task → top-1 accuracy in percent, as published for these checkpoints.
 
     Args:
         zoo: the checkpoint family; two families never share a table.
         backbone: label of the backbone, e.g. ``vit_b_32``.
-        tasks: that were merged; a merge of others is another problem. ``None`` does not ask.
 
     Returns:
-        No rows where nothing was published for this combination.
+        No rows where nothing was published for this pair.
     """
-    text = (files("statsmerging.records") / "published.csv").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
     rows: dict[str, dict[str, float]] = {}
-    for row in csv.DictReader(lines):
-        if (row.pop("zoo"), row.pop("backbone")) == (zoo, backbone):
-            method = row.pop("method")
-            if tasks is not None and set(tasks) != row.keys() - {"average"}:
-                return {}
-            rows[method] = {task: float(value) for task, value in row.items() if value}
+    for row in _table("published.csv", zoo, backbone):
+        method = row.pop("method")
+        rows[method] = {task: float(value) for task, value in row.items() if value}
     return rows
+
+
+def published_unseen(
+    zoo: str, backbone: str, unseen: Sequence[str]
+) -> dict[str, tuple[float, dict[str, float]]]:
+    """Method → average over the seen tasks, and unseen task → accuracy, both in percent.
+
+    Args:
+        zoo: the checkpoint family.
+        backbone: label of the backbone.
+        unseen: those of the eight tasks that were not merged; the other six were.
+    """
+    rows = {}
+    for row in _table("published_unseen.csv", zoo, backbone):
+        tasks = row["unseen"].split()
+        if set(tasks) == set(unseen):
+            accuracies = dict(zip(tasks, (float(row["first"]), float(row["second"])), strict=True))
+            rows[row["method"]] = (float(row["average"]), accuracies)
+    return rows
+
+
+def _table(name: str, zoo: str, backbone: str) -> Iterator[dict[str, str]]:
+    """Lines of a checkpoint family and a backbone."""
+    for row in csv.DictReader(_lines(name)):
+        if (row.pop("zoo"), row.pop("backbone")) == (zoo, backbone):
+            yield row
+
+
+def _lines(name: str) -> Iterator[str]:
+    text = (files("statsmerging.records") / name).read_text(encoding="utf-8")
+    return (line for line in text.splitlines() if not line.startswith("#"))
 
 
 def differences(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from statsmerging.records.files import atomic_path, write_text
+from statsmerging.records.files import atomic_path, remove_partials, write_text
 from statsmerging.report.drawings import drawings
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.style import save
@@ -17,6 +18,8 @@ from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
 from statsmerging.report.tables.markdown import markdown
 from statsmerging.report.tables.tidy import tidy
+
+log = logging.getLogger(__name__)
 
 #: Characters of a file's name; some systems take no more than 255 with all endings.
 LONGEST = 120
@@ -29,6 +32,7 @@ def write_tables(tables: Mapping[str, Sequence[Table]], folder: Path) -> None:
         tables: kind, the beginning of the files' names → tables.
         folder: for the files.
     """
+    remove_partials(folder)
     for kind, contents in tables.items():
         names = file_names([f"{kind} {content.title}" for content in contents])
         for name, content in zip(names, contents, strict=True):
@@ -39,9 +43,11 @@ def write_tables(tables: Mapping[str, Sequence[Table]], folder: Path) -> None:
 
 def write_figures(groups: Sequence[RunGroup], folder: Path) -> dict[str, str]:
     """``NAME.pdf`` and ``NAME.png`` of every figure there are data for; gives title → name."""
+    remove_partials(folder)
     planned = list(drawings(groups))
     names = file_names([drawing.title for drawing in planned])
-    for name, drawing in zip(names, planned, strict=True):
+    for number, (name, drawing) in enumerate(zip(names, planned, strict=True), start=1):
+        log.info("figure %d of %d: %s", number, len(planned), drawing.title)
         save(printed(drawing), folder / name)
     return {drawing.title: name for name, drawing in zip(names, planned, strict=True)}
 
@@ -63,11 +69,15 @@ def page(
 def file_names(titles: Sequence[str]) -> list[str]:
     """Names of files, all different, with nothing that a shell or LaTeX would mind."""
     names: list[str] = []
-    for title in titles:
-        slug = re.sub(r"[^a-z0-9.]+", "_", title.lower()).strip("_").replace(".", "-")[:LONGEST]
+    for slug in map(_slug, titles):
         count = sum(re.fullmatch(rf"{re.escape(slug)}(_\d+)?", name) is not None for name in names)
         names.append(f"{slug}_{count + 1}" if count else slug)
     return names
+
+
+def _slug(title: str) -> str:
+    words = re.sub(r"[^a-z0-9.]+", "_", title.lower().replace("+", "p")).strip("_")
+    return words.replace(".", "-")[:LONGEST]
 
 
 def _warnings(groups: Sequence[RunGroup]) -> Iterator[str]:

@@ -88,6 +88,16 @@ def statistics(groups: Sequence[RunGroup]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def axis_scale(rows: pd.DataFrame) -> str:
+    """``log`` for a statistic that is never negative: it spans orders of magnitude."""
+    return "linear" if (rows["value"] < 0).any() else "log"
+
+
+def drawn(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values of one statistic that have a place on its axis: singular values padded with 0 not."""
+    return rows if axis_scale(rows) == "linear" else rows[rows["value"] > 0]
+
+
 def cosines(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Cosines between whole task vectors: columns ``setting``, ``task``, ``other``, ``cosine``."""
     return _frame(

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from statsmerging.report.drawings import Drawing, drawings
-from statsmerging.report.frames import by_depth
+from statsmerging.report.frames import axis_scale, by_depth
 from statsmerging.report.palette import (
     DASHES,
     DIVERGING,
@@ -139,10 +139,8 @@ def statistics(frame: pd.DataFrame) -> go.Figure:
     named = frame.assign(name=frame["layer"] + ", " + frame["task"])
     figure = _lines(named, "statistic", "kind", ("value", "coefficient"), "", hover="name")
     figure.update_traces(mode="markers", marker_size=4)
-    # Raw values span orders of magnitude; means may be negative, and stay on a linear axis.
-    for number, name in enumerate(frame["statistic"].unique(), start=1):
-        if (frame.loc[frame["statistic"] == name, "value"] > 0).all():
-            figure.update_xaxes(type="log", row=number)
+    for number, (_, rows) in enumerate(frame.groupby("statistic", sort=False), start=1):
+        figure.update_xaxes(type=axis_scale(rows), row=number)
     return figure
 
 

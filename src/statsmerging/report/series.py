@@ -99,11 +99,20 @@ def _series(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=COLUMNS)
     keys = ["problem", "line", "panel", "x"]
-    frame = pd.DataFrame(_with_lines(rows))
+    frame = _without_twins(pd.DataFrame(_with_lines(rows)))
     series = frame.groupby(keys, sort=False)["average"].agg(["mean", "std", "count"]).reset_index()
     series = series.rename(columns={"count": "seeds"})
     points = series.groupby(["problem", "line", "panel"])["x"].transform("nunique")
     return series[points > 1].sort_values("x", kind="stable")[COLUMNS]
+
+
+def _without_twins(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line for a method that the settings do not touch: its numbers are the same in all."""
+    keys = ["problem", "title", "panel", "x", "seed"]
+    differs = frame.groupby(keys)["average"].transform("nunique") > 1
+    touched = differs.groupby([frame["problem"], frame["title"]]).transform("any")
+    once = frame[~touched].drop_duplicates(keys)
+    return pd.concat([frame[touched], once.assign(line=once["title"])]).sort_index()
 
 
 def _with_lines(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:

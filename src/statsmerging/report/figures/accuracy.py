@@ -37,7 +37,7 @@ def dots(frame: pd.DataFrame, title: str) -> Figure:
     methods = frame.loc[~frame["method"].isin(BOUNDS), "method"].nunique()
     if methods > SHOWN:
         frame = best_methods(frame)
-        title = f"{title} ({SHOWN} of {methods} methods: the best on average)"
+        title = f"{title} ({SHOWN} of {methods} methods: our own and the best on average)"
     tasks = list(frame["task"].unique())
     keys = ["method", "title", "task"]
     means = frame.groupby(keys, sort=False)["accuracy"].agg(["mean", "std"]).reset_index()

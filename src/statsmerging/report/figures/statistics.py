@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from statsmerging.report.figures.style import entitle, legend_below, panels, styled
+from statsmerging.report.frames import axis_scale, drawn
 from statsmerging.report.palette import DIVERGING, colour, marker
 
 
@@ -21,14 +22,13 @@ def statistics(frame: pd.DataFrame, title: str) -> Figure:
     kinds = list(frame["kind"].unique())
     figure, grid = panels(len(names), across=3, height=2.0, sharey=True)
     for axes, name in zip(grid, names, strict=True):
-        rows = frame[frame["statistic"] == name]
+        rows = drawn(frame[frame["statistic"] == name])
         for number, kind in enumerate(kinds):
             dots = rows[rows["kind"] == kind]
             look = {"color": colour(number), "marker": marker(number), "label": kind}
             axes.scatter(dots["value"], dots["coefficient"], s=5, alpha=0.6, lw=0, **look)
-        axes.set(title=name.replace("_", " "))
-        # Raw values span orders of magnitude; means may be negative.
-        axes.set_xscale("symlog" if (rows["value"] <= 0).any() else "log", **_threshold(rows))
+        axes.set_title(name.replace("_", " "))
+        axes.set_xscale(axis_scale(rows))
     for axes in grid[::3]:
         axes.set_ylabel("coefficient")
     legend_below(figure, grid[0])
@@ -59,11 +59,3 @@ def cosine_matrix(frame: pd.DataFrame, title: str) -> Figure:
     figure.colorbar(picture, ax=axes, label="cosine of task vectors", shrink=0.8)
     entitle(figure, title)
     return figure
-
-
-def _threshold(rows: pd.DataFrame) -> dict[str, float]:
-    """Where a symmetric scale turns linear: below most values."""
-    values = rows["value"]
-    if not (values <= 0).any():
-        return {}
-    return {"linthresh": max(float(values.abs().quantile(0.1)), 1e-12)}

@@ -76,7 +76,7 @@ def entitle(figure: Figure, title: str) -> None:
 
 def panel_title(axes: Axes, title: str, across: int) -> None:
     """A title of one panel, in several lines if it is wider than its share of the page."""
-    axes.set_title(textwrap.fill(title, PAGE_CHARACTERS // across))
+    axes.set_title(textwrap.fill(title, PAGE_CHARACTERS // across - 4))
 
 
 def whole_numbers(axes: Axes) -> None:

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from statsmerging.records.published import SOURCES, published_rows
+from statsmerging.records.published import (
+    SOURCES,
+    published_rows,
+    published_tasks,
+    published_unseen,
+)
 from statsmerging.report.rows import (
     BOUNDS,
     Results,
@@ -81,7 +86,9 @@ def accuracy_content(
     published = _published(runs[0], columns, facts)
     if published:
         source = SOURCES[facts["checkpoints"]]
-        sections.append(Section(f"Published ({source}; averages of their cells)", published))
+        sections.append(
+            Section(f"Published ({source}; averages of the cells, if given)", published)
+        )
     return Table(
         title=_title(runs, setting),
         caption=caption(runs, facts.get("checkpoints")),
@@ -142,14 +149,38 @@ def _sections(
 
 
 def _published(results: Results, columns: Sequence[Column], facts: Mapping[str, Any]) -> list[Row]:
-    """What others published for the same tasks and checkpoints, on clean images; never ranked.
-
-    Averages are those of the cells; where only an average is published, that one.
-    """
+    """What others published for the same tasks and checkpoints, on clean images; never ranked."""
     if results.get("corruption", CLEAN) != CLEAN:
         return []
-    tasks = list(next(iter(results["methods"].values()))["accuracy"])
-    rows = published_rows(str(facts.get("checkpoints")), results["backbone"], tasks)
+    family, backbone = str(facts.get("checkpoints")), str(results["backbone"])
+    row = next(iter(results["methods"].values()))
+    seen, unseen = list(row["accuracy"]), list(row.get("unseen", {}).get("accuracy", {}))
+    if set(seen) | set(unseen) != published_tasks():
+        return []
+    if unseen:
+        rows = {
+            method: {"average": average} | {f"unseen: {task}": cell for task, cell in cells.items()}
+            for method, (average, cells) in published_unseen(family, backbone, unseen).items()
+        }
+    else:
+        rows = _with_averages(published_rows(family, backbone), seen)
+    return [
+        Row(
+            labels=(f"{method_title(method, {})}, published", ""),
+            numbers=tuple(
+                Number(cells[heading], seeds=0) if heading in cells else None
+                for heading, _ in columns
+            ),
+            facts={**facts, "method": method, "source": "published"},
+        )
+        for method, cells in rows.items()
+    ]
+
+
+def _with_averages(
+    rows: Mapping[str, Mapping[str, float]], tasks: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Averages of the cells, plain and normalised; where only an average is published, that one."""
     individual = rows.get("individual", {})
 
     def numbers(cells: Mapping[str, float]) -> dict[str, float]:
@@ -159,17 +190,7 @@ def _published(results: Results, columns: Sequence[Column], facts: Mapping[str, 
         normalised = {"normalised": fmean(ratios)} if ratios else {}
         return {**cells, "average": fmean(cells[task] for task in tasks), **normalised}
 
-    def row(method: str, cells: Mapping[str, float]) -> Row:
-        return Row(
-            labels=(f"{method_title(method, {})}, published", ""),
-            numbers=tuple(
-                Number(cells[heading], seeds=0) if heading in cells else None
-                for heading, _ in columns
-            ),
-            facts={**facts, "method": method, "source": "published"},
-        )
-
-    return [row(method, numbers(cells)) for method, cells in rows.items()]
+    return {method: numbers(cells) for method, cells in rows.items()}
 
 
 def _row_title(method: str, rows: Sequence[Results], seeds: int) -> str:

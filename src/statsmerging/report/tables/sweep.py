@@ -114,17 +114,21 @@ def _without_repetition(entries: Sequence[_Entry], settings: int, keys: int) -> 
     """One entry, without its setting, of each method that scores the same in all settings."""
     for entry in entries:
         twins = [other for other in entries if other.method == entry.method]
-        same = all(other.row.numbers == entry.row.numbers for other in twins)
-        if len(twins) < settings or not same:
+        if len(twins) < settings or len({_printed(twin.row) for twin in twins}) > 1:
             yield entry
         elif entry is twins[0]:
-            labels = ("",) * keys + entry.row.labels[keys:]
+            row = max((twin.row for twin in twins), key=lambda row: int(row.labels[-1]))  # seeds
             facts = {
                 key: value
-                for key, value in entry.row.facts.items()
-                if all(other.row.facts.get(key) == value for other in twins)
+                for key, value in row.facts.items()
+                if all(twin.row.facts.get(key) == value for twin in twins)
             }
-            yield replace(entry, row=replace(entry.row, labels=labels, facts=facts))
+            labels = ("",) * keys + row.labels[keys:]
+            yield replace(entry, row=Row(labels, row.numbers, facts))
+
+
+def _printed(row: Row) -> tuple[str, ...]:
+    return tuple("" if number is None else number.text for number in row.numbers)
 
 
 def _ranked(entries: Sequence[_Entry]) -> list[Row]:

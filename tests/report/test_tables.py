@@ -1,0 +1,187 @@
+"""Tables beyond the terminal: LaTeX, CSV, published rows, and one row a setting for sweeps."""
+
+from __future__ import annotations
+
+import re
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statsmerging.records.published import published_rows
+from statsmerging.report.files import file_names, page, write_tables
+from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.tables.accuracy import accuracy_content, group_content
+from statsmerging.report.tables.content import BEST, SECOND, Number, Row, with_places
+from statsmerging.report.tables.latex import escape, latex
+from statsmerging.report.tables.markdown import markdown
+from statsmerging.report.tables.sweep import sweep_tables
+from statsmerging.report.tables.tidy import tidy
+from tests.report.conftest import WriteRun, results
+
+AVERAGES = {"individual": 0.9, "ties": 0.6, "free": 0.7, "pcb": 0.5}
+
+
+def places(*means: float) -> list[int]:
+    rows = with_places([Row((), (Number(mean),)) for mean in means])
+    return [number.place for row in rows for number in row.numbers if number is not None]
+
+
+def test_best_and_second_best_are_told_as_printed() -> None:
+    assert places(70.0, 80.0, 60.0) == [SECOND, BEST, 0]
+    assert places(80.04, 80.01, 60.0) == [BEST, BEST, 0]  # both are printed 80.0
+    assert places(80.0, 70.01, 69.99) == [BEST, SECOND, SECOND]
+    assert places(80.0, 70.0) == [BEST, 0]  # the second of two is the worst
+    assert places(80.0) == [0]
+
+
+def test_a_second_best_is_underlined_and_bounds_are_not() -> None:
+    lines = markdown(accuracy_content([results(0, AVERAGES)])).splitlines()
+    assert lines[4].startswith("| Individual |  | 95.0 |")
+    assert "| <ins>65.0</ins> |" in lines[5]
+    assert "| **75.0** |" in lines[6]
+
+
+def test_latex_is_balanced_and_escaped() -> None:
+    runs = [results(seed, AVERAGES | {"free": 0.7 + 0.02 * seed}) for seed in (0, 1)]
+    for run in runs:
+        run["stamps"] = ["100 % test_images & labels"]
+    text = latex(
+        accuracy_content(runs, ("trainer.learning_rate=0.1",), {"checkpoints": "f_b"}), "x"
+    )
+    body = re.sub(r"(?m)^%.*$", "", text)
+    assert body.count("{") == body.count("}") + body.count(r"\{") - body.count(r"\}")
+    assert re.findall(r"\\(begin|end)\{(\w+)\}", body) == [
+        ("begin", "table"),
+        ("begin", "tabular"),
+        ("end", "tabular"),
+        ("end", "table"),
+    ]
+    assert not re.search(r"(?<!\\)[_#]", re.sub(r"\\label\{.*?\}", "", body))
+    assert r"trainer.learning\_rate=0.1" in body
+    assert r"100 \% test\_images \& labels" in body  # the stamp stands in the caption
+    assert r"checkpoints: f\_b" in body
+    assert r"\textbf{76.0} $\pm$ 1.4" in body
+    assert r"\underline{65.0}" in body
+    rows = [line for line in body.splitlines() if line.endswith(r" \\") and "&" in line]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {5}
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert rf"\{rule}" in body
+
+
+def test_a_backslash_stays_a_backslash() -> None:
+    assert escape(r"a\b{c}~") == r"a\textbackslash{}b\{c\}\textasciitilde{}"
+
+
+def test_deviations_are_those_of_a_sample(write_run: WriteRun) -> None:
+    for seed, average in enumerate([0.60, 0.62, 0.67]):
+        runs = write_run(f"seed-{seed}", {"individual": 0.9, "free": average}, seed)
+    frame = tidy([group_content(group) for group in runs_by_setting(runs)])
+    row = frame[(frame["method"] == "free") & (frame["column"] == "average")].iloc[0]
+    assert row["mean"] == pytest.approx(63.0)
+    assert row["std"] == pytest.approx(sqrt((9 + 1 + 16) / 2))
+    assert (row["n"], row["unit"], row["suite"], row["source"]) == (3, "%", "toy", "ours")
+
+
+def eight_tasks(**facts: str) -> dict[str, Any]:
+    """Results on the tasks of the published tables."""
+    tasks = published_rows("fusion_bench", "vit_b_32")["individual"].keys() - {"average"}
+    run = results(0, AVERAGES, backbone="vit_b_32") | facts
+    for row in run["methods"].values():
+        row["accuracy"] = dict.fromkeys(sorted(tasks), row["average"])
+    return run
+
+
+def test_published_rows_stand_beside_ours_and_are_never_best() -> None:
+    run = eight_tasks()
+    content = accuracy_content([run], (), {"checkpoints": "fusion_bench"})
+    titles = [row.labels[0] for row in content.rows]
+    assert "WEMoE, published" in titles
+    assert titles.index("WEMoE, published") > titles.index("The pcb")
+    published = [row for row in content.rows if row.facts["source"] == "published"]
+    assert {number.place for row in published for number in row.numbers if number} == {0}
+    individual = next(row for row in published if row.facts["method"] == "individual")
+    # 90.3 is published; the cells' mean is another number.
+    cells = dict(zip(content.columns, individual.numbers, strict=True))
+    assert cells["average"] is not None
+    assert cells["normalised"] is not None
+    assert cells["average"].mean == pytest.approx(90.375)
+    assert cells["normalised"].mean == pytest.approx(100.0)
+    best = next(row for row in content.rows if row.facts["method"] == "free")
+    assert {number.place for number in best.numbers if number} == {BEST}
+
+
+def test_published_accuracies_on_unseen_tasks_stand_beside_ours() -> None:
+    run = eight_tasks()
+    for row in run["methods"].values():
+        cells = row["accuracy"]
+        row["unseen"] = {"accuracy": {task: cells.pop(task) for task in ("mnist", "eurosat")}}
+    content = accuracy_content([run], (), {"checkpoints": "fusion_bench"})
+    row = next(row for row in content.rows if row.labels[0] == "WEMoE, published")
+    cells = dict(zip(content.columns, row.numbers, strict=True))
+    assert {name: cell.mean for name, cell in cells.items() if cell} == {
+        "average": 86.6,
+        "unseen: mnist": 78.3,
+        "unseen: eurosat": 44.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("run", "checkpoints"),
+    [
+        (eight_tasks(backbone="vit"), "fusion_bench"),
+        (eight_tasks(corruption="contrast 2"), "fusion_bench"),
+        (eight_tasks(), "finetuned"),
+        (results(0, AVERAGES, backbone="vit_b_32"), "fusion_bench"),
+    ],
+)
+def test_another_setting_has_no_published_rows(run: dict[str, Any], checkpoints: str) -> None:
+    content = accuracy_content([run], (), {"checkpoints": checkpoints})
+    assert {row.facts["source"] for row in content.rows} == {"ours"}
+
+
+def test_a_sweep_has_one_row_a_setting(write_run: WriteRun) -> None:
+    for rate in (0.1, 0.01):
+        for seed in range(2 if rate == 0.1 else 1):
+            averages = {"individual": 0.9, "ties": 0.5, "free": 0.6 + rate + seed / 50}
+            trainer = {"learning_rate": rate}
+            runs = write_run(f"{rate}-{seed}", averages, seed, trainer=trainer)
+    (table,) = sweep_tables(runs_by_setting(runs))
+    assert table.labels == ("trainer.learning_rate", "method", "seeds")
+    assert table.columns == ("average", "normalised")
+    assert [
+        (*row.labels, *(number.text for number in row.numbers if number)) for row in table.rows
+    ] == [
+        # What the setting does not touch has one row.
+        ("", "Individual", "2", "90.0", "100.0"),
+        ("", "The ties", "2", "50.0", "55.6"),
+        ("0.01", "The free", "1", "61.0", "67.8"),
+        ("0.1", "The free", "2", "71.0 ± 1.4", "78.9 ± 1.6"),
+    ]
+
+
+def test_settings_with_other_images_are_no_rivals(
+    corrupted_runs: Path, write_run: WriteRun
+) -> None:
+    (table,) = sweep_tables(runs_by_setting(corrupted_runs))
+    marks = {number.place for row in table.rows for number in row.numbers if number}
+    assert marks == {0}
+
+
+def test_files_have_names_that_differ() -> None:
+    assert file_names(["a · b_C=0.1", "a · b_c=0.1", "a/b"]) == ["a_b_c_0-1", "a_b_c_0-1_2", "a_b"]
+    assert file_names(["a++"]) == ["app"]
+
+
+def test_all_files_of_tables_are_written(learned_run: Path, tmp_path: Path) -> None:
+    groups = runs_by_setting(learned_run)
+    tables = {"accuracy": [group_content(group) for group in groups], "sweep": sweep_tables(groups)}
+    write_tables(tables, tmp_path / "tables")
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
+        "accuracy.csv",
+        "accuracy_toy_vit_seed_0.tex",
+    ]
+    text = page(tables, groups, {"A figure": "a_figure"})
+    assert "- toy · vit: a task is sacrificed" in text
+    assert "![A figure](figures/a_figure.png)" in text
