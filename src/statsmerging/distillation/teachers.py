@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -12,18 +13,40 @@ from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Zoo
 
 
-def teacher_scores(zoo: Zoo, images: Mapping[str, ImageSplit], cache: Cache) -> dict[str, Tensor]:
-    """Every teacher's scores on the learning images of its own task.
+@dataclass(frozen=True)
+class Teacher:
+    """One task's teacher.
+
+    Attributes:
+        zoo: a zoo with its expert, of the student's architecture or of another one.
+        images: the unlabeled images as that zoo's backbone sees them.
+    """
+
+    zoo: Zoo
+    images: ImageSplit
+
+    def on_sample(self, count: int) -> Teacher:
+        """The teacher with at most ``count`` of its images, the same ones for all geometries."""
+        return replace(self, images=self.images.sample(count))
+
+
+def teacher_scores(teachers: Mapping[str, Teacher], cache: Cache) -> dict[str, Tensor]:
+    """Every teacher's scores on its images.
 
     Args:
-        images: task name → its unlabeled learning images.
+        teachers: by task.
 
     Returns:
         Task name → N × C, float32. The arg-max is the hard pseudo-label.
     """
     return {
         task: class_scores(
-            zoo, zoo.experts[task].state, task, split, cache, description=f"teacher {task}"
+            teacher.zoo,
+            teacher.zoo.experts[task].state,
+            task,
+            teacher.images,
+            cache,
+            description=f"teacher {task}",
         )
-        for task, split in images.items()
+        for task, teacher in teachers.items()
     }
