@@ -70,7 +70,8 @@ def learn_coefficients(
         seed=config.trainer.seed,
     )
     # Named after weights and images, so that a run never continues from what others gave.
-    file = f"{name}-{key_of([*bench.zoo.hashes.values(), *bench.images.fingerprints().values()])}"
+    sources = [*bench.weight_hashes.values(), *bench.images.fingerprints().values()]
+    file = f"{name}-{key_of(sources)}"
     checkpoint = ModelCheckpoint(directory.checkpoints, filename=file, enable_version_counter=False)
     trainer = create_trainer(
         accelerator=config.accelerator,

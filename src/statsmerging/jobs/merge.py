@@ -9,19 +9,18 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor
 
-from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.diagnostics import (
     experts_at_chance,
     trained_on_learning_images,
     weak_experts,
+    weak_students,
 )
 from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.method_settings import parse_methods
 from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
-from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.task_vectors import TaskVectorBank
@@ -55,7 +54,6 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     Raises:
         IncompleteError: a method failed; the others have their rows.
     """
-    load_plugins(config.plugins)
     methods = parse_methods(config.method)
     bench = prepare(config)
     bank = _bank(config, bench, directory)
@@ -68,7 +66,10 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
         write_weights(directory.merged, done.static.state)
     teachers = teacher_quality(merger.teachers, merger.images) if done.learned else {}
     classes = {task: len(expert.head.weight) for task, expert in bench.zoo.experts.items()}
-    warnings = _warnings(config.corruption, bounds, teachers, classes)
+    warnings = [
+        *weak_students(bounds, bench.other_architectures),
+        *_warnings(config, bounds, teachers, classes),
+    ]
     for line in warnings:
         log.warning("%s", line)
     finish(
@@ -130,19 +131,22 @@ def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodRes
 
 
 def _warnings(
-    corruption: CorruptionSettings,
+    config: Config,
     bounds: Mapping[str, MethodResult],
     teachers: Mapping[str, TeacherQuality],
     classes: Mapping[str, int],
 ) -> list[str]:
     """Signs of a mistake, but for those that the corruption itself gives."""
     pretrained, individual = bounds["pretrained"], bounds["individual"]
+    corruption = config.corruption
     lines: list[str] = []
     if corruption.kind == "none":
         lines += experts_at_chance(individual, classes)
         lines += weak_experts(pretrained, individual)
     if corruption.kind == "none" or corruption.protocol == "adapt_and_test":
-        lines += trained_on_learning_images(teachers, individual)
+        of_students = config.heterogeneous.labels_from == "student"
+        labelled = individual if of_students else bounds.get("before_distillation", individual)
+        lines += trained_on_learning_images(teachers, labelled)
     return lines
 
 

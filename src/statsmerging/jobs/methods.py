@@ -9,11 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from statsmerging.data.image_cache import ImageSplit
 from statsmerging.data.unlabeled import UnlabeledDataModule
 from statsmerging.distillation.objectives import entropy
 from statsmerging.distillation.settings import LearnedMethodSettings
-from statsmerging.distillation.teachers import teacher_scores
+from statsmerging.distillation.teachers import Teacher, teacher_scores
 from statsmerging.evaluation.activations import gram_matrices
 from statsmerging.evaluation.agreement import TeacherAgreement
 from statsmerging.evaluation.candidate import Candidate
@@ -129,15 +128,20 @@ class Merger:
     @cached_property
     def teachers(self) -> dict[str, Tensor]:
         """Task → its teacher's scores on its learning images."""
-        return teacher_scores(self.zoo, self.images, self.bench.cache)
+        return teacher_scores(self._teachers, self.bench.cache)
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
         """Agreement with the teachers on a part of the learning images, the same for all."""
-        images = self._sample(self.config.tuning.images_per_task)
-        return TeacherAgreement(
-            images, teacher_scores(self.zoo, images, self.bench.cache), self.bench.cache
-        )
+        count = self.config.tuning.images_per_task
+        images = {task: split.sample(count) for task, split in self.images.items()}
+        teachers = {task: teacher.on_sample(count) for task, teacher in self._teachers.items()}
+        scores = teacher_scores(teachers, self.bench.cache)
+        return TeacherAgreement(images, scores, self.bench.cache)
+
+    @cached_property
+    def _teachers(self) -> dict[str, Teacher]:
+        return self.bench.teachers(self.config.heterogeneous.labels_from)
 
     @cached_property
     def _activations(self) -> Evidence:
@@ -146,9 +150,6 @@ class Merger:
     @cached_property
     def _gradients(self) -> Evidence:
         return fisher_diagonals(self.zoo, self.images, seed=self.config.seed)
-
-    def _sample(self, count: int) -> dict[str, ImageSplit]:
-        return {task: split.sample(count) for task, split in self.images.items()}
 
     def _tuned(self, method: LearnedMethod | FixedMethod) -> Merged | None:
         """The candidate that agrees most with the teachers; the first of equals."""
