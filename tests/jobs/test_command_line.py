@@ -42,7 +42,7 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["logger=paper"], "logger=paper: choose one of csv, mlflow, none, tensorboard, wandb"),
         (["logger=[csv,paper]"], "logger=paper: choose one of csv, mlflow, none, tensorboard,"),
         (["logger=wandb", "logger.wandb.mode=on"], "logger.wandb.mode=on: input should be 'offl"),
-        (["job=dance"], "job=dance: choose one of check, convert, corruptions, evaluate, export"),
+        (["job=dance"], "job=dance: choose one of check, convert, corruptions, distill, evaluate"),
         (["granularity=row"], "granularity=row: input should be 'layer_wise' or 'task_wise'"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
         (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),
