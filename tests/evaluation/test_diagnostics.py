@@ -15,6 +15,7 @@ from statsmerging.evaluation.diagnostics import (
     unsure_teachers,
     vanishing_gradient,
     weak_experts,
+    weak_students,
 )
 from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
 from statsmerging.records.results import MethodResult, TaskAccuracy
@@ -43,6 +44,18 @@ def test_the_threshold_is_three_standard_errors() -> None:
     for gap, warned in ((0.10, False), (0.11, True)):
         found = list(weak_experts(result(a=0.5 + gap / 2), result(a=0.5 - gap / 2)))
         assert bool(found) == warned
+
+
+@pytest.mark.parametrize(("student", "warned"), [(0.70, True), (0.85, False), (0.95, False)])
+def test_a_student_below_its_teacher_is_named(student: float, warned: bool) -> None:
+    """n = 400 twice around p = 0.85: three standard errors are 7.6 points."""
+    bounds = {
+        "individual": result(mnist=student, svhn=0.1),
+        "before_distillation": result(mnist=0.9, svhn=0.9),
+    }
+    found = list(weak_students(bounds, {"mnist": "resnet20"}))
+    assert len(found) == warned
+    assert all("student of mnist" in line and "(resnet20) on 90.0%" in line for line in found)
 
 
 @pytest.mark.parametrize(("agreement", "warned"), [(1.0, True), (0.79, False), (0.7, False)])

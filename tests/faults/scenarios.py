@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -118,7 +119,8 @@ def stepping_clock(sandbox: Sandbox) -> Iterator[Trial]:
             customised = folder.parent / "clock"
             customised.mkdir()
             (customised / "sitecustomize.py").write_text(CLOCK.format(step=step))
-            outcome = sandbox.finish(job, folder, cache, PYTHONPATH=str(customised))
+            places = os.pathsep.join([str(customised), os.environ.get("PYTHONPATH", "")])
+            outcome = sandbox.finish(job, folder, cache, PYTHONPATH=places)
             same = sandbox.same_numbers(job, folder)
             yield Trial(True, outcome.status == 0, same, remains(folder, cache))
 

@@ -38,11 +38,11 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
             "trainer.stepz: no such key; choose one of accumulate, devices, images_",
         ),
         (["nonsense=1"], "nonsense: no such key; choose one of accelerator, backbone, cache"),
-        (["labels=medium"], "labels=medium: choose one of hard, soft"),
+        (["labels=medium"], "labels=medium: choose one of ground_truth, hard, "),
         (["logger=paper"], "logger=paper: choose one of csv, mlflow, none, tensorboard, wandb"),
         (["logger=[csv,paper]"], "logger=paper: choose one of csv, mlflow, none, tensorboard,"),
         (["logger=wandb", "logger.wandb.mode=on"], "logger.wandb.mode=on: input should be 'offl"),
-        (["job=dance"], "job=dance: choose one of check, convert, corruptions, evaluate, export"),
+        (["job=dance"], "job=dance: choose one of check, convert, corruptions, distill, evaluate"),
         (["granularity=row"], "granularity=row: input should be 'layer_wise' or 'task_wise'"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
         (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),
@@ -77,7 +77,7 @@ def test_help_and_mistakes_do_not_import_torch(arguments: list[str], tmp_path: P
 
 def test_help_lists_groups_and_choices() -> None:
     text = command("--help").stdout
-    assert "labels: hard, soft" in text
+    assert "labels: ground_truth, hard, " in text
     assert "suite: embedded, folder" in text
 
 

@@ -128,6 +128,7 @@ def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path)
         assert rows[name]["needs"] in (
             "nothing",
             "unlabeled images",
+            "labels",
             "activations",
             "gradients",
         )

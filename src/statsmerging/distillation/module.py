@@ -18,6 +18,7 @@ from statsmerging.distillation.objectives import distillation_loss, entropy
 from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
 from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.released_code import ReleasedCodeLearner
 
 
 class StatsMerging(L.LightningModule):
@@ -36,7 +37,7 @@ class StatsMerging(L.LightningModule):
 
     def __init__(
         self,
-        learner: StatsMergeLearner,
+        learner: StatsMergeLearner | ReleasedCodeLearner,
         student: MergedModel,
         heads: Mapping[str, nn.Module],
         targets: Mapping[str, Tensor],

@@ -1,12 +1,21 @@
-"""Settings of the learning step: labels and optimisation."""
+"""Settings of the learning step, and of the distillation of other architectures before it."""
 
 from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    FilePath,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from statsmerging.records.settings import Settings
+from statsmerging.zoo.settings import BackboneSettings, FinetunedZooSettings, TrainingSettings
 
 Objective = Literal["teacher_labels", "entropy"]
 
@@ -88,13 +97,71 @@ class LearningSettings(Settings):
 
     @model_validator(mode="after")
     def _no_remainders(self) -> Self:
-        if self.steps % self.steps_per_epoch:
-            raise ValueError(
-                f"steps={self.steps} must be a multiple of steps_per_epoch={self.steps_per_epoch}"
-            )
+        _check_epochs(self.steps, self.steps_per_epoch)
         if self.images_per_task % self.devices:
             raise ValueError(
                 f"images_per_task={self.images_per_task} must be a multiple of "
                 f"devices={self.devices}"
             )
         return self
+
+
+class StudentSettings(TrainingSettings):
+    """Distillation of one expert into another architecture; seed: of the order of the images.
+
+    Attributes:
+        images: which split's images are used, without labels.
+        temperature: of both softmaxes; the divergence is multiplied by its square.
+        steps_per_epoch: steps between two checkpoints; a divisor of ``steps``.
+    """
+
+    images: Literal["validation", "train"]
+    temperature: PositiveFloat
+    steps_per_epoch: PositiveInt
+
+    @model_validator(mode="after")
+    def _no_remainder(self) -> Self:
+        _check_epochs(self.steps, self.steps_per_epoch)
+        return self
+
+
+class OtherExpertSettings(Settings):
+    """One task's expert in an architecture of its own.
+
+    Attributes:
+        backbone: that architecture.
+        file: the expert; ``None`` fine-tunes it here.
+    """
+
+    backbone: BackboneSettings
+    file: FilePath | None = None
+
+
+LabelsFrom = Literal["teacher", "student"]
+
+
+class HeterogeneousSettings(Settings):
+    """Experts of other architectures, which are distilled before the merging (paper, 4.2).
+
+    Attributes:
+        experts: seen task → its expert.
+        labels_from: who labels these tasks' images in the merging step.
+        teachers: how those are made that come from no file.
+        distillation: of each of them.
+    """
+
+    experts: dict[str, OtherExpertSettings]
+    labels_from: LabelsFrom
+    teachers: FinetunedZooSettings
+    distillation: StudentSettings
+
+    @field_validator("experts", mode="before")
+    @classmethod
+    def _none_is_empty(cls, experts: object) -> object:
+        # In conf/ they are null: Hydra lets a command replace null, but not add keys to {}.
+        return {} if experts is None else experts
+
+
+def _check_epochs(steps: int, steps_per_epoch: int) -> None:
+    if steps % steps_per_epoch:
+        raise ValueError(f"steps={steps} must be a multiple of steps_per_epoch={steps_per_epoch}")

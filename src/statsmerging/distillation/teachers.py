@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,58 +12,91 @@ from torch.nn.functional import one_hot
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.distillation.settings import LabelSettings
 from statsmerging.records.cache import Cache
+from statsmerging.records.errors import UserError
 from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Zoo
 
 
-def teacher_scores(zoo: Zoo, images: Mapping[str, ImageSplit], cache: Cache) -> dict[str, Tensor]:
-    """Every teacher's scores on the learning images of its own task.
+@dataclass(frozen=True)
+class Teacher:
+    """One task's teacher.
+
+    Attributes:
+        zoo: a zoo with its expert, of the student's architecture or of another one.
+        images: the unlabeled images as that zoo's backbone sees them.
+    """
+
+    zoo: Zoo
+    images: ImageSplit
+
+    def on_sample(self, count: int) -> Teacher:
+        """The teacher with at most ``count`` of its images, the same ones for all geometries."""
+        return replace(self, images=self.images.sample(count))
+
+
+def teacher_scores(teachers: Mapping[str, Teacher], cache: Cache) -> dict[str, Tensor]:
+    """Every teacher's scores on its images.
 
     Args:
-        images: task name → its unlabeled learning images.
+        teachers: by task.
 
     Returns:
         Task name → N × C, float32. The arg-max is the hard pseudo-label.
     """
     return {
         task: class_scores(
-            zoo, zoo.experts[task].state, task, split, cache, description=f"teacher {task}"
+            teacher.zoo,
+            teacher.zoo.experts[task].state,
+            task,
+            teacher.images,
+            cache,
+            description=f"teacher {task}",
         )
-        for task, split in images.items()
+        for task, teacher in teachers.items()
     }
 
 
 def learning_targets(
-    labels: LabelSettings, zoo: Zoo, images: Mapping[str, ImageSplit], cache: Cache
+    labels: LabelSettings, teachers: Mapping[str, Teacher], cache: Cache
 ) -> dict[str, Tensor]:
     """The scores that the merged model shall give on the learning images.
+
+    Args:
+        teachers: of the seen tasks, with the learning images.
 
     Returns:
         Task name → N × C: of its teacher; of its teacher with the heads of all these tasks side by
         side (``restrict="none"``, C is the sum of their classes); or 1 for the true class and 0 for
         the others (``ground_truth``).
+
+    Raises:
+        UserError: heads that do not fit a teacher of another architecture.
     """
     if labels.kind == "ground_truth":
         return {
-            task: one_hot(split.labels, len(zoo.experts[task].head.weight)).float()
-            for task, split in images.items()
+            task: one_hot(teacher.images.labels, len(teacher.zoo.experts[task].head.weight)).float()
+            for task, teacher in teachers.items()
         }
     if labels.restrict == "task":
-        return teacher_scores(zoo, images, cache)
+        return teacher_scores(teachers, cache)
     return {
-        task: torch.cat(
-            [
-                class_scores(
-                    zoo,
-                    zoo.experts[task].state,
-                    head,
-                    split,
-                    cache,
-                    description=f"teacher {task}, classes of {head}",
-                )
-                for head in images
-            ],
-            dim=1,
-        )
-        for task, split in images.items()
+        task: torch.cat([_scores_under(teacher, task, head, cache) for head in teachers], dim=1)
+        for task, teacher in teachers.items()
     }
+
+
+def _scores_under(teacher: Teacher, task: str, head: str, cache: Cache) -> Tensor:
+    """Scores of one task's teacher for the classes of another, N × C."""
+    if head not in teacher.zoo.experts:
+        raise UserError(
+            f"labels.restrict=none: the teacher of {task} has another architecture, which heads of "
+            "other tasks do not fit; heterogeneous.labels_from=student asks its student"
+        )
+    return class_scores(
+        teacher.zoo,
+        teacher.zoo.experts[task].state,
+        head,
+        teacher.images,
+        cache,
+        description=f"teacher {task}, classes of {head}",
+    )

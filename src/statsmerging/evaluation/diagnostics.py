@@ -63,6 +63,26 @@ def weak_experts(pretrained: MethodResult, individual: MethodResult) -> Iterator
             )
 
 
+def weak_students(
+    bounds: Mapping[str, MethodResult], architectures: Mapping[str, str]
+) -> Iterator[str]:
+    """Distilled students that are worse than their teachers.
+
+    Args:
+        bounds: rows ``individual``, with the students, and ``before_distillation``, with the
+            teachers, where anything was distilled.
+        architectures: distilled task → architecture of its teacher.
+    """
+    for task, architecture in architectures.items():
+        teacher, student = bounds["before_distillation"].seen[task], bounds["individual"].seen[task]
+        if _excess(teacher, student) > SIGNIFICANT:
+            yield (
+                f"the distilled student of {task} is right on {student.accuracy:.1%} of the test "
+                f"images, its teacher ({architecture}) on {teacher.accuracy:.1%}: the backbone is "
+                "too small for it, or it needs more images or steps (heterogeneous.distillation)"
+            )
+
+
 def trained_on_learning_images(
     teachers: Mapping[str, TeacherQuality], individual: MethodResult
 ) -> Iterator[str]:

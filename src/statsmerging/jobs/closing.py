@@ -45,12 +45,13 @@ def finish(
         corruption=config.corruption.label,
         seed=config.seed,
         stamps=departures,
+        **_distilled(bench, methods),
         **facts,
     )
     record = manifest(
         config.model_dump(mode="json"),
         run_hash=directory.run_hash,
-        weights=bench.zoo.hashes,
+        weights=bench.weight_hashes,
         files=file_records(bench.weight_files),
         data=bench.images.fingerprints(),
         inputs=file_stamps(config.input_paths),
@@ -60,3 +61,22 @@ def finish(
     show_table(results)
     run_log.results(results)
     log.info("results: %s", directory.path)
+
+
+def _distilled(bench: Workbench, methods: Mapping[str, MethodResult]) -> dict[str, Any]:
+    """The entry ``distilled``: what became of the experts of other architectures."""
+    if not bench.others:
+        return {}
+    teachers, students = methods["before_distillation"].seen, methods["individual"].seen
+    return {
+        "distilled": {
+            task: {
+                "architecture": other.architecture,
+                "teacher": teachers[task].accuracy,
+                "student": students[task].accuracy,
+                "images": students[task].images,
+                "unlabeled_images": other.learned_from,
+            }
+            for task, other in bench.others.items()
+        }
+    }

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, exit_status
 from statsmerging.jobs.finished import show_finished
 from statsmerging.jobs.messages import explain, storage_problem
+from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.jobs.sweep import SweepJournal, run_in_sweep, sum_up
 from statsmerging.records.errors import IncompleteError, UserError, first_line
@@ -73,6 +74,7 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
             return
         if config.rerun:
             directory.forget_checkpoints()
+        load_plugins(config.plugins)
         job = import_module(f"statsmerging.jobs.{config.job.name}")
         from statsmerging.merging.errors import MergingError  # needs torch, which the job has
 

@@ -14,6 +14,9 @@ from statsmerging.jobs.workbench import Workbench
 from statsmerging.records.published import differences, published_rows
 from statsmerging.records.results import MethodResult
 
+#: Rows that are no merged model.
+_BOUNDS = ("pretrained", "individual", "before_distillation", "joint")
+
 
 def diagnose(
     config: Config,
@@ -32,16 +35,19 @@ def diagnose(
         learned: method → what it learned.
     """
     individual = rows["individual"]
-    merged = {name: row for name, row in rows.items() if name not in ("pretrained", "individual")}
     lines = [*_experts(config, bench, rows, cosines)]
     if config.corruption.kind == "none" or config.corruption.protocol == "adapt_and_test":
-        lines += diagnostics.trained_on_learning_images(teachers, individual)
-        lines += diagnostics.unsure_teachers(teachers, individual)
+        of_students = config.heterogeneous.labels_from == "student"
+        labelled = individual if of_students else rows.get("before_distillation", individual)
+        lines += diagnostics.trained_on_learning_images(teachers, labelled)
+        lines += diagnostics.unsure_teachers(teachers, labelled)
     for name, result in learned.items():
         if result.learner.kind in ("shared", "per_layer"):
             lines += diagnostics.uniform_coefficients(name, result.coefficients)
         lines += diagnostics.vanishing_gradient(name, result.gradient_norm)
-    for name, row in merged.items():
+    for name, row in rows.items():
+        if name in _BOUNDS:
+            continue
         lines += diagnostics.sacrificed_tasks(name, row, individual)
         lines += diagnostics.generalisation_gap(name, row, individual)
     return lines
@@ -53,6 +59,7 @@ def _experts(
     """What is wrong before anything is merged."""
     pretrained, individual = rows["pretrained"], rows["individual"]
     yield from diagnostics.near_identical_experts([t.name for t in bench.suite.seen], cosines)
+    yield from diagnostics.weak_students(rows, bench.other_architectures)
     if config.corruption.kind != "none":
         return
     classes = {task: len(expert.head.weight) for task, expert in bench.zoo.experts.items()}

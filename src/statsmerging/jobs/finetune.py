@@ -7,8 +7,7 @@ from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.records.run_directory import RunDirectory
-from statsmerging.zoo.checkpoints import write_weights
-from statsmerging.zoo.experts import write_expert
+from statsmerging.zoo.experts import write_zoo
 
 
 @logged
@@ -19,8 +18,6 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     ``backbone.weights`` must name then.
     """
     bench = prepare(config)
-    write_weights(directory.path / "pretrained.safetensors", bench.zoo.pretrained)
-    for task, expert in bench.zoo.experts.items():
-        write_expert(directory.path / "experts" / f"{task}.safetensors", expert)
+    write_zoo(directory.path, bench.zoo)
     methods = bench.bounds()
     finish(config, directory, run_log, bench, methods)

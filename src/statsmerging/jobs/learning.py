@@ -21,6 +21,7 @@ from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.released_code import ReleasedCodeLearner
 from statsmerging.merging.statistics import LayerStatistics
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.errors import UserError
@@ -42,7 +43,7 @@ class Learned:
         gradient_norm: of the learner in the last step.
     """
 
-    learner: StatsMergeLearner
+    learner: StatsMergeLearner | ReleasedCodeLearner
     coefficients: Tensor
     gradient_norm: float
 
@@ -85,8 +86,7 @@ def learn(
     trainer = fit(module, config, name, method, bench, images, directory, loggers)
     with torch.no_grad():
         coefficients: Tensor = module.learner().cpu()
-    gradient_norm = float(trainer.callback_metrics.get("learner_gradient_norm", math.nan))
-    return Learned(module.learner, coefficients, gradient_norm)
+    return Learned(module.learner, coefficients, gradient_norm(trainer))
 
 
 def fit(
@@ -108,7 +108,8 @@ def fit(
         seed=config.trainer.seed,
     )
     # Named after weights and images, so that a run never continues from what others gave.
-    file = f"{name}-{key_of([*bench.zoo.hashes.values(), *bench.images.fingerprints().values()])}"
+    sources = [*bench.weight_hashes.values(), *bench.images.fingerprints().values()]
+    file = f"{name}-{key_of(sources)}"
     checkpoint = ModelCheckpoint(directory.checkpoints, filename=file, enable_version_counter=False)
     trainer = create_trainer(
         accelerator=config.accelerator,
@@ -123,6 +124,11 @@ def fit(
         log.info("continuing from %s", last)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     return trainer
+
+
+def gradient_norm(trainer: L.Trainer) -> float:
+    """Of the learner in the last step; NaN where none was taken."""
+    return float(trainer.callback_metrics.get("learner_gradient_norm", math.nan))
 
 
 def run_statistics(

@@ -17,7 +17,6 @@ from statsmerging.jobs.learning import Learned, run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.method_settings import parse_methods
 from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
-from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.relations import task_vector_cosines
@@ -51,7 +50,6 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     Raises:
         IncompleteError: a method failed; the others have their rows.
     """
-    load_plugins(config.plugins)
     methods = parse_methods(config.method)
     bench = prepare(config)
     bank = create_bank(config, bench, directory)

@@ -9,16 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from statsmerging.data.image_cache import ImageSplit
-from statsmerging.data.unlabeled import UnlabeledDataModule
-from statsmerging.distillation.objectives import entropy
 from statsmerging.distillation.settings import LearnedMethodSettings
-from statsmerging.distillation.teachers import learning_targets, teacher_scores
+from statsmerging.distillation.teachers import Teacher, learning_targets, teacher_scores
 from statsmerging.evaluation.activations import gram_matrices
 from statsmerging.evaluation.agreement import TeacherAgreement
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.gradients import fisher_diagonals
 from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
+from statsmerging.jobs.adapted_methods import corrected_features, routed_experts
 from statsmerging.jobs.learning import Learned, learn
 from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.released_code import learn_as_released
@@ -31,7 +29,6 @@ from statsmerging.merging.methods import (
     EvidenceMethod,
     Method,
     PerTaskMethod,
-    task_arithmetic,
 )
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.ties import trimmed_bank
@@ -39,8 +36,6 @@ from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.experts import Expert
-from statsmerging.zoo.heads import CorrectedHead
-from statsmerging.zoo.inference import extract_features
 
 State = Mapping[str, Tensor]
 
@@ -140,19 +135,24 @@ class Merger:
     @cached_property
     def teachers(self) -> dict[str, Tensor]:
         """Task → its teacher's scores on its learning images."""
-        return teacher_scores(self.zoo, self.images, self.bench.cache)
+        return teacher_scores(self._teachers, self.bench.cache)
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
-        return learning_targets(self.config.labels, self.zoo, self.images, self.bench.cache)
+        return learning_targets(self.config.labels, self._teachers, self.bench.cache)
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
         """Agreement with the teachers on a part of the learning images, the same for all."""
-        images = self._sample(self.config.tuning.images_per_task)
-        return TeacherAgreement(
-            images, teacher_scores(self.zoo, images, self.bench.cache), self.bench.cache
-        )
+        count = self.config.tuning.images_per_task
+        images = {task: split.sample(count) for task, split in self.images.items()}
+        teachers = {task: teacher.on_sample(count) for task, teacher in self._teachers.items()}
+        scores = teacher_scores(teachers, self.bench.cache)
+        return TeacherAgreement(images, scores, self.bench.cache)
+
+    @cached_property
+    def _teachers(self) -> dict[str, Teacher]:
+        return self.bench.teachers(self.config.heterogeneous.labels_from)
 
     @cached_property
     def _activations(self) -> Evidence:
@@ -161,9 +161,6 @@ class Merger:
     @cached_property
     def _gradients(self) -> Evidence:
         return fisher_diagonals(self.zoo, self.images, seed=self.config.seed)
-
-    def _sample(self, count: int) -> dict[str, ImageSplit]:
-        return {task: split.sample(count) for task, split in self.images.items()}
 
     def _tuned(self, method: LearnedMethod | FixedMethod) -> Merged | None:
         """The candidate that agrees most with the teachers; the first of equals."""
@@ -205,8 +202,8 @@ class Merger:
         return Merged(method.name, candidate, method.about, state, learned)
 
     def _as_released(self, method: LearnedMethod) -> Merged:
-        """With heads of its own; no learner comes out that others could be compared with."""
-        coefficients, heads = learn_as_released(
+        """With heads of its own."""
+        learned, heads = learn_as_released(
             self.config,
             method.name,
             method.settings,
@@ -218,9 +215,9 @@ class Merger:
         )
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
-        state = self.bank.merge(coefficients, self.config.merge.anchor)
+        state = self.bank.merge(learned.coefficients, self.config.merge.anchor)
         candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
-        return Merged(method.name, candidate, method.about, state)
+        return Merged(method.name, candidate, method.about, state, learned)
 
     def _fixed(self, method: Method) -> Merged:
         about = {
@@ -251,57 +248,9 @@ class Merger:
         if isinstance(method, PerTaskMethod):
             return Candidate(method.title, self.zoo, method.merge(self.bank), keep=False)
         if isinstance(method, RepresentationSurgery):
-            return self._surgery(method)
+            return corrected_features(method, self.zoo, self.bank, self.images)
         if isinstance(method, WeightEnsemblingMoE):
-            return self._wemoe(method)
+            return routed_experts(
+                method, self.zoo, self.bank, self.images, self.config.trainer.images_per_task
+            )
         raise MergingError(f"{method.name}: this kind of method cannot be run here")
-
-    def _surgery(self, method: RepresentationSurgery) -> Candidate:
-        """Corrections of task arithmetic's features, in front of the heads."""
-        state = task_arithmetic(self.bank)
-        experts = {task: self.zoo.experts[task].state for task in self.images}
-        corrections = method.fit(
-            {task: self._features(state, task) for task in self.images},
-            {task: self._features(expert, task) for task, expert in experts.items()},
-        )
-        corrected = {
-            task: Expert(experts[task], CorrectedHead(self.zoo.experts[task].head, correction))
-            for task, correction in corrections.items()
-        }
-        zoo = replace(self.zoo, experts=corrected)
-        return Candidate.of_state(method.title, zoo, state, keep=False)
-
-    def _features(self, state: State, task: str) -> Tensor:
-        return extract_features(
-            self.zoo.backbone,
-            state,
-            self.images[task].images,
-            self.zoo.preprocess,
-            self.zoo.device,
-            description=f"features of {task}",
-        )
-
-    def _wemoe(self, method: WeightEnsemblingMoE) -> Candidate:
-        """Routers, trained by the entropy of the predictions."""
-        trainer = self.config.trainer
-        data = UnlabeledDataModule(
-            {task: split.images for task, split in self.images.items()},
-            images_per_task=trainer.images_per_task,
-            steps_per_epoch=method.steps,
-            seed=method.seed,
-        )
-        heads = {task: self.zoo.experts[task].head.to(self.zoo.device) for task in self.images}
-
-        def batches() -> Iterator[dict[str, Tensor]]:
-            for batch in data.train_dataloader():
-                images = self.zoo.preprocess.normalise(batch.images.to(self.zoo.device))
-                yield dict(zip(heads, images.split(trainer.images_per_task), strict=True))
-
-        model = method.fit(
-            self.zoo.backbone.to(self.zoo.device),
-            self.bank,
-            batches(),
-            lambda task, features: entropy(heads[task](features)),
-        )
-        zoo = replace(self.zoo, backbone=model)
-        return Candidate.of_state(method.title, zoo, model.state_dict(), keep=False)

@@ -1,4 +1,4 @@
-"""Methods of the user's own: Python files that are imported before the config is read."""
+"""Methods and backbones of the user's own: Python files that are imported before the job."""
 
 from __future__ import annotations
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.distillation.released_code import BestOnTest, ReleasedCode
 from statsmerging.distillation.settings import LabelSettings, LearnedMethodSettings
 from statsmerging.distillation.teachers import learning_targets
-from statsmerging.jobs.learning import fit
+from statsmerging.jobs.learning import Learned, fit, gradient_norm
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
@@ -32,7 +31,7 @@ def learn_as_released(
     images: Mapping[str, ImageSplit],
     directory: RunDirectory,
     loggers: Sequence[Logger],
-) -> tuple[Tensor, dict[str, Head]]:
+) -> tuple[Learned, dict[str, Head]]:
     """Coefficients, L × K, and trained heads of the epoch that is best on test images.
 
     Raises:
@@ -43,11 +42,12 @@ def learn_as_released(
     labels = LabelSettings(kind="ground_truth")
     heads = {task: bench.zoo.experts[task].head for task in bank.tasks}
     epochs = config.trainer.steps // config.trainer.steps_per_epoch
+    learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(config.seed))
     module = ReleasedCode(
-        ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(config.seed)),
+        learner,
         MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
         heads,
-        learning_targets(labels, bench.zoo, images, bench.cache),
+        learning_targets(labels, bench.teachers("student"), bench.cache),
         bench.zoo.preprocess,
         labels,
         method.objective,
@@ -56,5 +56,7 @@ def learn_as_released(
     )
     tested = {task.name: bench.images.split(task, "test") for task in bench.suite.seen}
     best = BestOnTest(tested)
-    fit(module, config, name, method, bench, images, directory, loggers, callbacks=[best])
-    return best.best["coefficients"], best.best_heads(heads)
+    callbacks = [best]
+    trainer = fit(module, config, name, method, bench, images, directory, loggers, callbacks)
+    learned = Learned(learner, best.best["coefficients"], gradient_norm(trainer))
+    return learned, best.best_heads(heads)

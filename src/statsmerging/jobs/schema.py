@@ -20,7 +20,12 @@ from pydantic import (
 
 from statsmerging.data.catalogue import CatalogueEntry
 from statsmerging.data.corruptions.settings import CorruptionSettings
-from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.distillation.settings import (
+    HeterogeneousSettings,
+    LabelSettings,
+    LearningSettings,
+    Objective,
+)
 from statsmerging.jobs.loggers.settings import LoggerSettings
 from statsmerging.records.errors import UserError
 from statsmerging.records.settings import Settings
@@ -33,6 +38,7 @@ class JobSettings(Settings):
     name: Literal[
         "merge",
         "finetune",
+        "distill",
         "evaluate",
         "check",
         "report",
@@ -132,6 +138,7 @@ class Config(Settings):
     backbone: BackboneSettings
     zoo: ZooSettings
     heads: HeadSettings
+    heterogeneous: HeterogeneousSettings
     statistics: StatisticsSettings
     learner: LearnerSettings
     labels: LabelSettings
@@ -156,6 +163,8 @@ class Config(Settings):
     def input_paths(self) -> list[Path]:
         """Files and folders the run reads."""
         paths = [self.job.checkpoint, self.suite.root, self.zoo.root, self.backbone.weights_file]
+        for expert in self.heterogeneous.experts.values():
+            paths += [expert.file, expert.backbone.weights_file]
         return [path for path in [*paths, *self.plugins] if path is not None]
 
 

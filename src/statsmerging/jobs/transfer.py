@@ -21,7 +21,6 @@ from statsmerging.jobs.learning import run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.method_settings import parse_methods
 from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger, State
-from statsmerging.jobs.plugins import load_plugins
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.task_vectors import TaskVectorBank
@@ -57,7 +56,6 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     Raises:
         UserError: fewer than two unseen tasks, or a method that gives no single model.
     """
-    load_plugins(config.plugins)
     methods = parse_methods(config.method)
     bench = prepare(config)
     if len(bench.suite.unseen) < 2:

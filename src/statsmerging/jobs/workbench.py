@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from statsmerging.data.hub_suite import hub_suite
 from statsmerging.data.image_cache import ImageSplit, SuiteImages
 from statsmerging.data.split_checks import check_disjoint
 from statsmerging.data.suites import SPLITS, Suite
+from statsmerging.distillation.settings import LabelsFrom
+from statsmerging.distillation.teachers import Teacher
 from statsmerging.evaluation.accuracy import Scorer
 from statsmerging.evaluation.candidate import Candidate
+from statsmerging.jobs.heterogeneous import OtherExpert, check_names, other_experts, with_students
 from statsmerging.jobs.schema import Config, LearningDataSettings
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError, gather_missing
@@ -36,6 +39,7 @@ class Workbench:
     Attributes:
         weight_files: ``backbone.weights`` and the files of the zoo, by name.
         learning: which images the learner learns from.
+        others: seen task → its expert of another architecture; the zoo holds its student.
     """
 
     images: SuiteImages
@@ -44,6 +48,7 @@ class Workbench:
     cache: Cache
     weight_files: Mapping[str, Path]
     learning: LearningDataSettings
+    others: Mapping[str, OtherExpert] = field(default_factory=dict)
 
     @property
     def suite(self) -> Suite:
@@ -52,25 +57,59 @@ class Workbench:
     def bounds(self) -> dict[str, MethodResult]:
         """The rows between which merged models are expected."""
         pretrained = Candidate.of_state("pre-trained", self.zoo, self.zoo.pretrained)
-        return {
-            "pretrained": self.scorer.score(pretrained),
-            "individual": self.scorer.score(Candidate.individual(self.zoo)),
-        }
+        individual = self.scorer.score(Candidate.individual(self.zoo))
+        bounds = {"pretrained": self.scorer.score(pretrained), "individual": individual}
+        if self.others:
+            teachers = {name: it.test_accuracy(self.cache) for name, it in self.others.items()}
+            seen = {**individual.seen, **teachers}
+            bounds["before_distillation"] = replace(individual, seen=seen)
+        return bounds
 
     def with_roles_swapped(self) -> Workbench:
         """The same with the unseen tasks as seen ones, and the other way round."""
         suite = replace(self.suite, seen=self.suite.unseen, unseen=self.suite.seen)
-        return replace(self, images=self.images.of(suite))
+        return replace(self, images=self.images.of(suite), others={})
 
     def learning_images(self) -> dict[str, ImageSplit]:
         """Seen task → the images from which the coefficients are learned."""
-        splits = {
-            task.name: self.images.split(task, self.learning.split) for task in self.suite.seen
+        return {
+            task.name: self._chosen(self.images.split(task, self.learning.split))
+            for task in self.suite.seen
         }
+
+    def teachers(self, labels_from: LabelsFrom) -> dict[str, Teacher]:
+        """Seen task → who labels its learning images.
+
+        Args:
+            labels_from: for the tasks whose expert had another architecture.
+        """
+        teachers = {
+            task: Teacher(self.zoo, split) for task, split in self.learning_images().items()
+        }
+        if labels_from == "teacher":
+            for name, other in self.others.items():
+                teacher = other.on(self.learning.split)
+                teachers[name] = replace(teacher, images=self._chosen(teacher.images))
+        return teachers
+
+    def _chosen(self, split: ImageSplit) -> ImageSplit:
+        """The images of a split that are learned from, the same ones in every geometry."""
         count = self.learning.images
-        if count is None:
-            return splits
-        return {task: split.draw(count, self.learning.seed) for task, split in splits.items()}
+        return split if count is None else split.draw(count, self.learning.seed)
+
+    @property
+    def weight_hashes(self) -> dict[str, str]:
+        """sha256 of all weights: of the zoo, and of the experts of other architectures."""
+        hashes = dict(self.zoo.hashes)
+        for task, other in self.others.items():
+            for part in ("backbone", "head"):
+                hashes[f"{task}/teacher/{part}"] = other.zoo.hashes[f"{task}/{part}"]
+        return hashes
+
+    @property
+    def other_architectures(self) -> dict[str, str]:
+        """Seen task → architecture of the expert from which its own one was distilled."""
+        return {task: other.architecture for task, other in self.others.items()}
 
 
 def prepare(config: Config) -> Workbench:
@@ -85,13 +124,22 @@ def prepare(config: Config) -> Workbench:
     inference_device(config.accelerator)  # refuse a missing GPU before anything is computed
     cache = Cache(Path(config.cache))
     suite, files = _open(config, cache)
+    check_names(config, suite)
     images = SuiteImages(suite, preprocess_of(config.backbone), cache, config.corruption)
     check_disjoint(
         {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
     )
     zoo = _zoo(config, files, images, cache)
-    scorer, weight_files = Scorer(images, cache), _weight_files(config, files)
-    return Workbench(images, zoo, scorer, cache, weight_files, config.learning)
+    others = other_experts(config, suite, cache)
+    return Workbench(
+        images,
+        with_students(config, zoo, images, others, cache),
+        Scorer(images, cache),
+        cache,
+        _weight_files(config, files),
+        config.learning,
+        others,
+    )
 
 
 def open_suite(config: Config, cache: Cache) -> Suite:
@@ -135,15 +183,19 @@ def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:
     def find_files() -> None:
         names = [task.name for task in suites[0].tasks] if suites else _named_tasks(config)
         if not isinstance(config.zoo, FinetunedZooSettings):
-            files.append(locate(config.zoo, names))
+            others = config.heterogeneous.experts
+            files.append(locate(config.zoo, [name for name in names if name not in others]))
 
     gather_missing(lambda: suites.append(open_suite(config, cache)), find_files)
     return suites[0], files[0] if files else ZooFiles()
 
 
 def _weight_files(config: Config, files: ZooFiles) -> dict[str, Path]:
-    backbone = config.backbone.weights_file
-    return {**({} if backbone is None else {"backbone.weights": backbone}), **files.by_name}
+    named = {"backbone.weights": config.backbone.weights_file, **files.by_name}
+    for task, other in config.heterogeneous.experts.items():
+        named[f"{task}/teacher"] = other.file
+        named[f"{task}/teacher/backbone.weights"] = other.backbone.weights_file
+    return {name: file for name, file in named.items() if file is not None}
 
 
 def _named_tasks(config: Config) -> list[str]:
@@ -155,5 +207,6 @@ def _named_tasks(config: Config) -> list[str]:
 def _zoo(config: Config, files: ZooFiles, images: SuiteImages, cache: Cache) -> Zoo:
     options: Any = {"cache": cache, "accelerator": config.accelerator}
     if isinstance(config.zoo, FinetunedZooSettings):
+        options["untrained"] = config.heterogeneous.experts
         return finetuned_zoo(config.backbone, config.zoo, config.heads, images, **options)
     return zoo_from_files(config.backbone, files, config.heads, images, **options)

@@ -70,6 +70,13 @@ def write_expert(path: Path, expert: Expert) -> None:
     write_weights(path, {**state, **head})
 
 
+def write_zoo(folder: Path, zoo: Zoo) -> None:
+    """``pretrained.safetensors`` and ``experts/TASK.safetensors``: what ``zoo=local`` reads."""
+    write_weights(folder / "pretrained.safetensors", zoo.pretrained)
+    for task, expert in zoo.experts.items():
+        write_expert(folder / "experts" / f"{task}.safetensors", expert)
+
+
 def holds_expert(path: Path) -> bool:
     """Whether a file was written by ``write_expert``, or in its layout."""
     return path.suffix == ".safetensors" and any(

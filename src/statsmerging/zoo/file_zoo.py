@@ -21,7 +21,7 @@ from statsmerging.zoo.foreign_weights import weights_for
 from statsmerging.zoo.formats.foreign import files_of
 from statsmerging.zoo.formats.pickled import SUFFIXES
 from statsmerging.zoo.head_sources import ProbedHeads, first_file, head_source
-from statsmerging.zoo.heads import Head, read_head
+from statsmerging.zoo.heads import Head, check_classes, read_head
 from statsmerging.zoo.inference import inference_device
 from statsmerging.zoo.settings import (
     PRETRAIN,
@@ -106,6 +106,9 @@ def zoo_from_files(
 ) -> Zoo:
     """Experts from files. Foreign ones are converted once into the cache and read from there.
 
+    A task without a file stays at θ₀ for others to train, under a head of the configured source;
+    its own one is a linear probe.
+
     Raises:
         UserError: a file that cannot be read, an expert without a head where ``heads=own``, or a
             head with another number of classes than its task.
@@ -115,7 +118,11 @@ def zoo_from_files(
     device = inference_device(accelerator)
     reader = _ExpertReader(network, pretrained, cache)
 
+    probed = ProbedHeads(network, pretrained, images, cache, device)
+
     def own(task: Task) -> Head:
+        if task.name not in files.experts:
+            return probed(task)
         if task.name in files.heads:
             return read_head(first_file([files.heads[task.name]]))
         if holds_expert(files.experts[task.name]):
@@ -124,16 +131,13 @@ def zoo_from_files(
             f"{files.experts[task.name]} has no head: choose heads=zero_shot, probed or files"
         )
 
-    probed = ProbedHeads(network, pretrained, images, cache, device)
     source = head_source(heads, own, backbone, probed=probed, base=files.base, cache=cache)
 
     def expert(task: Task) -> Expert:
         head = source(task)
-        if len(head.weight) != len(task.classes):
-            raise UserError(
-                f"the head of {task.name} has {len(head.weight)} classes, {task.name} has "
-                f"{len(task.classes)}"
-            )
+        check_classes(head, task)
+        if task.name not in files.experts:
+            return Expert(pretrained, head)
         return Expert(reader.read(files.experts[task.name]), head)
 
     experts = {task.name: expert(task) for task in images.suite.tasks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ def finetuned_zoo(
     *,
     cache: Cache,
     accelerator: str,
+    untrained: Collection[str] = (),
 ) -> Zoo:
     """An expert for every task of the suite, each fine-tuned once and then read from the cache.
 
@@ -45,6 +47,7 @@ def finetuned_zoo(
         heads: under which head the backbone is fine-tuned; an expert's own one is a linear probe.
         images: the suite; only train splits are opened.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
+        untrained: tasks whose expert stays at θ₀ under its head, for others to train.
     """
     if settings.weights == PRETRAIN:
         backbone = _pretrained_here(settings, images, zoo.pretraining, cache, accelerator)
@@ -55,7 +58,10 @@ def finetuned_zoo(
     probed = ProbedHeads(backbone, pretrained, images, cache, device)
     source = head_source(heads, probed, settings, probed=probed, base=None, cache=cache)
     maker = _ExpertMaker(backbone, pretrained, source, images, zoo.finetuning, cache, accelerator)
-    experts = {task.name: maker.make(task) for task in images.suite.tasks}
+    experts = {
+        task.name: Expert(pretrained, source(task)) if task.name in untrained else maker.make(task)
+        for task in images.suite.tasks
+    }
     return Zoo(backbone, images.preprocess, pretrained, experts, device)
 
 
@@ -89,6 +95,7 @@ def _pretrained_here(
             training,
             accelerator=accelerator,
             description="pre-training",
+            fixed_statistics=False,
         )
         write_weights(path, fresh.state_dict())
 

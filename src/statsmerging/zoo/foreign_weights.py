@@ -13,6 +13,7 @@ from statsmerging.records.errors import UserError
 from statsmerging.zoo.formats.clip_names import PROJECTION
 from statsmerging.zoo.formats.foreign import read_file, read_foreign
 from statsmerging.zoo.formats.lora import Adapter
+from statsmerging.zoo.heads import Head
 
 
 def weights_for(
@@ -45,16 +46,35 @@ def weights_for(
     return dict(state)
 
 
+def classifier_in(source: Path, backbone: nn.Module) -> Head:
+    """The classifier that published weights of a timm backbone came with, as a head.
+
+    Raises:
+        UserError: there is none, or it is no linear layer.
+    """
+    state = read_file(source).tensors
+    for name in _classifier_names(backbone):
+        if {f"{name}.weight", f"{name}.bias"} <= set(state) and state[f"{name}.weight"].dim() == 2:
+            return Head(state[f"{name}.weight"], state[f"{name}.bias"])
+    expected = " or ".join(f"{name}.weight, {name}.bias" for name in _classifier_names(backbone))
+    raise UserError(f"{source}: an expert needs backbone.* and head.*, or a classifier {expected}")
+
+
 def _library_names(backbone: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Published weights without their classifier, renamed and resampled as the library does."""
     # timm keeps each architecture's conversion of published weights beside the architecture.
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     adapted = convert(dict(state), backbone) if convert else state
     expected = backbone.state_dict()
-    classifier = getattr(backbone, "default_cfg", {}).get("classifier", "head")
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    names = _classifier_names(backbone)
     return {
         name: tensor
         for name, tensor in adapted.items()
         if name in expected or not name.startswith(names)
     }
+
+
+def _classifier_names(backbone: nn.Module) -> tuple[str, ...]:
+    """What timm calls the classifier of the architecture."""
+    name = getattr(backbone, "default_cfg", {}).get("classifier", "head")
+    return (name,) if isinstance(name, str) else tuple(name)

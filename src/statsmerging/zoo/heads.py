@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from statsmerging.data.suites import Task
 from statsmerging.merging.task_vectors import check_finite
 from statsmerging.records.errors import UserError
 from statsmerging.zoo.formats.foreign import NORMALISES, read_foreign
@@ -95,6 +96,15 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
     full_bias = torch.full((classes,), float(bias.min()) - 1e4)
     full_weight[present], full_bias[present] = weight, bias
     return Head(full_weight, full_bias)
+
+
+def check_classes(head: Head, task: Task) -> None:
+    """Raise ``UserError`` unless the head has as many classes as the task."""
+    if len(head.weight) != len(task.classes):
+        raise UserError(
+            f"the head of {task.name} has {len(head.weight)} classes, {task.name} has "
+            f"{len(task.classes)}"
+        )
 
 
 def read_head(path: Path) -> Head:

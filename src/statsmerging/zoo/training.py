@@ -43,14 +43,7 @@ class SupervisedModule(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        settings = self.settings
-        trainable = [weight for weight in self.parameters() if weight.requires_grad]
-        optimizer = AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, settings))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return adamw(self, self.settings)
 
 
 def train_supervised(
@@ -62,14 +55,15 @@ def train_supervised(
     *,
     accelerator: str,
     description: str,
+    fixed_statistics: bool = True,
 ) -> None:
     """Train ``backbone`` (and ``head`` where it is not frozen) in place.
-
-    Normalisation layers keep their running statistics, so that task vectors hold weights only.
 
     Args:
         split: the training images with their labels.
         description: shown beside the progress bar.
+        fixed_statistics: normalisation layers keep their running statistics, so that task vectors
+            hold weights only; ``False`` for a backbone that starts from random weights.
     """
     module = SupervisedModule(backbone, head, preprocess, settings)
     sampler = TaskBalancedSampler([len(split)], settings.batch_size, settings.steps, settings.seed)
@@ -79,10 +73,21 @@ def train_supervised(
         torch.manual_seed(settings.seed)
         backbone.train()
         for layer in backbone.modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if fixed_statistics and isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
         trainer.fit(module, loader)
     backbone.eval()
+
+
+def adamw(module: nn.Module, settings: TrainingSettings) -> OptimizerLRScheduler:
+    """AdamW on all that is trainable, its rate following ``warmup_cosine``."""
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, settings))
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+    }
 
 
 def warmup_cosine(step: int, settings: TrainingSettings) -> float:

@@ -1,0 +1,37 @@
+"""``job=distill``: experts of other architectures become experts of the backbone."""
+
+from __future__ import annotations
+
+import logging
+
+from statsmerging.evaluation.diagnostics import weak_students
+from statsmerging.jobs.closing import finish
+from statsmerging.jobs.loggers.run_log import RunLog, logged
+from statsmerging.jobs.schema import Config
+from statsmerging.jobs.workbench import prepare
+from statsmerging.records.errors import UserError
+from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.experts import write_zoo
+
+log = logging.getLogger(__name__)
+
+
+@logged
+def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
+    """Score every teacher and its student; the whole zoo goes to ``experts/TASK.safetensors``.
+
+    Raises:
+        UserError: nothing is to be distilled.
+    """
+    if not config.heterogeneous.experts:
+        raise UserError(
+            "heterogeneous.experts: name the tasks whose experts have another architecture, "
+            "e.g. experiment=heterogeneous_cnn_into_vit"
+        )
+    bench = prepare(config)
+    write_zoo(directory.path, bench.zoo)
+    methods = bench.bounds()
+    warnings = list(weak_students(methods, bench.other_architectures))
+    for line in warnings:
+        log.warning("%s", line)
+    finish(config, directory, run_log, bench, methods, warnings=warnings)
