@@ -10,6 +10,7 @@ from typing import Any
 BOUND_TITLES = {
     "pretrained": "Pre-trained",
     "individual": "Individual",
+    "before_distillation": "Before distillation",
     "joint": "Jointly trained",
 }
 
