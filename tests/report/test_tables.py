@@ -97,6 +97,7 @@ def test_published_rows_stand_beside_ours_and_are_never_best() -> None:
     run = eight_tasks()
     content = accuracy_content([run], (), {"checkpoints": "fusion_bench"})
     titles = [row.labels[0] for row in content.rows]
+    assert "published: tanganke/fusion_bench" in content.caption
     assert "WEMoE, published" in titles
     assert titles.index("WEMoE, published") > titles.index("The pcb")
     published = [row for row in content.rows if row.facts["source"] == "published"]
@@ -184,4 +185,5 @@ def test_all_files_of_tables_are_written(learned_run: Path, tmp_path: Path) -> N
     ]
     text = page(tables, groups, {"A figure": "a_figure"})
     assert "- toy · vit: a task is sacrificed" in text
+    assert "| toy · vit | mnist | resnet18 | 95.0 | 90.5 | 200 |" in text
     assert "![A figure](figures/a_figure.png)" in text

@@ -16,13 +16,16 @@ from statsmerging.report.figures.style import save
 from statsmerging.report.runs import RunGroup
 from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
-from statsmerging.report.tables.markdown import markdown
+from statsmerging.report.tables.markdown import markdown, markdown_row
 from statsmerging.report.tables.tidy import tidy
 
 log = logging.getLogger(__name__)
 
 #: Characters of a file's name; some systems take no more than 255 with all endings.
 LONGEST = 120
+
+#: Columns of the table of experts; teacher and student are scored on the test images.
+_DISTILLED = ("setting", "task", "architecture", "teacher, %", "student, %", "test images")
 
 
 def write_tables(tables: Mapping[str, Sequence[Table]], folder: Path) -> None:
@@ -55,11 +58,17 @@ def write_figures(groups: Sequence[RunGroup], folder: Path) -> dict[str, str]:
 def page(
     tables: Mapping[str, Sequence[Table]], groups: Sequence[RunGroup], figures: Mapping[str, str]
 ) -> str:
-    """Tables, warnings of the runs, and figures, as Markdown."""
+    """Tables, warnings of the runs, experts of other architectures, and figures, as Markdown."""
     parts = [markdown(content) for contents in tables.values() for content in contents]
     warnings = list(_warnings(groups))
     if warnings:
         parts.append("\n".join(["## Warnings", "", *warnings]) + "\n")
+    distilled = list(_distilled(groups))
+    if distilled:
+        head = [markdown_row(_DISTILLED), markdown_row(["---"] * 3 + ["---:"] * 3)]
+        parts.append(
+            "\n".join(["## Experts distilled into the backbone", "", *head, *distilled, ""])
+        )
     if figures:
         pictures = [f"![{title}](figures/{name}.png)" for title, name in figures.items()]
         parts.append("\n\n".join(["## Figures", *pictures]) + "\n")
@@ -86,6 +95,19 @@ def _warnings(groups: Sequence[RunGroup]) -> Iterator[str]:
         lines = dict.fromkeys(line for run in group.runs for line in run.get("warnings", []))
         for line in lines:
             yield f"- {group.label}: {line}"
+
+
+def _distilled(groups: Sequence[RunGroup]) -> Iterator[str]:
+    """One row for each expert of another architecture; runs that share it give one."""
+    rows: dict[str, None] = {}
+    for group in groups:
+        for run in group.runs:
+            for task, expert in run.get("distilled", {}).items():
+                shares = [f"{100 * expert[name]:.1f}" for name in ("teacher", "student")]
+                setting = f"{run['suite']} · {run['backbone']}"
+                cells = [setting, task, expert["architecture"], *shares, str(expert["images"])]
+                rows[markdown_row(cells)] = None
+    yield from rows
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -7,13 +7,13 @@ from statsmerging.report.rows import BOUND_TITLES
 #: Those colours of Okabe and Ito (2008) that show on white paper and on dark pages.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-#: Of what is a bound or a frame, not a result; the dark one tells the upper bound.
-GREY, DARK_GREY = "#a6a6a6", "#666666"
+#: Of bounds, which are no results: dull, the lower one the lightest.
+_BOUND_COLOURS = ("#a6a6a6", "#666666", "#8a6a4f", "#4f7f8a")
 
 #: Of text that is read on light and on dark pages.
 TEXT_GREY = "#7f7f7f"
 
-_BOUNDS = {BOUND_TITLES["pretrained"]: GREY, BOUND_TITLES["individual"]: DARK_GREY}
+_BOUNDS = dict(zip(BOUND_TITLES.values(), _BOUND_COLOURS, strict=True))
 
 #: Matplotlib's names, and Plotly's, of the same shapes.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -33,7 +33,7 @@ def colour(number: int) -> str:
 
 
 def category(name: str, number: int) -> str:
-    """Its colour, or the grey of the bound that has this name."""
+    """Its colour, or that of the bound which has this name."""
     return _BOUNDS.get(name) or colour(number)
 
 

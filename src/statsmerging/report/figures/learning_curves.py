@@ -5,7 +5,14 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from statsmerging.report.figures.style import entitle, legend_below, panel_title, panels, styled
+from statsmerging.report.figures.style import (
+    entitle,
+    legend_below,
+    panel_title,
+    panels,
+    styled,
+    whole_numbers,
+)
 from statsmerging.report.palette import colour, line
 
 #: Steps of the running mean, as a share of all.
@@ -34,6 +41,7 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
             axes.plot(steps, values, color=shade, alpha=0.25, linewidth=0.5)
             axes.plot(steps, smooth(values), label=f"seed {seed}", color=shade, ls=line(number))
         axes.set_xlabel("step")
+        whole_numbers(axes)
         panel_title(axes, name, ACROSS)
     for axes in grid[::ACROSS]:
         axes.set_ylabel(str(frame["quantity"].iloc[0]))

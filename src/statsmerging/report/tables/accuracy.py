@@ -84,14 +84,14 @@ def accuracy_content(
     columns = accuracy_columns(runs[0])
     sections = _sections(runs, [path for _, path in columns], facts)
     published = _published(runs[0], columns, facts)
+    parts = [caption(runs, facts.get("checkpoints"))]
     if published:
+        sections.append(Section("Published", published))
         source = SOURCES[facts["checkpoints"]]
-        sections.append(
-            Section(f"Published ({source}; averages of the cells, if given)", published)
-        )
+        parts.append(f"published: {source}, averages of the cells where there are cells")
     return Table(
         title=_title(runs, setting),
-        caption=caption(runs, facts.get("checkpoints")),
+        caption="; ".join(parts),
         labels=("method", "needs"),
         columns=tuple(heading for heading, _ in columns),
         sections=sections,
