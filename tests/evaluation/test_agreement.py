@@ -68,3 +68,26 @@ def test_less_of_the_expert_agrees_less(agreement: TeacherAgreement, zoo: Zoo) -
         for scale in (-3.0, 1.0)
     )
     assert far < near == 1.0
+
+
+def test_cached_scores_are_those_of_the_architecture(
+    images: dict[str, ImageSplit], tmp_path: Path
+) -> None:
+    """The same weights under another activation are another model."""
+    weight = torch.randn(5, 3 * 8 * 8, generator=torch.Generator().manual_seed(0))
+    state = {"1.weight": weight, "1.bias": torch.zeros(5)}
+    head = Head(torch.eye(5)[:4], torch.zeros(4))
+    scores = []
+    for activation in (nn.ReLU(), nn.Tanh()):
+        backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5), activation)
+        zoo = Zoo(
+            backbone,
+            Preprocess(8, HALF, HALF),
+            Weights(state),
+            {"mnist": Expert(Weights(state), head)},
+            torch.device("cpu"),
+        )
+        split = images["mnist"]
+        cache = Cache(tmp_path)
+        scores.append(class_scores(zoo, Weights(state), "mnist", split, cache, description=""))
+    assert scores[0].max() > 1 >= scores[1].max()

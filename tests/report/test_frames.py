@@ -10,7 +10,7 @@ import pytest
 
 from statsmerging.records.files import read_json, write_json
 from statsmerging.report import frames, series
-from statsmerging.report.drawings import drawings
+from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.layers import LayerName, layer_name
 from statsmerging.report.runs import runs_by_setting
 from tests.report.conftest import WriteRun
@@ -120,3 +120,25 @@ def test_there_is_a_figure_only_where_there_are_data(learned_run: Path) -> None:
         (learned_run / "learned" / name).unlink()
     left = [drawing.kind for drawing in drawings(runs_by_setting(learned_run))]
     assert left == ["dots", "learning_curves", "learning_curves", "cosines"]
+
+
+def labelled_runs(write_run: WriteRun, count: int) -> Path:
+    """Settings ``labels.temperature=0``, 1, …, ten points better each time."""
+    for temperature in range(count):
+        averages = {"individual": 0.99, "free": 0.2 + 0.1 * temperature}
+        runs = write_run(f"run-{temperature}", averages, labels={"temperature": temperature})
+    return runs
+
+
+def test_settings_are_compared_the_best_first(write_run: WriteRun) -> None:
+    frame = frames.averages(runs_by_setting(labelled_runs(write_run, 3)))
+    free = frame[frame["method"] == "free"]
+    assert free["task"].tolist() == ["temperature=2", "temperature=1", "temperature=0"]
+    assert free["accuracy"].tolist() == pytest.approx([40, 30, 20])
+
+
+def test_single_settings_of_a_large_sweep_have_no_figures(write_run: WriteRun) -> None:
+    few = list(drawings(runs_by_setting(labelled_runs(write_run, DETAILED))))
+    assert len(few) == 1 + DETAILED
+    many = list(drawings(runs_by_setting(labelled_runs(write_run, DETAILED + 1))))
+    assert [drawing.title for drawing in many] == ["Average accuracy by setting · toy · vit"]

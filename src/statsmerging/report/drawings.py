@@ -24,6 +24,12 @@ Kind = Literal[
     "cosines",
 ]
 
+#: Of more settings than this, single ones have no figures of their own.
+DETAILED = 6
+
+#: So many settings have a figure that compares them.
+COMPARED = 3
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -41,8 +47,19 @@ class Drawing:
 
 
 def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
-    """All figures, in the order in which a reader wants them."""
-    yield from _series(groups)
+    """All figures, in the order in which a reader wants them.
+
+    Of many settings only what compares them is drawn; a folder of fewer gives the rest.
+    """
+    compared = list(_series(groups))
+    if not compared:
+        compared = list(_settings(groups))
+    yield from compared
+    if len(groups) <= DETAILED:
+        yield from _single_settings(groups)
+
+
+def _single_settings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
     for name, frame in split(frames.accuracies(groups), "setting"):
         yield Drawing("dots", f"Accuracy on every task · {name}", frame)
     for name, frame in split(frames.coefficients(groups), "title", "setting"):
@@ -55,6 +72,12 @@ def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
         yield Drawing("learning_curves", f"Learning curves, {name}", frame)
     for name, frame in split(frames.cosines(groups), "setting"):
         yield Drawing("cosines", f"Cosines of task vectors · {name}", frame)
+
+
+def _settings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
+    for name, frame in split(frames.averages(groups), "setting"):
+        if frame["task"].nunique() >= COMPARED:
+            yield Drawing("dots", f"Average accuracy by setting · {name}", frame)
 
 
 def _series(groups: Sequence[RunGroup]) -> Iterator[Drawing]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from statsmerging.records.files import atomic_path, remove_partials, write_text
-from statsmerging.report.drawings import drawings
+from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.style import save
 from statsmerging.report.runs import RunGroup
@@ -48,6 +48,8 @@ def write_figures(groups: Sequence[RunGroup], folder: Path) -> dict[str, str]:
     """``NAME.pdf`` and ``NAME.png`` of every figure there are data for; gives title → name."""
     remove_partials(folder)
     planned = list(drawings(groups))
+    if len(groups) > DETAILED:
+        log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
     names = file_names([drawing.title for drawing in planned])
     for number, (name, drawing) in enumerate(zip(names, planned, strict=True), start=1):
         log.info("figure %d of %d: %s", number, len(planned), drawing.title)

@@ -33,6 +33,23 @@ def accuracies(groups: Sequence[RunGroup]) -> pd.DataFrame:
     )
 
 
+def averages(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Averages over seen tasks by setting, in percent; the best setting comes first.
+
+    Columns as in ``accuracies``: ``setting`` is suite and backbone, ``task`` what else differs.
+    """
+    frame = _frame(
+        ["setting", "method", "title", "seed", "task", "seen", "accuracy"],
+        (
+            (_problem(group), method, title, seed, _own(group), True, 100 * row["average"])
+            for group in groups
+            for seed, method, title, row in method_rows(group)
+        ),
+    )
+    means = frame.groupby("task")["accuracy"].transform("mean")
+    return frame.assign(mean=means).sort_values("mean", ascending=False, kind="stable")
+
+
 def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Merging coefficients, means over the seeds, in the network's order of layers.
 
@@ -122,6 +139,17 @@ def split(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFram
     """Parts of a frame that agree in these columns, named by their values, in order."""
     for values, part in frame.groupby(list(columns), sort=False):
         yield " · ".join(map(str, values)), part
+
+
+def _problem(group: RunGroup) -> str:
+    first = group.members[0].results
+    return f"{first['suite']} · {first['backbone']}"
+
+
+def _own(group: RunGroup) -> str:
+    """What tells this group from the others, without the places of the keys."""
+    own = {key: value for key, value in group.differences.items() if key != "method"}
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in own.items())
 
 
 def _coefficients_of(group: RunGroup) -> Iterator[pd.DataFrame]:

@@ -49,7 +49,8 @@ def class_scores(
 
     if cache is None:
         return compute()
-    key = key_of([weights.sha256, state_sha256(head.state_dict()), split.key, zoo.preprocess.key])
+    parts = [zoo.architecture, weights.sha256, state_sha256(head.state_dict()), split.key]
+    key = key_of([*parts, zoo.preprocess.key])
     path = cache.file(
         "class_scores", f"{key}.safetensors", lambda path: save_file({"scores": compute()}, path)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from torch import nn
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.merging.task_vectors import check_finite
 from statsmerging.records.errors import UserError
-from statsmerging.records.hashing import state_sha256
+from statsmerging.records.hashing import key_of, state_sha256
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.formats.foreign import NORMALISES
 from statsmerging.zoo.heads import Head
@@ -47,6 +48,11 @@ class Zoo:
     pretrained: Weights
     experts: Mapping[str, Expert]
     device: torch.device
+
+    @cached_property
+    def architecture(self) -> str:
+        """Hash of the backbone's modules: with another activation, equal weights score otherwise."""
+        return key_of([re.sub(r" at 0x[0-9a-f]+", "", repr(self.backbone))])
 
     @cached_property
     def hashes(self) -> dict[str, str]:
