@@ -51,7 +51,7 @@ class Zoo:
 
     @cached_property
     def architecture(self) -> str:
-        """Hash of the backbone's modules: with another activation, equal weights score otherwise."""
+        """Hash of the backbone's modules: under another activation, the same weights are others."""
         return key_of([re.sub(r" at 0x[0-9a-f]+", "", repr(self.backbone))])
 
     @cached_property
