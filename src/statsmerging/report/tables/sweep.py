@@ -106,18 +106,27 @@ def _entries(group: RunGroup, keys: Sequence[str]) -> Iterator[_Entry]:
 
 
 def _of(key: str, method: str) -> bool:
-    """Whether a key says something of this method: not if it is another's parameter."""
+    """Whether a key says something of this method: not if it is another's parameter.
+
+    Of bounds, only images and experts do: nothing is merged or learned.
+    """
+    if method in BOUNDS:
+        return key.startswith(PROBLEM)
     return not key.startswith("method.") or key.split(".")[1] == method
 
 
 def _without_repetition(entries: Sequence[_Entry], settings: int, keys: int) -> Iterator[_Entry]:
-    """One entry, without its setting, of each method that scores the same in all settings."""
+    """One entry where several say the same.
+
+    A bound has one for all settings with its images and experts; a method that scores the same in
+    all settings has one without a setting.
+    """
     for entry in entries:
         twins = [other for other in entries if other.method == entry.method]
-        if len(twins) < settings or len({_printed(twin.row) for twin in twins}) > 1:
-            yield entry
-        elif entry is twins[0]:
-            row = max((twin.row for twin in twins), key=lambda row: int(row.labels[-1]))  # seeds
+        alike = [twin for twin in twins if twin.row.labels[:-1] == entry.row.labels[:-1]]
+        everywhere = len(twins) >= settings and len({_printed(twin.row) for twin in twins}) == 1
+        if everywhere and entry is twins[0]:
+            row = _most_seeds(twins)
             facts = {
                 key: value
                 for key, value in row.facts.items()
@@ -125,6 +134,12 @@ def _without_repetition(entries: Sequence[_Entry], settings: int, keys: int) -> 
             }
             labels = ("",) * keys + row.labels[keys:]
             yield replace(entry, row=Row(labels, row.numbers, facts))
+        elif not everywhere and entry is alike[0]:
+            yield replace(entry, row=_most_seeds(alike))
+
+
+def _most_seeds(twins: Sequence[_Entry]) -> Row:
+    return max((twin.row for twin in twins), key=lambda row: int(row.labels[-1]))
 
 
 def _printed(row: Row) -> tuple[str, ...]:
