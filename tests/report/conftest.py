@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from statsmerging.records.files import write_json
+from statsmerging.records.files import read_json, write_json
 
 #: Layers of a small network: two blocks, and a tensor before them.
 LAYERS = tuple(f"blocks.{block}.{part}" for block in (0, 1) for part in ("attn.weight", "fc.bias"))
@@ -89,4 +89,31 @@ def corrupted_runs(write_run: WriteRun) -> Path:
             average = 0.8 - 0.1 * severity + 0.02 * seed
             name = f"contrast-{severity}-{seed}"
             write_run(name, {"individual": 0.9, "ties": average}, seed, corruption=corruption)
+    return runs
+
+
+#: A name that is markup, if anything forgets that it is text.
+HOSTILE = "</script><b>bold<!--"
+
+
+@pytest.fixture
+def sweep_runs(write_run: WriteRun) -> Path:
+    """Two kinds of labels with two seeds each, one run of a hostile name; complete manifests."""
+    accuracies = {("hard", 0): 0.6, ("hard", 1): 0.095, ("soft", 0): 0.7, ("soft", 1): 0.72}
+    for (kind, seed), average in accuracies.items():
+        name = HOSTILE.replace("/", "-") if (kind, seed) == ("hard", 0) else f"{kind}-{seed}"
+        averages = {"individual": 0.9, "ties": 0.5, "free": average}
+        runs = write_run(name, averages, seed, labels={"kind": kind}, note=HOSTILE)
+        folder = runs / name
+        manifest = read_json(folder / "manifest.json") | {
+            "command": ["run.py", "-m", "labels=hard,soft", "seed=0,1"],
+            "code": {"statsmerging": "0.1.0", "commit": "abc123", "modified": True},
+            "packages": {"torch": "2.15.0"},
+            "hardware": {"cpu": "a processor", "gpus": []},
+        }
+        write_json(folder / "manifest.json", manifest)
+        (folder / "config.yaml").write_text(f"labels:\n  kind: {kind}\nnote: {HOSTILE}\n")
+        if kind == "soft":
+            told = {"stamps": ["tuned on labels"], "warnings": [HOSTILE]}
+            write_json(folder / "results.json", read_json(folder / "results.json") | told)
     return runs

@@ -10,6 +10,8 @@ from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_text
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.report.files import page, write_figures, write_tables
+from statsmerging.report.interactive import interactive_figures
+from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.sweep import sweep_tables
@@ -19,8 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, directory: RunDirectory) -> None:
-    """Print the tables; write them to ``tables/``, the figures to ``figures/``, and ``report.md``.
+    """Print the tables; write them to ``tables/``, the figures to ``figures/``, and all as a page.
 
+    The page is ``report.html``, to explore in a browser, and ``report.md``, to read as text.
     A sweep has one table for each of its settings, and one that compares them.
     """
     if config.job.runs is None:
@@ -36,6 +39,7 @@ def run(config: Config, directory: RunDirectory) -> None:
             console.print(terminal_table(content))
     write_tables(tables, directory.path / "tables")
     figures = write_figures(groups, directory.path / "figures")
-    path = directory.path / "report.md"
-    write_text(path, page(tables, groups, figures))
+    write_text(directory.path / "report.md", page(tables, groups, figures))
+    path = directory.path / "report.html"
+    write_text(path, report_page(config.job.runs, interactive_figures(config.job.runs)))
     log.info("tables and figures: %s", path)

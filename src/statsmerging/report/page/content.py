@@ -1,0 +1,157 @@
+"""What the page shows, as plain values for JSON: from the records in run directories alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from statsmerging.records.files import read_json
+from statsmerging.report.rows import BOUNDS, is_static, method_title
+from statsmerging.report.runs import QUESTION, FinishedRun, RunGroup, flatten, runs_by_setting
+from statsmerging.report.tables.accuracy import group_content
+from statsmerging.report.tables.content import Row, Table
+from statsmerging.report.tables.sweep import sweep_tables
+
+#: What a command has that starts many runs.
+_SWEEP_FLAGS = {"-m", "--multirun"}
+
+Content = dict[str, Any]
+
+
+def page_content(folder: Path) -> Content:
+    """All finished runs below a folder, their settings and their tables.
+
+    Raises:
+        UserError: no finished run.
+    """
+    groups = sorted(runs_by_setting(folder), key=_order)
+    runs = [run for group in groups for run in group.members]
+    keys = _differing_keys(groups, runs)
+    return {
+        "keys": keys,
+        "runs": [_run(run, folder, keys) for run in runs],
+        "sweeps": [_table(table) for table in sweep_tables(groups)],
+        "settings": [_setting(group, folder) for group in groups],
+    }
+
+
+def _order(group: RunGroup) -> tuple[Any, ...]:
+    """Settings by their values, numbers by size, which the names of directories do not tell."""
+    values = (group.runs[0]["suite"], group.runs[0]["backbone"], *group.differences.values())
+    return tuple((0, value, "") if _is_number(value) else (1, 0, str(value)) for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[FinishedRun]) -> list[str]:
+    """Keys in which runs differ, those of the question that they answer first."""
+    flat = [dict(flatten(run.config)) for run in runs]
+    asked = [key for key in QUESTION if len({config.get(key) for config in flat}) > 1]
+    found = dict.fromkeys([*asked, *(key for group in groups for key in group.differences)])
+    # Which methods ran is told row by row.
+    return [key for key in found if key != "method"]
+
+
+def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
+    results = run.results
+    manifest = read_json(run.path / "manifest.json")
+    config = dict(flatten(run.config))
+    setting = {key: config[key] for key in keys if key in config}
+    command = manifest.get("command", [])
+    return {
+        "name": _name(run, folder),
+        "path": str(run.path),
+        "hash": results.get("run_hash", ""),
+        "suite": results["suite"],
+        "backbone": results["backbone"],
+        "seed": results["seed"],
+        "setting": setting,
+        "stamps": results.get("stamps", []),
+        "warnings": results.get("warnings", []),
+        "distilled": results.get("distilled", {}),
+        "methods": [_method(name, row, results) for name, row in results["methods"].items()],
+        "config": run.config,
+        "config_text": _config_text(run),
+        "command": shlex.join(["python", *command]) if command else "",
+        "of_sweep": not _SWEEP_FLAGS.isdisjoint(command),
+        "reproduce": shlex.join(["python", "run.py", "job=reproduce", f"job.run={run.path}"]),
+        "code": manifest.get("code", {}),
+        "hardware": manifest.get("hardware", {}),
+        "packages": manifest.get("packages", {}),
+        "fingerprints": {
+            f"{kind}: {name}": sha256
+            for kind in ("weights", "data")
+            for name, sha256 in manifest.get(kind, {}).items()
+        },
+    }
+
+
+def _name(run: FinishedRun, folder: Path) -> str:
+    """The run's directory as seen from the folder of all runs."""
+    name = run.path.relative_to(folder).as_posix()
+    return run.path.absolute().name if name == "." else name
+
+
+def _method(name: str, row: Mapping[str, Any], results: Mapping[str, Any]) -> Content:
+    unseen = row.get("unseen", {})
+    question = [results["suite"], results["backbone"], results.get("corruption")]
+    return {
+        "name": name,
+        "title": method_title(name, dict(row)),
+        "bound": name in BOUNDS,
+        # The best number is the best among rows with equal peers.
+        "peers": json.dumps([*question, *row["accuracy"], is_static(dict(row))]),
+        "parameters": row.get("parameters", {}),
+        "accuracy": row["accuracy"],
+        "average": row["average"],
+        "normalised": row["normalised_average"],
+        "agreement": row.get("teacher_agreement"),
+        "unseen": unseen.get("accuracy", {}),
+        "unseen_average": unseen.get("average"),
+    }
+
+
+def _config_text(run: FinishedRun) -> str:
+    """``config.yaml`` as it stands in the directory."""
+    path = run.path / "config.yaml"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _setting(group: RunGroup, folder: Path) -> Content:
+    """One setting with its table, as ``report.md`` has it."""
+    first = group.runs[0]
+    return {
+        **_table(group_content(group)),
+        "heading": ", ".join(group.setting) or f"{first['suite']} on {first['backbone']}",
+        "runs": [_name(run, folder) for run in group.members],
+    }
+
+
+def _table(table: Table) -> Content:
+    return {
+        "title": table.title,
+        "caption": table.caption,
+        "labels": table.labels,
+        "columns": [name.replace("_", " ") for name in table.columns],
+        "sections": [
+            {"heading": section.heading, "rows": [_row(row) for row in section.rows]}
+            for section in table.sections
+        ],
+    }
+
+
+def _row(row: Row) -> Content:
+    bound = "bound" if row.facts.get("method") in BOUNDS else None
+    return {
+        "labels": row.labels,
+        "kind": "published" if row.facts.get("source") == "published" else bound,
+        "numbers": [
+            None if number is None else {**vars(number), "text": number.text}
+            for number in row.numbers
+        ],
+    }

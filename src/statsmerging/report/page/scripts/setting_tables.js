@@ -1,0 +1,71 @@
+"use strict";
+// Sweeps at a glance, then one table per setting with all tasks in columns.
+
+function startSettingTables(content) {
+  const runs = new Map(content.runs.map((run) => [run.name, run]));
+  document.getElementById("setting-tables").append(
+    ...content.sweeps.map((sweep) => article(sweep.title, resultTable(sweep))),
+    ...content.settings.map((setting) => settingTable(setting, runs)),
+  );
+}
+
+function settingTable(setting, runs) {
+  const members = setting.runs.map((name) => runs.get(name));
+  const links = members.map((run) => runLink(run, `seed ${run.seed}`));
+  return article(
+    setting.heading,
+    element("p", { class: "facts" }, setting.title),
+    notices(members),
+    resultTable(setting),
+    element("p", { class: "members" }, members.length > 1 ? "Runs: " : "Run: ", joined(links)),
+  );
+}
+
+function article(title, ...children) {
+  return element("article", { class: "setting-table" }, element("h3", {}, title), ...children.flat());
+}
+
+/** A table as the report's other files have it; the method, which names the row, stands first. */
+function resultTable({ caption, labels, columns, sections }) {
+  const places = labels.map((_, place) => place);
+  const order = places.sort((a, b) => (labels[b] === "method") - (labels[a] === "method"));
+  const headings = [
+    ...order.map((place) => ({ label: labels[place] })),
+    ...columns.map((label) => ({ label, numeric: true })),
+  ];
+  const groups = sections.map(({ heading, rows }) => ({
+    title: heading,
+    rows: rows.map((row) => resultRow(row, order)),
+  }));
+  return new SortableTable(caption, headings, groups).element;
+}
+
+function resultRow({ labels, numbers, kind }, order) {
+  const cells = numbers.map((number) =>
+    number === null
+      ? { value: null }
+      : { value: number.mean, text: number.text, class: [null, "best", "second"][number.place] },
+  );
+  return { class: kind, cells: [...order.map((place) => ({ value: labels[place] })), ...cells] };
+}
+
+/** Stamps and warnings of several runs, each once, with the number of runs that have it. */
+function notices(runs) {
+  return ["stamps", "warnings"].flatMap((kind) => {
+    const lines = new Map();
+    for (const line of runs.flatMap((run) => run[kind])) lines.set(line, (lines.get(line) ?? 0) + 1);
+    return [...lines].map(([line, times]) => {
+      const among = runs.length > 1 && times < runs.length ? ` (${times} of ${runs.length} runs)` : "";
+      return notice(kind, line + among);
+    });
+  });
+}
+
+function notice(kind, text) {
+  const word = kind === "stamps" ? "Stamp" : "Warning";
+  return element("p", { class: `notice ${kind}` }, element("strong", {}, word), ` ${text}`);
+}
+
+function joined(nodes) {
+  return nodes.flatMap((node, index) => (index ? [", ", node] : [node]));
+}

@@ -1,0 +1,114 @@
+"""The page of a report as text: complete, alone, and no name in it is markup."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from statsmerging.records.errors import UserError
+from statsmerging.report.page.html import report_page
+from tests.report.conftest import HOSTILE
+
+
+class _Page(HTMLParser):
+    """Tags with their attributes, and the text of every script that has an id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: dict[str, str] = {}
+        self._script: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._script = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is not None:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+    def content(self) -> Any:
+        return json.loads(self.scripts["content"])
+
+
+@pytest.fixture
+def page(sweep_runs: Path) -> _Page:
+    return _Page(report_page(sweep_runs, {HOSTILE: go.Figure(go.Scatter(y=[1.0, 2.0]))}))
+
+
+def test_names_stay_text(page: _Page) -> None:
+    assert not [tag for tag, _ in page.tags if tag == "b"]
+    runs = {run["name"]: run for run in page.content()["runs"]}
+    assert sorted(runs) == ["<-script><b>bold<!--", "hard-1", "soft-0", "soft-1"]
+    assert runs["soft-0"]["config"]["note"] == HOSTILE
+    assert runs["soft-0"]["warnings"] == [HOSTILE]
+    assert [figure["title"] for figure in json.loads(page.scripts["figure-data"])] == [HOSTILE]
+
+
+def test_nothing_is_loaded_from_anywhere(page: _Page) -> None:
+    addresses = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster")
+    ]
+    assert addresses
+    assert all(str(address).startswith("#") for address in addresses)
+    assert not {"link", "iframe", "img", "object", "base"} & {tag for tag, _ in page.tags}
+    policies = [
+        str(attributes["content"])
+        for tag, attributes in page.tags
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none';")
+    assert "http" not in policies[0]
+
+
+def test_every_section_has_its_heading(page: _Page) -> None:
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    sections = [attributes for tag, attributes in page.tags if tag == "section"]
+    labelled = [attributes["aria-labelledby"] for attributes in sections if "id" in attributes]
+    assert len(labelled) == 5
+    assert set(labelled) <= ids
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert {str(link).removeprefix("#") for link in links} <= ids
+
+
+def test_runs_tables_and_commands_are_those_of_the_records(page: _Page, sweep_runs: Path) -> None:
+    content = page.content()
+    assert content["keys"] == ["labels.kind"]
+    soft = next(run for run in content["runs"] if run["name"] == "soft-1")
+    assert soft["setting"] == {"labels.kind": "soft"}
+    assert soft["stamps"] == ["tuned on labels"]
+    assert soft["command"] == "python run.py -m labels=hard,soft seed=0,1"
+    assert soft["of_sweep"]
+    assert soft["reproduce"] == f"python run.py job=reproduce job.run={sweep_runs / 'soft-1'}"
+    assert soft["config_text"] == f"labels:\n  kind: soft\nnote: {HOSTILE}\n"
+    free = next(method for method in soft["methods"] if method["name"] == "free")
+    assert (free["average"], free["accuracy"]["sign_digits"]) == (0.72, pytest.approx(0.67))
+    assert [setting["heading"] for setting in content["settings"]] == [
+        "labels.kind=hard",
+        "labels.kind=soft",
+    ]
+    *_, (free_row,) = (
+        [row for row in section["rows"] if row["labels"][0] == "The free"]
+        for section in content["settings"][1]["sections"]
+    )
+    assert free_row["numbers"][2]["text"] == "71.0 ± 1.4"
+    assert len(content["sweeps"]) == 1
+
+
+def test_a_page_without_figures_has_no_plotting_library(sweep_runs: Path) -> None:
+    assert len(report_page(sweep_runs, {})) < 200_000
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no finished run"):
+        report_page(tmp_path, {})

@@ -1,0 +1,207 @@
+"""The page of a report as a reader uses it, in headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from statsmerging.report.page.html import report_page
+
+#: Width of a phone in CSS pixels.
+PHONE = 375
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for all tests; nothing is ever downloaded for it."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def page(browser: Any, sweep_runs: Path, tmp_path: Path) -> Any:
+    """The browser at a fresh page without figures, 1280 pixels wide, light."""
+    return _opened(browser, tmp_path, report_page(sweep_runs, {}))
+
+
+def _opened(browser: Any, folder: Path, text: str) -> Any:
+    path = folder / "report.html"
+    path.write_text(text)
+    _show(browser, width=1280, scheme="light")
+    browser.get(path.as_uri())
+    return browser
+
+
+def _show(browser: Any, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width == PHONE}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    # Where nothing moves, a click meets what it aims at.
+    wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def find(page: Any, selector: str) -> Any:
+    return page.find_element("css selector", selector)
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    return [item.text for item in page.find_elements("css selector", selector)]
+
+
+def choose(page: Any, label: str, option: str) -> None:
+    """Type an option's beginning into the control that a reader knows by its label."""
+    field = f"//label[contains(@class, 'field')][span[text()='{label}']]"
+    page.find_element("xpath", f"{field}/select").send_keys(option)
+
+
+def column(page: Any, heading: str) -> list[str]:
+    """Texts of a column of the overview, from top to bottom."""
+    headings = texts(page, "#overview-table thead th")
+    return texts(page, f"#overview-table tbody tr > :nth-child({headings.index(heading) + 1})")
+
+
+def test_it_loads_alone_and_without_complaint(
+    browser: Any, sweep_runs: Path, tmp_path: Path
+) -> None:
+    figure = go.Figure(go.Scatter(y=[1.0, 2.0]))
+    text = report_page(sweep_runs, {"Line · first": figure, "Line · second": figure})
+    page = _opened(browser, tmp_path, text)
+    find(page, "a[href='#figures']").click()
+    page.execute_async_script("setTimeout(arguments[0], 500)")
+    assert find(page, "#figures .main-svg").is_displayed()
+    assert find(page, "figcaption").text == "Line · first"
+    choose(page, "figure", "second")
+    assert find(page, "figcaption").text == "Line · second"
+    assert page.get_log("browser") == []
+    assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert not page.find_elements("css selector", "main b")
+    unscoped = "th:not([scope]), table:not(:has(> caption))"
+    assert not page.find_elements("css selector", unscoped)
+
+
+def test_headings_sort_numbers_as_numbers(page: Any) -> None:
+    assert find(page, "#row-count").text == "8 of 12 rows"
+    heading = page.find_element("xpath", "//*[@id='overview-table']//th[.='average']")
+    orders = []
+    for _ in range(3):
+        heading.find_element("css selector", "button").click()
+        orders.append((heading.get_attribute("aria-sort"), column(page, "average")))
+    averages = ["72.0", "70.0", "60.0", *["50.0"] * 4, "9.5"]
+    assert orders[0] == ("descending", averages)
+    assert orders[1] == ("ascending", averages[::-1])
+    assert orders[2][0] == "none"
+    assert orders[2][1] != averages
+
+
+def test_filters_leave_the_rows_they_name(page: Any) -> None:
+    choose(page, "labels.kind", "soft")
+    choose(page, "method", "The free")
+    assert column(page, "labels") == ["soft", "soft"]
+    assert find(page, "#row-count").text == "2 of 12 rows"
+    # The best of what is shown is bold.
+    assert texts(page, "#overview-table tbody .best") == ["72.0", "80.0"]
+    find(page, "#filters input[type=search]").send_keys("soft-0")
+    assert column(page, "run") == ["soft-0"]
+    find(page, "#filters button[type=reset]").click()
+    page.execute_async_script("setTimeout(arguments[0], 50)")
+    assert find(page, "#row-count").text == "8 of 12 rows"
+    find(page, "#filters input[type=checkbox]").click()
+    assert find(page, "#row-count").text == "12 of 12 rows"
+
+
+def test_two_runs_are_compared_key_by_key_and_task_by_task(page: Any) -> None:
+    choose(page, "run A", "labels hard · seed 1")
+    choose(page, "run B", "labels soft · seed 1")
+    assert texts(page, ".configs tbody .differs th") == ["labels.kind"]
+    assert texts(page, ".configs tbody .differs td") == ["hard", "soft"]
+    changes = texts(page, ".differences tbody tr:last-child .change")
+    assert changes == ["+62.5", "+62.5", "+62.5", "+69.4"]
+    assert texts(page, ".differences tbody tr:last-child .from-to")[2] == "9.5 → 72.0"
+    assert set(texts(page, ".differences .bound .change")) == {"0.0"}
+    find(page, "#compare-choice button").click()
+    assert texts(page, ".differences tbody tr:last-child .change")[0] == "−62.5"
+
+
+def test_a_row_leads_to_its_run_with_all_that_made_it(page: Any) -> None:
+    choose(page, "labels.kind", "soft")
+    find(page, "#overview-table tbody a").click()
+    details = find(page, "details.run[open]")
+    assert "seed 0" in details.text
+    assert texts(page, "details.run[open] > .notice.stamps") == ["Stamp tuned on labels"]
+    commands = texts(page, "details.run[open] .command code")
+    assert commands[0].startswith("python run.py job=reproduce job.run=")
+    assert commands[1] == "python run.py -m labels=hard,soft seed=0,1"
+    assert "This job: labels.kind=soft, seed=0." in details.text
+    assert "a processor" in details.text
+    assert "with changes that no commit holds" in details.text
+    config, packages = details.find_elements("css selector", ".folded summary")[:2]
+    assert not find(page, "details.run[open] .yaml").is_displayed()
+    config.click()
+    packages.click()
+    assert "kind: soft" in find(page, "details.run[open] .yaml").text
+    assert find(page, "details.run[open] .packages").text.split() == ["torch", "2.15.0"]
+
+
+def test_the_keyboard_reaches_every_control(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    find(page, "body").send_keys(Keys.TAB)
+    assert page.switch_to.active_element.text == "Skip to the content"
+    assert page.switch_to.active_element.value_of_css_property("outline-style") == "solid"
+    reached = set()
+    for _ in range(28):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        focused = page.switch_to.active_element
+        reached.add((focused.tag_name, focused.get_attribute("type"), focused.text))
+    kinds = {(name, kind) for name, kind, _ in reached}
+    assert {("input", "search"), ("input", "checkbox"), ("select", "select-one")} <= kinds
+    assert {("button", "button", "average"), ("button", "button", "Dark")} <= reached
+    heading = page.find_element("xpath", "//*[@id='overview-table']//th[.='average']")
+    heading.find_element("css selector", "button").send_keys(Keys.ENTER)
+    assert heading.get_attribute("aria-sort") == "descending"
+
+
+def test_a_phone_scrolls_tables_not_the_page(page: Any) -> None:
+    _show(page, width=PHONE, scheme="light")
+    page.refresh()
+    assert page.execute_script("return document.documentElement.scrollWidth") == PHONE
+    script = (
+        "return [...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
+    )
+    assert page.execute_script(script)
+
+
+def test_dark_is_the_systems_choice_until_the_reader_chooses(page: Any) -> None:
+    def brightness() -> int:
+        colour = find(page, "body").value_of_css_property("background-color")
+        return int(colour.partition("(")[2].split(",")[0])
+
+    assert brightness() > 200
+    _show(page, width=1280, scheme="dark")
+    page.refresh()
+    assert brightness() < 50
+    button = find(page, "#theme")
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert brightness() > 200
+    page.refresh()
+    assert brightness() > 200
+    page.execute_script("localStorage.clear()")
