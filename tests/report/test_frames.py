@@ -12,7 +12,7 @@ from statsmerging.records.files import read_json, write_json
 from statsmerging.report import frames, series
 from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.layers import LayerName, layer_name
-from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.runs import runs_by_setting, setting_text
 from tests.report.conftest import WriteRun
 
 
@@ -142,3 +142,11 @@ def test_single_settings_of_a_large_sweep_have_no_figures(write_run: WriteRun) -
     assert len(few) == 1 + DETAILED
     many = list(drawings(runs_by_setting(labelled_runs(write_run, DETAILED + 1))))
     assert [drawing.title for drawing in many] == ["Average accuracy by setting · toy · vit"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(["mean", "kind"], "[mean,kind]"), (None, "null"), (True, "true"), (0.9, "0.9"), ("a", "a")],
+)
+def test_values_stand_as_the_command_line_takes_them(value: object, text: str) -> None:
+    assert setting_text(value) == text

@@ -10,7 +10,7 @@ import pandas as pd
 
 from statsmerging.report.layers import layer_name
 from statsmerging.report.rows import method_title, rows_by_method
-from statsmerging.report.runs import RunGroup
+from statsmerging.report.runs import RunGroup, setting_text
 
 #: What of a learning curve is drawn: column of ``metrics.csv`` → its name.
 CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}
@@ -149,7 +149,7 @@ def _problem(group: RunGroup) -> str:
 def _own(group: RunGroup) -> str:
     """What tells this group from the others, without the places of the keys."""
     own = {key: value for key, value in group.differences.items() if key != "method"}
-    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in own.items())
+    return ", ".join(f"{key.rpartition('.')[2]}={setting_text(own[key])}" for key in own)
 
 
 def _coefficients_of(group: RunGroup) -> Iterator[pd.DataFrame]:

@@ -63,7 +63,7 @@ class RunGroup:
     @property
     def setting(self) -> tuple[str, ...]:
         """``key=value`` of the differences."""
-        return tuple(f"{key}={value}" for key, value in self.differences.items())
+        return tuple(f"{key}={setting_text(value)}" for key, value in self.differences.items())
 
     @property
     def label(self) -> str:
@@ -86,6 +86,15 @@ class _Gathered:
         return setting == self.setting and all(
             self.methods[name] == methods[name] for name in common
         )
+
+
+def setting_text(value: Any) -> str:
+    """A value of the config as the command line takes it: ``[mean,variance]``, ``null``, ``true``."""
+    if isinstance(value, list):
+        return f"[{','.join(map(setting_text, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def runs_by_setting(folder: Path) -> list[RunGroup]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from statsmerging.report.frames import method_rows
 from statsmerging.report.rows import BOUNDS
-from statsmerging.report.runs import PROBLEM, RunGroup, follows
+from statsmerging.report.runs import PROBLEM, RunGroup, follows, setting_text
 
 #: Columns of all series.
 COLUMNS = ["problem", "line", "panel", "x", "mean", "std", "seeds"]
@@ -82,7 +82,7 @@ def _rows(groups: Sequence[RunGroup], varied: str) -> Iterator[dict[str, Any]]:
 def _fixed(settings: Mapping[str, Any], method: str, varied: str) -> dict[str, str]:
     """All settings that concern this method, but for the varied ones."""
     return {
-        key: str(value)
+        key: setting_text(value)
         for key, value in settings.items()
         if not key.startswith(varied) and _concerns(key, method)
     }

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from statsmerging.report.rows import BOUNDS, Results, method_title, percentage, rows_by_method
-from statsmerging.report.runs import PROBLEM, QUESTION, RunGroup
+from statsmerging.report.runs import PROBLEM, QUESTION, RunGroup, setting_text
 from statsmerging.report.tables.accuracy import Column, caption, group_facts, sections_of
 from statsmerging.report.tables.content import (
     Row,
@@ -98,11 +98,15 @@ def _entries(group: RunGroup, keys: Sequence[str]) -> Iterator[_Entry]:
     problem = tuple(str(item) for item in group.settings.items() if item[0].startswith(PROBLEM))
     for method, by_seed in rows_by_method(group.runs).items():
         rows = list(by_seed.values())
-        texts = [str(group.differences.get(key, "")) if _of(key, method) else "" for key in keys]
+        texts = [_text(group, key) if _of(key, method) else "" for key in keys]
         cells = [[percentage(row, path) for row in rows] for _, path in COLUMNS]
         labels = (*texts, method_title(method, rows[0]), str(len(rows)))
         facts = {**group_facts(group), "method": method, "source": "ours"}
         yield _Entry(method, rows[0], problem, Row(labels, numbers_over_seeds(cells), facts))
+
+
+def _text(group: RunGroup, key: str) -> str:
+    return setting_text(group.differences[key]) if key in group.differences else ""
 
 
 def _of(key: str, method: str) -> bool:
