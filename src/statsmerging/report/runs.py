@@ -89,7 +89,7 @@ class _Gathered:
 
 
 def setting_text(value: Any) -> str:
-    """A value of the config as the command line takes it: ``[mean,variance]``, ``null``, ``true``."""
+    """A value of the config as the command line takes it: ``[mean,kind]``, ``null``, ``true``."""
     if isinstance(value, list):
         return f"[{','.join(map(setting_text, value))}]"
     if value is None:
