@@ -1,9 +1,7 @@
 "use strict";
 // Interactive figures, one at a time, in the colours of the page. A title is "kind · of what".
 
-const PLOT_CONFIG = { displaylogo: false, responsive: true };
-
-/** Below this width in pixels a legend stands under its figure. */
+/** Below this width in pixels a legend stands under its figure, and there are no tools above it. */
 const NARROW = 640;
 
 /** Seen on light and on dark. */
@@ -22,11 +20,21 @@ function startFigures(figures) {
   const caption = element("figcaption");
   list.append(element("figure", {}, caption, scrollable("Figure", place)));
 
+  const makeRoom = (figure) => {
+    // A map has no use for less width; it is then scrolled, like a table.
+    const isMap = figure.data.some(({ type }) => type === "heatmap");
+    place.style.minWidth = isMap ? "36rem" : "0";
+    caption.textContent = figure.title;
+    place.style.height = `${(figure.layout.height ?? 450) + legendRoom(figure, place)}px`;
+  };
   const show = () => {
     const figure = figures[select.value];
-    caption.textContent = figure.title;
-    place.style.height = `${figure.layout.height ?? 450}px`;
-    Plotly.react(place, figure.data, layoutOf(figure, place), PLOT_CONFIG);
+    makeRoom(figure);
+    Plotly.react(place, figure.data, layoutOf(figure, place), {
+      displaylogo: false,
+      displayModeBar: isNarrow(place) ? false : "hover",
+      responsive: true,
+    });
   };
   const step = (by) => {
     select.selectedIndex = (select.selectedIndex + by + figures.length) % figures.length;
@@ -40,6 +48,7 @@ function startFigures(figures) {
   form.addEventListener("input", show);
   form.addEventListener("submit", (event) => event.preventDefault());
   addEventListener("themechange", show);
+  makeRoom(figures[0]);
   // Drawing waits until the figure comes near: the rest of the page must not wait for it.
   const watcher = new IntersectionObserver((seen) => {
     if (seen.some((entry) => entry.isIntersecting)) {
@@ -63,17 +72,28 @@ function figureSelect(figures) {
   return element("select", { id: "figure-shown" }, groups);
 }
 
-/** The figure's layout in the colours of the page. */
+function isNarrow(place) {
+  return place.clientWidth < NARROW;
+}
+
+/** Height in pixels for the legend below a narrow figure; a long one scrolls. */
+function legendRoom(figure, place) {
+  const entries = figure.data.filter(({ name, showlegend }) => name && showlegend !== false);
+  return isNarrow(place) && entries.length > 1 ? Math.min(20 + 22 * entries.length, 200) : 0;
+}
+
+/** The figure's layout in the colours of the page; its height is that of its place. */
 function layoutOf(figure, place) {
   const style = getComputedStyle(place);
-  const narrow = place.clientWidth < NARROW;
-  const below = narrow ? { orientation: "h", x: 0, y: -0.15, yanchor: "top" } : {};
+  const room = legendRoom(figure, place);
+  const below = { orientation: "h", yref: "container", x: 0, y: 0, yanchor: "bottom" };
+  const { height, ...layout } = figure.layout;
   return {
-    ...figure.layout,
+    ...layout,
     autosize: true,
     font: { color: style.color, family: style.fontFamily, size: 13 },
-    legend: { ...figure.layout.legend, ...below },
-    margin: { ...figure.layout.margin, r: 20, ...(narrow ? { l: 40 } : {}) },
+    legend: { ...layout.legend, ...(room ? below : {}) },
+    margin: { ...layout.margin, r: 20, ...(room ? { l: 40, b: room + 60 } : {}) },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: GREY, activecolor: style.color },
     hoverlabel: { font: { family: style.fontFamily, size: 13 } },
   };
