@@ -39,8 +39,8 @@ def test_explore_a_sweep() -> None:
     assert "seed 0, 1" in tables[1]
     configs, difference = (cell.outputs[-1]["data"]["text/plain"] for cell in cells[-2:])
     changed = {line.split()[0] for line in configs.splitlines()[1:]}
-    keys = {"granularity", "method.stats_merging.granularity", "seed", "trainer.seed"}
-    assert changed == keys
+    seeds = {"seed", "learning.seed", "trainer.seed"}
+    assert changed == {"granularity", "method.stats_merging.granularity", *seeds}
     rows = {line.split()[0]: line.split()[1:] for line in difference.splitlines()[1:]}
     assert rows["individual"] == ["0.0", "0.0"]
     assert rows["stats_merging"] != ["0.0", "0.0"]
