@@ -448,6 +448,9 @@ def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> Non
     for name in pictures:
         assert (report / f"{name}.png").stat().st_size > 0
         assert (report / f"{name}.pdf").stat().st_size > 0
+    page = (report / "report.html").read_text()
+    assert all(f'"name": "{seed}", "path"' in page for seed in (0, 1))
+    assert '"title": "Accuracy on every task' in page
 
 
 def test_rerun_learns_from_the_beginning(

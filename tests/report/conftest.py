@@ -99,7 +99,7 @@ HOSTILE = "</script><b>bold<!--"
 @pytest.fixture
 def sweep_runs(write_run: WriteRun) -> Path:
     """Two kinds of labels with two seeds each, one run of a hostile name; complete manifests."""
-    accuracies = {("hard", 0): 0.6, ("hard", 1): 0.095, ("soft", 0): 0.7, ("soft", 1): 0.72}
+    accuracies = {("hard", 0): 0.09, ("hard", 1): 0.095, ("soft", 0): 0.7, ("soft", 1): 0.72}
     for (kind, seed), average in accuracies.items():
         name = HOSTILE.replace("/", "-") if (kind, seed) == ("hard", 0) else f"{kind}-{seed}"
         averages = {"individual": 0.9, "ties": 0.5, "free": average}

@@ -104,11 +104,21 @@ def test_headings_sort_numbers_as_numbers(page: Any) -> None:
     for _ in range(3):
         heading.find_element("css selector", "button").click()
         orders.append((heading.get_attribute("aria-sort"), column(page, "average")))
-    averages = ["72.0", "70.0", "60.0", *["50.0"] * 4, "9.5"]
+    averages = ["72.0", "70.0", *["50.0"] * 4, "9.5", "9.0"]
     assert orders[0] == ("descending", averages)
     assert orders[1] == ("ascending", averages[::-1])
     assert orders[2][0] == "none"
     assert orders[2][1] != averages
+
+
+def test_rows_are_sorted_among_their_own_kind(page: Any) -> None:
+    table = "//article[h3='labels.kind=hard']"
+    button = page.find_element("xpath", f"{table}//th[.='average']/button")
+    for methods in (["The ties", "The free"], ["The free", "The ties"]):
+        button.click()
+        rows = page.find_elements("xpath", f"{table}//tbody/tr/th")
+        # The bound stays above; 9.2 is less than 50.0.
+        assert [row.text for row in rows] == ["Individual", *methods]
 
 
 def test_filters_leave_the_rows_they_name(page: Any) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 #: In the order in which they stand in the page: later ones use earlier ones.
-STYLES = ("page", "tables", "sections", "print")
+STYLES = ("page", "tables", "sections", "runs", "print")
 SCRIPTS = (
     "elements",
     "sortable_table",

@@ -7,17 +7,20 @@ function startCompare(content) {
     form.replaceWith(element("p", { class: "about" }, "There is one run only."));
     return;
   }
-  const options = content.runs.map((run, index) => [index, `${settingText(content, run)} (${run.name})`]);
+  const options = content.runs.map((run, index) => [
+    index,
+    `${settingText(content, run)} (${run.name})`,
+  ]);
   const first = choice(options, { id: "compare-first" });
   const second = choice(options, { id: "compare-second" });
   second.value = 1;
   const everyKey = element("input", { type: "checkbox" });
   const show = () => {
     const [a, b] = [content.runs[first.value], content.runs[second.value]];
-    const parts = a === b ? [element("p", { class: "about" }, "This is one run twice.")] : [
-      accuracyDifferences(a, b),
-      configDifferences(a, b, everyKey.checked),
-    ];
+    const parts =
+      a === b
+        ? [element("p", { class: "about" }, "This is one run twice.")]
+        : [accuracyDifferences(a, b), configDifferences(a, b, everyKey.checked)];
     document.getElementById("comparison").replaceChildren(...parts);
   };
   const swap = () => {
@@ -39,13 +42,15 @@ function accuracyDifferences(a, b) {
   const pairs = methodPairs(a, b);
   const title = element("h3", {}, "Accuracies, B − A");
   if (!pairs.length) {
-    return element("div", {}, title, element("p", { class: "about" }, "They have no method in common."));
+    return element(
+      "div",
+      {},
+      title,
+      element("p", { class: "about" }, "They have no method in common."),
+    );
   }
   const measures = comparedMeasures(pairs);
-  const columns = [
-    { label: "method" },
-    ...measures.map(({ label }) => ({ label, numeric: true })),
-  ];
+  const columns = [{ label: "method" }, ...measures.map(({ label }) => ({ label, numeric: true }))];
   const rows = pairs.map(([one, other]) => ({
     class: one.bound ? "bound" : null,
     cells: [
@@ -54,14 +59,24 @@ function accuracyDifferences(a, b) {
     ],
   }));
   const caption = "Differences of every accuracy in points; below them A → B in %";
-  return element("div", { class: "differences" }, title, new SortableTable(caption, columns, [{ rows }]).element);
+  return element(
+    "div",
+    { class: "differences" },
+    title,
+    new SortableTable(caption, columns, [{ rows }]).element,
+  );
 }
 
 /** Methods that both runs have; where each has one more, those two. */
 function methodPairs(a, b) {
   const find = (run, name) => run.methods.find((method) => method.name === name);
-  const shared = a.methods.filter(({ name }) => find(b, name)).map((one) => [one, find(b, one.name)]);
-  const rest = [[a, b], [b, a]].map(([run, other]) =>
+  const shared = a.methods
+    .filter(({ name }) => find(b, name))
+    .map((one) => [one, find(b, one.name)]);
+  const rest = [
+    [a, b],
+    [b, a],
+  ].map(([run, other]) =>
     run.methods.filter((method) => isMerged(method) && !find(other, method.name)),
   );
   const lone = rest.every(({ length }) => length === 1) ? [[rest[0][0], rest[1][0]]] : [];
@@ -74,9 +89,15 @@ function comparedMeasures(pairs) {
   const tasks = (part) => [...new Set(methods.flatMap((method) => Object.keys(part(method))))];
   const plain = (task) => task.replaceAll("_", " ");
   return [
-    ...tasks((m) => m.accuracy).map((task) => ({ label: plain(task), of: (m) => m.accuracy[task] })),
+    ...tasks((m) => m.accuracy).map((task) => ({
+      label: plain(task),
+      of: (m) => m.accuracy[task],
+    })),
     ...MEASURES.slice(0, 3),
-    ...tasks((m) => m.unseen).map((task) => ({ label: `unseen: ${plain(task)}`, of: (m) => m.unseen[task] })),
+    ...tasks((m) => m.unseen).map((task) => ({
+      label: `unseen: ${plain(task)}`,
+      of: (m) => m.unseen[task],
+    })),
     MEASURES[3],
   ].filter(({ of }) => methods.some((method) => (of(method) ?? null) !== null));
 }
@@ -84,7 +105,9 @@ function comparedMeasures(pairs) {
 function differenceCell(before, after) {
   const values = [before ?? null, after ?? null];
   if (values.includes(null)) {
-    const text = values.every((value) => value === null) ? "" : values.map((v) => percent(v) || "–").join(" → ");
+    const text = values.every((value) => value === null)
+      ? ""
+      : values.map((v) => percent(v) || "–").join(" → ");
     return { value: null, node: element("span", { class: "from-to" }, text) };
   }
   const difference = after - before;
@@ -94,7 +117,11 @@ function differenceCell(before, after) {
     "span",
     { class: "difference" },
     element("span", { class: `change ${sign}` }, shown),
-    element("span", { class: "from-to" }, sign === "same" ? percent(after) : `${percent(before)} → ${percent(after)}`),
+    element(
+      "span",
+      { class: "from-to" },
+      sign === "same" ? percent(after) : `${percent(before)} → ${percent(after)}`,
+    ),
   );
   return { value: difference, node };
 }
@@ -103,8 +130,11 @@ function configDifferences(a, b, everyKey) {
   const [one, other] = [flattened(a.config), flattened(b.config)];
   const alone = [methodsOfOne(a, b), methodsOfOne(b, a)];
   const told = (key) => alone.flat().some((name) => key.startsWith(`method.${name}.`));
-  const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])].filter((key) => !told(key));
-  const differs = (key) => key in one !== key in other || valueText(one[key]) !== valueText(other[key]);
+  const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])].filter(
+    (key) => !told(key),
+  );
+  const differs = (key) =>
+    key in one !== key in other || valueText(one[key]) !== valueText(other[key]);
   const columns = [{ label: "key" }, { label: "A" }, { label: "B" }];
   const rows = keys
     .filter((key) => everyKey || differs(key))
@@ -120,7 +150,9 @@ function configDifferences(a, b, everyKey) {
     element("h3", {}, `Configs: ${number === 1 ? "1 key differs" : `${number} keys differ`}`),
     rows.length ? new SortableTable(caption, columns, [{ rows }]).element : null,
     alone.map((names, side) =>
-      names.length ? element("p", { class: "members" }, `Only ${"AB"[side]} ran: ${names.join(", ")}.`) : null,
+      names.length
+        ? element("p", { class: "members" }, `Only ${"AB"[side]} ran: ${names.join(", ")}.`)
+        : null,
     ),
   );
 }

@@ -8,7 +8,8 @@ function element(name, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (value === true) made.setAttribute(key, "");
-    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value);
+    else if (value !== null && value !== undefined && value !== false)
+      made.setAttribute(key, value);
   }
   made.append(...children.flat(2).filter((child) => child !== null));
   return made;
@@ -76,8 +77,10 @@ function runId(run) {
 /** The settings in which a run differs from others, for a line of text: "layer_wise · hard". */
 function settingText(content, run) {
   const values = content.keys.filter((key) => key in run.setting && !key.startsWith("method."));
-  return [...values.map((key) => `${shortKey(key)} ${valueText(run.setting[key])}`), `seed ${run.seed}`]
-    .join(" · ");
+  return [
+    ...values.map((key) => `${shortKey(key)} ${valueText(run.setting[key])}`),
+    `seed ${run.seed}`,
+  ].join(" · ");
 }
 
 /** The last part of a dotted key, or the part before it where the last one says nothing alone. */

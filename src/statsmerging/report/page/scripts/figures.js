@@ -50,12 +50,15 @@ function startFigures(figures) {
   addEventListener("themechange", show);
   makeRoom(figures[0]);
   // Drawing waits until the figure comes near: the rest of the page must not wait for it.
-  const watcher = new IntersectionObserver((seen) => {
-    if (seen.some((entry) => entry.isIntersecting)) {
-      watcher.disconnect();
-      show();
-    }
-  }, { rootMargin: "600px" });
+  const watcher = new IntersectionObserver(
+    (seen) => {
+      if (seen.some((entry) => entry.isIntersecting)) {
+        watcher.disconnect();
+        show();
+      }
+    },
+    { rootMargin: "600px" },
+  );
   watcher.observe(place);
   addEventListener("beforeprint", show);
 }

@@ -3,9 +3,21 @@
 
 const MEASURES = [
   { label: "average", title: "mean top-1 accuracy over the seen tasks, %", of: (m) => m.average },
-  { label: "normalised", title: "mean of accuracy / accuracy of the individual models, %", of: (m) => m.normalised },
-  { label: "agreement", title: "with the teachers, on unlabeled validation images, %", of: (m) => m.agreement },
-  { label: "unseen", title: "mean top-1 accuracy over the unseen tasks, %", of: (m) => m.unseen_average },
+  {
+    label: "normalised",
+    title: "mean of accuracy / accuracy of the individual models, %",
+    of: (m) => m.normalised,
+  },
+  {
+    label: "agreement",
+    title: "with the teachers, on unlabeled validation images, %",
+    of: (m) => m.agreement,
+  },
+  {
+    label: "unseen",
+    title: "mean top-1 accuracy over the unseen tasks, %",
+    of: (m) => m.unseen_average,
+  },
 ];
 
 function startOverview(content) {
@@ -124,7 +136,11 @@ function overviewRow(content, entry, measures, best) {
 function badges(run) {
   const mark = (kind, lines, noun) =>
     lines.length
-      ? element("span", { class: `badge ${kind}`, title: lines.join("\n") }, counted(lines.length, noun))
+      ? element(
+          "span",
+          { class: `badge ${kind}`, title: lines.join("\n") },
+          counted(lines.length, noun),
+        )
       : null;
   return [mark("stamp", run.stamps, "stamp"), mark("warning", run.warnings, "warning")];
 }

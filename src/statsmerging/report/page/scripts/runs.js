@@ -2,7 +2,9 @@
 // The details of every run: made when they are opened, since a sweep may have hundreds.
 
 function startRuns(content) {
-  document.getElementById("run-list").append(...content.runs.map((run) => runDetails(content, run)));
+  document
+    .getElementById("run-list")
+    .append(...content.runs.map((run) => runDetails(content, run)));
   addEventListener("hashchange", openTarget);
   // A link to the place one is at already changes no address.
   document.addEventListener("click", (event) => {
@@ -23,7 +25,8 @@ function openTarget() {
 
 function runDetails(content, run) {
   const merged = run.methods.filter(isMerged);
-  const methods = merged.length > 2 ? counted(merged.length, "method") : merged.map((m) => m.title).join(", ");
+  const methods =
+    merged.length > 2 ? counted(merged.length, "method") : merged.map((m) => m.title).join(", ");
   const details = element(
     "details",
     { class: "run", id: runId(run) },
@@ -50,15 +53,27 @@ function runBody(run) {
       ["directory", run.path],
       ["hash", run.hash],
       ["code", codeText(run.code)],
-      ...Object.entries(run.hardware).map(([key, value]) => [key.replaceAll("_", " "), listText(value)]),
+      ...Object.entries(run.hardware).map(([key, value]) => [
+        key.replaceAll("_", " "),
+        listText(value),
+      ]),
     ]),
     distilledTable(run),
     command("Make it again from its record, and compare every number", run.reproduce),
-    command(run.of_sweep ? "The sweep of which it was one job" : "The command that made it", run.command),
+    command(
+      run.of_sweep ? "The sweep of which it was one job" : "The command that made it",
+      run.command,
+    ),
     run.of_sweep ? element("p", { class: "facts" }, `This job: ${ownSettings(run)}.`) : null,
     run.config_text ? folded("config.yaml", yaml(run.config_text)) : null,
-    folded(`Packages (${Object.keys(run.packages).length})`, facts(Object.entries(run.packages), "packages")),
-    folded("Fingerprints of weights and data (sha256)", facts(Object.entries(run.fingerprints), "fingerprints")),
+    folded(
+      `Packages (${Object.keys(run.packages).length})`,
+      facts(Object.entries(run.packages), "packages"),
+    ),
+    folded(
+      "Fingerprints of weights and data (sha256)",
+      facts(Object.entries(run.fingerprints), "fingerprints"),
+    ),
   ].filter((part) => part !== null);
 }
 
@@ -120,7 +135,12 @@ function command(title, text) {
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   };
-  const attributes = { type: "button", class: "quiet", onclick: copy, "aria-label": `Copy: ${title}` };
+  const attributes = {
+    type: "button",
+    class: "quiet",
+    onclick: copy,
+    "aria-label": `Copy: ${title}`,
+  };
   return element(
     "div",
     { class: "command" },
@@ -132,9 +152,17 @@ function command(title, text) {
 
 /** YAML with its keys set apart from its values. */
 function yaml(text) {
-  const lines = text.trimEnd().split("\n").flatMap((line) => {
-    const [, lead, key, rest] = line.match(/^(\s*(?:- )?)([\w.-]+:)(.*)$/) ?? [null, line, "", ""];
-    return [lead, element("span", { class: "key" }, key), rest, "\n"];
-  });
+  const lines = text
+    .trimEnd()
+    .split("\n")
+    .flatMap((line) => {
+      const [, lead, key, rest] = line.match(/^(\s*(?:- )?)([\w.-]+:)(.*)$/) ?? [
+        null,
+        line,
+        "",
+        "",
+      ];
+      return [lead, element("span", { class: "key" }, key), rest, "\n"];
+    });
   return element("pre", { class: "yaml", tabindex: "0" }, element("code", {}, lines));
 }

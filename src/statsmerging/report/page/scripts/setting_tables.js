@@ -3,10 +3,12 @@
 
 function startSettingTables(content) {
   const runs = new Map(content.runs.map((run) => [run.name, run]));
-  document.getElementById("setting-tables").append(
-    ...content.sweeps.map((sweep) => article(sweep.title, resultTable(sweep))),
-    ...content.settings.map((setting) => settingTable(setting, runs)),
-  );
+  document
+    .getElementById("setting-tables")
+    .append(
+      ...content.sweeps.map((sweep) => article(sweep.title, resultTable(sweep))),
+      ...content.settings.map((setting) => settingTable(setting, runs)),
+    );
 }
 
 function settingTable(setting, runs) {
@@ -22,7 +24,12 @@ function settingTable(setting, runs) {
 }
 
 function article(title, ...children) {
-  return element("article", { class: "setting-table" }, element("h3", {}, title), ...children.flat());
+  return element(
+    "article",
+    { class: "setting-table" },
+    element("h3", {}, title),
+    ...children.flat(),
+  );
 }
 
 /** A table as the report's other files have it; the method, which names the row, stands first. */
@@ -53,9 +60,11 @@ function resultRow({ labels, numbers, kind }, order) {
 function notices(runs) {
   return ["stamps", "warnings"].flatMap((kind) => {
     const lines = new Map();
-    for (const line of runs.flatMap((run) => run[kind])) lines.set(line, (lines.get(line) ?? 0) + 1);
+    for (const line of runs.flatMap((run) => run[kind]))
+      lines.set(line, (lines.get(line) ?? 0) + 1);
     return [...lines].map(([line, times]) => {
-      const among = runs.length > 1 && times < runs.length ? ` (${times} of ${runs.length} runs)` : "";
+      const among =
+        runs.length > 1 && times < runs.length ? ` (${times} of ${runs.length} runs)` : "";
       return notice(kind, line + among);
     });
   });

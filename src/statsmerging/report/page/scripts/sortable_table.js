@@ -34,7 +34,9 @@ class SortableTable {
   show(groups) {
     this.groups = groups;
     this.table.querySelectorAll("tbody").forEach((body) => body.remove());
-    this.table.append(...groups.filter((group) => group.rows.length).map((group) => this.body(group)));
+    this.table.append(
+      ...groups.filter((group) => group.rows.length).map((group) => this.body(group)),
+    );
   }
 
   heading(column, index) {
@@ -63,7 +65,12 @@ class SortableTable {
     const title = group.title
       ? element("tr", { class: "group" }, element("th", span, element("span", {}, group.title)))
       : null;
-    return element("tbody", {}, title, this.inOrder(group.rows).map((row) => this.row(row)));
+    return element(
+      "tbody",
+      {},
+      title,
+      this.inOrder(group.rows).map((row) => this.row(row)),
+    );
   }
 
   inOrder(rows) {

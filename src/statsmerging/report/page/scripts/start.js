@@ -2,7 +2,9 @@
 // The page begins here.
 
 function startOpening(content) {
-  const methods = new Set(content.runs.flatMap((run) => run.methods.filter(isMerged).map((m) => m.name)));
+  const methods = new Set(
+    content.runs.flatMap((run) => run.methods.filter(isMerged).map((m) => m.name)),
+  );
   const suites = new Set(content.runs.map((run) => `${run.suite} on ${run.backbone}`));
   document.getElementById("summary").textContent = [
     counted(content.runs.length, "run"),
@@ -10,16 +12,12 @@ function startOpening(content) {
     counted(methods.size, "method"),
     [...suites].join(", "),
   ].join(" · ");
-  const marked = (kind) => content.runs.filter((run) => run[kind].length).length;
-  const notes = [];
-  if (marked("stamps")) {
-    const text = `${marked("stamps")} of ${counted(content.runs.length, "run")} depart from the label-free protocol`;
-    notes.push(notice("stamps", text));
-  }
-  if (marked("warnings")) {
-    const text = `${marked("warnings")} of ${counted(content.runs.length, "run")} gave warnings; the tables and runs below say which`;
-    notes.push(notice("warnings", text));
-  }
+  const told = { stamps: "depart from the label-free protocol", warnings: "gave warnings" };
+  const notes = Object.entries(told).flatMap(([kind, what]) => {
+    const marked = content.runs.filter((run) => run[kind].length).length;
+    const text = `${marked} of ${counted(content.runs.length, "run")} ${what}; see below which.`;
+    return marked ? [notice(kind, text)] : [];
+  });
   document.getElementById("notices").append(...notes);
 }
 
