@@ -13,9 +13,7 @@ from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.records.published import differences, published_rows
 from statsmerging.records.results import MethodResult
-
-#: Rows that are no merged model.
-_BOUNDS = ("pretrained", "individual", "before_distillation", "joint")
+from statsmerging.report.rows import BOUNDS
 
 
 def diagnose(
@@ -46,7 +44,7 @@ def diagnose(
             lines += diagnostics.uniform_coefficients(name, result.coefficients)
         lines += diagnostics.vanishing_gradient(name, result.gradient_norm)
     for name, row in rows.items():
-        if name in _BOUNDS:
+        if name in BOUNDS:
             continue
         lines += diagnostics.sacrificed_tasks(name, row, individual)
         lines += diagnostics.generalisation_gap(name, row, individual)

@@ -7,7 +7,6 @@ them, without an image of theirs.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -28,8 +27,6 @@ from statsmerging.records.errors import UserError
 from statsmerging.records.layer_tables import write_coefficients
 from statsmerging.records.results import MethodResult
 from statsmerging.records.run_directory import RunDirectory
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def averages(groups: Sequence[RunGroup]) -> pd.DataFrame:
     frame = _frame(
         ["setting", "method", "title", "seed", "task", "seen", "accuracy"],
         (
-            (_problem(group), method, title, seed, _own(group), True, 100 * row["average"])
+            (group.problem, method, title, seed, _own(group), True, 100 * row["average"])
             for group in groups
             for seed, method, title, row in method_rows(group)
         ),
@@ -139,11 +139,6 @@ def split(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFram
     """Parts of a frame that agree in these columns, named by their values, in order."""
     for values, part in frame.groupby(list(columns), sort=False):
         yield " · ".join(map(str, values)), part
-
-
-def _problem(group: RunGroup) -> str:
-    first = group.members[0].results
-    return f"{first['suite']} · {first['backbone']}"
 
 
 def _own(group: RunGroup) -> str:

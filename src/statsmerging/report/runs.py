@@ -68,8 +68,13 @@ class RunGroup:
     @property
     def label(self) -> str:
         """Suite, backbone and differences: names the group among all others."""
+        return " · ".join([self.problem, *self.setting])
+
+    @property
+    def problem(self) -> str:
+        """Suite and backbone."""
         first = self.members[0].results
-        return " · ".join([first["suite"], first["backbone"], *self.setting])
+        return f"{first['suite']} · {first['backbone']}"
 
 
 @dataclass

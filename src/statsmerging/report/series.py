@@ -66,10 +66,9 @@ def by_images(groups: Sequence[RunGroup]) -> pd.DataFrame:
 def _rows(groups: Sequence[RunGroup], varied: str) -> Iterator[dict[str, Any]]:
     """One for each run and merged method, with the settings that hold along a line."""
     for group in groups:
-        first = group.members[0].results
         for seed, method, title, row in method_rows(group):
             yield {
-                "problem": f"{first['suite']} · {first['backbone']}",
+                "problem": group.problem,
                 "settings": group.settings,
                 "fixed": _fixed(group.settings, method, varied),
                 "title": title,
