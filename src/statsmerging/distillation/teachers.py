@@ -44,14 +44,7 @@ def teacher_scores(teachers: Mapping[str, Teacher], cache: Cache) -> dict[str, T
         Task name → N × C, float32. The arg-max is the hard pseudo-label.
     """
     return {
-        task: class_scores(
-            teacher.zoo,
-            teacher.zoo.experts[task].state,
-            task,
-            teacher.images,
-            cache,
-            description=f"teacher {task}",
-        )
+        task: _scores(teacher, task, task, cache, description=f"teacher {task}")
         for task, teacher in teachers.items()
     }
 
@@ -92,11 +85,9 @@ def _scores_under(teacher: Teacher, task: str, head: str, cache: Cache) -> Tenso
             f"labels.restrict=none: the teacher of {task} has another architecture, which heads of "
             "other tasks do not fit; heterogeneous.labels_from=student asks its student"
         )
-    return class_scores(
-        teacher.zoo,
-        teacher.zoo.experts[task].state,
-        head,
-        teacher.images,
-        cache,
-        description=f"teacher {task}, classes of {head}",
-    )
+    return _scores(teacher, task, head, cache, description=f"teacher {task}, classes of {head}")
+
+
+def _scores(teacher: Teacher, task: str, head: str, cache: Cache, *, description: str) -> Tensor:
+    state = teacher.zoo.experts[task].state
+    return class_scores(teacher.zoo, state, head, teacher.images, cache, description=description)
