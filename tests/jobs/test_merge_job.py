@@ -110,6 +110,7 @@ def test_task_wise_gives_one_coefficient_per_task(run_job: JobRunner, tmp_path: 
         ["learner=constant_input", "coefficients=softmax", "merge.anchor=none"],
         ["objective=entropy", "merge.precision=bfloat16", "merge.memory_map=true"],
         ["trainer.accumulate=per_task"],
+        ["merge.compile=true"],
     ],
 )
 def test_every_variant_runs(run_job: JobRunner, overrides: list[str]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from statsmerging.merging import MergedModel, TaskVectorBank
+from statsmerging.merging import MergedModel, MergingError, TaskVectorBank
 from statsmerging.merging.task_vectors import Anchor
 from tests.small_models import TinyBackbone
 
@@ -88,3 +88,18 @@ def test_conversion_takes_the_bank_along(bank: TaskVectorBank) -> None:
     student = MergedModel(TinyBackbone(), bank).double()
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     assert student(images, torch.full((3,), 0.3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_compiled_merge_gives_the_same_output_and_gradient(bank: TaskVectorBank) -> None:
+    try:
+        compiled = MergedModel(TinyBackbone(), bank, compiled=True)
+    except MergingError as error:
+        pytest.skip(str(error))
+    plain = MergedModel(TinyBackbone(), bank)
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for student in (plain, compiled):
+        coefficients = torch.full((len(bank.layers), 3), 0.3, requires_grad=True)
+        student(images, coefficients).square().sum().backward()
+        gradients.append(coefficients.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])

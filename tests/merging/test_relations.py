@@ -9,12 +9,12 @@ from torch import Tensor
 
 from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.relations import (
+    CHUNK,
     layer_kind,
     place_statistics,
     relation_statistics,
     task_vector_cosines,
 )
-from statsmerging.merging.task_vectors import CHUNK
 
 
 def bank_of(*vectors: list[float] | Tensor) -> TaskVectorBank:

@@ -73,9 +73,11 @@ def learn(
     if config.trainer.devices > 1 and config.labels.min_confidence > 0:
         # Each process would divide by the number of its own confident images.
         raise UserError("labels.min_confidence needs trainer.devices=1")
+    if config.trainer.devices > 1 and config.merge.memory_map:
+        raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
     module = StatsMerging(
         _learner(config, method, bench, bank),
-        MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
+        merged_model(config, bench, bank),
         {task: bench.zoo.experts[task].head for task in bank.tasks},
         targets,
         bench.zoo.preprocess,
@@ -87,6 +89,12 @@ def learn(
     with torch.no_grad():
         coefficients: Tensor = module.learner().cpu()
     return Learned(module.learner, coefficients, gradient_norm(trainer))
+
+
+def merged_model(config: Config, bench: Workbench, bank: TaskVectorBank) -> MergedModel:
+    """The student: the zoo's backbone as a function of coefficients, merged as the config says."""
+    settings = config.merge
+    return MergedModel(bench.zoo.backbone, bank, settings.anchor, compiled=settings.compile)
 
 
 def fit(

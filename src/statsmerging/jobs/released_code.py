@@ -11,10 +11,9 @@ from statsmerging.data.image_cache import ImageSplit
 from statsmerging.distillation.released_code import BestOnTest, ReleasedCode
 from statsmerging.distillation.settings import LabelSettings, LearnedMethodSettings
 from statsmerging.distillation.teachers import learning_targets
-from statsmerging.jobs.learning import Learned, fit, gradient_norm
+from statsmerging.jobs.learning import Learned, fit, gradient_norm, merged_model
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
-from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.released_code import ReleasedCodeLearner
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.errors import UserError
@@ -45,7 +44,7 @@ def learn_as_released(
     learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(config.seed))
     module = ReleasedCode(
         learner,
-        MergedModel(bench.zoo.backbone, bank, config.merge.anchor),
+        merged_model(config, bench, bank),
         heads,
         learning_targets(labels, bench.teachers("student"), bench.cache),
         bench.zoo.preprocess,

@@ -121,6 +121,7 @@ class MergeSettings(Settings):
     anchor: Literal["pretrained", "none"]
     precision: Literal["float32", "bfloat16"]
     memory_map: bool
+    compile: bool
 
 
 class TuningSettings(Settings):

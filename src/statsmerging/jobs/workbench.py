@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from statsmerging.data.embedded_suite import embedded_suite
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.hub_suite import hub_suite
@@ -20,6 +18,7 @@ from statsmerging.distillation.teachers import Teacher
 from statsmerging.evaluation.accuracy import Scorer
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.heterogeneous import OtherExpert, check_names, other_experts, with_students
+from statsmerging.jobs.process import settle_process
 from statsmerging.jobs.schema import Config, LearningDataSettings
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError, gather_missing
@@ -119,8 +118,7 @@ def prepare(config: Config) -> Workbench:
         UserError: anything wrong with the suite or the zoo.
         MergingError: weights that do not match the backbone, or NaN.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    settle_process(config.threads)
     inference_device(config.accelerator)  # refuse a missing GPU before anything is computed
     cache = Cache(Path(config.cache))
     suite, files = _open(config, cache)

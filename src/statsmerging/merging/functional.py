@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from statsmerging.merging.task_vectors import CHUNK, Anchor, TaskVectorBank, merge_layer
+from statsmerging.merging.kernels import PLAIN, Kernels, compiled_kernels
+from statsmerging.merging.task_vectors import Anchor, TaskVectorBank, merge_layer
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What the merge of one layer is computed from, besides its coefficients."""
+
+    bank: TaskVectorBank
+    name: str
+    anchor: Anchor
+    kernels: Kernels
 
 
 class _MergeLayer(torch.autograd.Function):
     """One layer's merge; its backward is one matrix-vector product, ∂L/∂λ_k = ⟨G, T_k⟩.
 
-    Only references to the bank are saved, so the graph holds no activation of the merge.
+    Only references to the bank are kept, so the graph holds no activation of the merge.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, coefficients: Tensor, pretrained: Tensor, vectors: Tensor, anchor: Anchor
-    ) -> Tensor:
-        ctx.save_for_backward(coefficients, pretrained, vectors)
-        ctx.anchor = anchor
-        return merge_layer(coefficients, pretrained, vectors, anchor)
+    def forward(ctx: Any, coefficients: Tensor, layer: _Layer) -> Tensor:
+        ctx.layer = layer
+        ctx.dtype = coefficients.dtype
+        bank, name = layer.bank, layer.name
+        merged = merge_layer(
+            coefficients, bank.pretrained[name], bank.vectors[name], layer.anchor, layer.kernels
+        )
+        bank.release(name)
+        return merged
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        coefficients, pretrained, vectors = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        layer: _Layer = ctx.layer
         gradient = gradients[0].reshape(-1)
-        products = _inner_products(vectors, gradient)
-        if ctx.anchor == "none":
-            products = products + torch.dot(pretrained.reshape(-1), gradient)
-        return products.to(coefficients.dtype), None, None, None
-
-
-def _inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
-    """⟨T_k, G⟩ for every k: K × n times n, accumulated in the gradient's precision."""
-    if vectors.dtype == gradient.dtype:
-        return vectors @ gradient
-    products = gradient.new_zeros(vectors.shape[0])
-    for start in range(0, vectors.shape[1], CHUNK):
-        columns = vectors[:, start : start + CHUNK].to(gradient.dtype)
-        products += columns @ gradient[start : start + CHUNK]
-    return products
+        products = layer.kernels.inner_products(layer.bank.vectors[layer.name], gradient)
+        layer.bank.release(layer.name)
+        if layer.anchor == "none":
+            products = products + torch.dot(layer.bank.pretrained[layer.name].reshape(-1), gradient)
+        return products.to(ctx.dtype), None
 
 
 class MergedModel(nn.Module):
@@ -57,23 +62,40 @@ class MergedModel(nn.Module):
         backbone: any module whose state dict the bank was built from.
         bank: the task vectors.
         anchor: ``pretrained`` for θ₀ + Σ_k λ_k T_k, ``none`` for Σ_k λ_k θ_k.
+        compiled: merge with kernels that torch.compile makes; same sums, rounded in another order.
+
+    Raises:
+        MergingError: ``compiled`` on a machine without a compiler.
     """
 
     def __init__(
-        self, backbone: nn.Module, bank: TaskVectorBank, anchor: Anchor = "pretrained"
+        self,
+        backbone: nn.Module,
+        bank: TaskVectorBank,
+        anchor: Anchor = "pretrained",
+        *,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         backbone.load_state_dict({**bank.kept, **bank.pretrained}, assign=True)
         self.backbone = backbone.eval().requires_grad_(False)
         self.bank = bank
         self.anchor: Anchor = anchor
+        self.compiled = compiled
+        if compiled:
+            compiled_kernels()  # a missing compiler is noticed here, not in the first step
+
+    @property
+    def kernels(self) -> Kernels:
+        """What merges; not an attribute, because compiled code cannot be sent to processes."""
+        return compiled_kernels() if self.compiled else PLAIN
 
     def weights(self, coefficients: Tensor) -> dict[str, Tensor]:
         """θ(λ) of the merged layers by name; ``coefficients`` is L × K or K."""
         rows = self.bank.layer_coefficients(coefficients).unbind(0)
         return {
-            name: _MergeLayer.apply(row, start, self.bank.vectors[name], self.anchor)
-            for row, (name, start) in zip(rows, self.bank.pretrained.items(), strict=True)
+            name: _MergeLayer.apply(row, _Layer(self.bank, name, self.anchor, self.kernels))
+            for row, name in zip(rows, self.bank.layers, strict=True)
         }
 
     def forward(self, images: Tensor, coefficients: Tensor) -> Tensor:

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.statistics import LayerStatistics
-from statsmerging.merging.task_vectors import CHUNK, TaskVectorBank
+from statsmerging.merging.task_vectors import TaskVectorBank
 
 RELATION_COLUMNS = ("cosine", "relative_norm", "sign_agreement")
+
+#: Columns that are converted to a higher precision at a time.
+CHUNK = 1 << 16
 
 
 @torch.no_grad()
@@ -24,7 +27,7 @@ def relation_statistics(bank: TaskVectorBank) -> LayerStatistics:
     - ``relative_norm``: ‖T_k‖ over the mean norm of all experts.
     - ``sign_agreement``: share of entries whose sign is that of Σ_j T_j, which TIES-Merging elects.
     """
-    rows = [_relations(vectors) for vectors in bank.vectors.values()]
+    rows = [_relations(vectors) for _, vectors in bank.layer_vectors()]
     return LayerStatistics(torch.stack(rows).cpu(), RELATION_COLUMNS, bank.layers, bank.tasks)
 
 
@@ -56,7 +59,9 @@ def layer_kind(layer: str) -> str:
 @torch.no_grad()
 def task_vector_cosines(bank: TaskVectorBank) -> Tensor:
     """Cosines of the whole task vectors, K × K, float64; 0 where one of them is zero."""
-    return _cosines(torch.stack([_gram(vectors) for vectors in bank.vectors.values()]).sum(0)).cpu()
+    return _cosines(
+        torch.stack([_gram(vectors) for _, vectors in bank.layer_vectors()]).sum(0)
+    ).cpu()
 
 
 def _relations(vectors: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def stacked_statistics(bank: TaskVectorBank) -> Tensor:
     layer's task vectors, L × 6, float64.
     """
     rows = []
-    for vectors in bank.vectors.values():
+    for _, vectors in bank.layer_vectors():
         matrix = vectors.double()
         variance = matrix.var(correction=0)
         rows.append(

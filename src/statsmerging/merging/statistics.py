@@ -122,8 +122,9 @@ def layer_statistics(
     if rank < 1:
         raise MergingError(f"statistics.rank={rank}: must be at least 1")
     rows = []
-    for name, pretrained in bank.pretrained.items():
-        matrices = bank.vectors[name].to(torch.float64)
+    for name, vectors in bank.layer_vectors():
+        pretrained = bank.pretrained[name]
+        matrices = vectors.to(torch.float64)
         if of == "weights":
             matrices = matrices + pretrained.flatten().to(torch.float64)
         rows.append(

@@ -5,7 +5,7 @@ Task vector: T_k = θ_k − θ₀ (Ilharco et al., *Editing Models with Task Ari
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.errors import MergingError
+from statsmerging.merging.kernels import PLAIN, Kernels
+from statsmerging.merging.memory_map import MappedFile
 
 Anchor = Literal["pretrained", "none"]
-
-#: Columns converted at a time when a bank is stored in a lower precision than it is used in.
-CHUNK = 1 << 16
 
 _RUNNING_STATISTICS = ("running_mean", "running_var")
 
@@ -40,11 +39,13 @@ class TaskVectorBank:
         pretrained: dict[str, Tensor],
         vectors: dict[str, Tensor],
         kept: dict[str, Tensor],
+        file: MappedFile | None = None,
     ) -> None:
         self.tasks = tasks
         self.pretrained = pretrained
         self.vectors = vectors
         self.kept = kept
+        self.file = file
 
     @classmethod
     def from_state_dicts(
@@ -80,18 +81,17 @@ class TaskVectorBank:
         check_finite(pretrained, found="pre-trained model")
 
         merged, kept = _split_merged_and_kept(pretrained, experts)
-        storage = _allocate(
-            len(experts) * sum(tensor.numel() for tensor in merged.values()),
-            dtype=dtype,
-            device=device,
-            memory_map=memory_map,
-        )
+        numel = len(experts) * sum(tensor.numel() for tensor in merged.values())
+        file = None if memory_map is None else MappedFile(memory_map, numel, dtype)
+        storage = torch.empty(numel, dtype=dtype, device=device) if file is None else file.tensor
         vectors: dict[str, Tensor] = {}
         offset = 0
         for name, start in merged.items():
             rows = storage[offset : offset + len(experts) * start.numel()].view(len(experts), -1)
             for row, expert in zip(rows, experts.values(), strict=True):
                 row.copy_((expert[name].detach().to(start) - start).flatten())
+            if file is not None:
+                file.release(rows)
             vectors[name] = rows
             offset += rows.numel()
         return cls(
@@ -99,6 +99,7 @@ class TaskVectorBank:
             {name: tensor.to(device) for name, tensor in merged.items()},
             vectors,
             {name: tensor.to(device) for name, tensor in kept.items()},
+            file,
         )
 
     @property
@@ -110,12 +111,23 @@ class TaskVectorBank:
     def device(self) -> torch.device:
         return next(iter(self.pretrained.values())).device
 
+    def layer_vectors(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and task vectors (K × n) of one layer after the other, each released when done."""
+        for name, vectors in self.vectors.items():
+            yield name, vectors
+            self.release(name)
+
+    def release(self, layer: str) -> None:
+        """Free the memory of a layer of a memory-mapped bank; it is read again when needed."""
+        if self.file is not None:
+            self.file.release(self.vectors[layer])
+
     def expert(self, task: str) -> dict[str, Tensor]:
         """State dict θ_k of one expert (a copy of the size of one backbone)."""
         row = self.tasks.index(task)
         weights = {
-            name: start + self.vectors[name][row].to(start.dtype).view_as(start)
-            for name, start in self.pretrained.items()
+            name: self.pretrained[name] + vectors[row].view_as(self.pretrained[name])
+            for name, vectors in self.layer_vectors()
         }
         return {**self.kept, **weights}
 
@@ -129,8 +141,8 @@ class TaskVectorBank:
         """
         rows = self.layer_coefficients(coefficients)
         weights = {
-            name: merge_layer(row, start, self.vectors[name], anchor)
-            for row, (name, start) in zip(rows, self.pretrained.items(), strict=True)
+            name: merge_layer(row, self.pretrained[name], vectors, anchor)
+            for row, (name, vectors) in zip(rows, self.layer_vectors(), strict=True)
         }
         return {**self.kept, **weights}
 
@@ -146,7 +158,11 @@ class TaskVectorBank:
 
 
 def merge_layer(
-    coefficients: Tensor, pretrained: Tensor, vectors: Tensor, anchor: Anchor
+    coefficients: Tensor,
+    pretrained: Tensor,
+    vectors: Tensor,
+    anchor: Anchor,
+    kernels: Kernels = PLAIN,
 ) -> Tensor:
     """θ₀ + Σ_k λ_k T_k of one layer (``anchor="none"``: Σ_k λ_k (θ₀ + T_k)), in θ₀'s shape.
 
@@ -155,16 +171,9 @@ def merge_layer(
         pretrained: θ₀ of the layer, any shape of n elements.
         vectors: K × n.
     """
-    weights = coefficients.to(pretrained.dtype)
-    merged = pretrained.clone() if anchor == "pretrained" else pretrained * weights.sum()
-    flat = merged.view(1, -1)
-    if vectors.dtype == pretrained.dtype:
-        flat.addmm_(weights.view(1, -1), vectors)
-    else:
-        for start in range(0, vectors.shape[1], CHUNK):
-            columns = vectors[:, start : start + CHUNK].to(weights.dtype)
-            flat[:, start : start + CHUNK].addmm_(weights.view(1, -1), columns)
-    return merged
+    factors = coefficients.to(pretrained.dtype)
+    start = pretrained if anchor == "pretrained" else pretrained * factors.sum()
+    return kernels.weighted_sum(start.reshape(-1), factors, vectors).view_as(pretrained)
 
 
 def matrix_shape(layer: Tensor) -> tuple[int, int]:
@@ -220,12 +229,3 @@ def _split_merged_and_kept(
     if not merged:
         raise MergingError("the experts equal the pre-trained model in every tensor")
     return merged, kept
-
-
-def _allocate(
-    numel: int, *, dtype: torch.dtype, device: torch.device | str, memory_map: Path | None
-) -> Tensor:
-    if memory_map is None:
-        return torch.empty(numel, dtype=dtype, device=device)
-    memory_map.unlink(missing_ok=True)
-    return torch.from_file(str(memory_map), shared=True, size=numel, dtype=dtype)
