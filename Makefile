@@ -37,7 +37,7 @@ results: $(INSTALLED)
 	done; test -z "$$failed"
 
 bench: $(INSTALLED)
-	$(VENV)/bin/python benchmarks/merge_step.py
+	$(VENV)/bin/python -m benchmarks.step --small
 
 # The stamp makes a second call install nothing; new pins or dependencies refresh it.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.kernels import BLOCK, PLAIN, WORTH_COMPILING, Kernels, compiled_kernels
+from statsmerging.merging.kernels import BLOCK, LONG, PLAIN, Kernels, compiled_kernels
 
-SIZES = [1, 1000, WORTH_COMPILING, BLOCK + 3]
+SIZES = [1, 1000, LONG, BLOCK + 3]
 
 
 @cache

@@ -21,6 +21,9 @@ from statsmerging.merging.errors import MergingError
 #: large enough that calling torch costs nothing beside it.
 BLOCK = 1 << 20
 
+#: Columns from which on a layer's size, not the number of calls, decides what a pass costs.
+LONG = 1 << 16
+
 
 class Kernels(NamedTuple):
     """Both passes, for vectors in the precision of the other arguments or in a lower one.
@@ -36,11 +39,9 @@ class Kernels(NamedTuple):
 
 def plain_weighted_sum(start: Tensor, coefficients: Tensor, vectors: Tensor) -> Tensor:
     """``Kernels.weighted_sum`` by one scaled addition per row and block."""
-    if start.device.type != "cpu" and vectors.dtype == start.dtype:
-        return torch.addmv(start, vectors.T, coefficients)
-    if start.device.type != "cpu":
-        return start.clone().addmv_(vectors.T.to(start.dtype), coefficients)
-    # On a CPU, BLAS reads a matrix of a few long rows at a fraction of the memory's speed.
+    if start.device.type != "cpu" or start.numel() < LONG:
+        return torch.addmv(start, vectors.T.to(start.dtype), coefficients)
+    # A CPU's BLAS reads a matrix of a few long rows at a fraction of the memory's speed.
     factors = coefficients.tolist()
     total = start.clone()
     for begin in range(0, total.numel(), BLOCK):
@@ -65,10 +66,6 @@ def plain_inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
 PLAIN = Kernels(plain_weighted_sum, plain_inner_products)
 
 
-#: Shorter layers take the plain kernels: calling a compiled one costs more than it saves.
-WORTH_COMPILING = 1 << 16
-
-
 @functools.cache
 def compiled_kernels() -> Kernels:
     """The same sums as ``PLAIN``, long layers' in one loop over the columns, by torch.compile.
@@ -82,11 +79,11 @@ def compiled_kernels() -> Kernels:
     long_products = torch.compile(_inner_products, dynamic=True)
 
     def weighted_sum(start: Tensor, coefficients: Tensor, vectors: Tensor) -> Tensor:
-        chosen = plain_weighted_sum if start.numel() < WORTH_COMPILING else long_sum
+        chosen = plain_weighted_sum if start.numel() < LONG else long_sum
         return chosen(start, coefficients, vectors)
 
     def inner_products(vectors: Tensor, gradient: Tensor) -> Tensor:
-        chosen = plain_inner_products if gradient.numel() < WORTH_COMPILING else long_products
+        chosen = plain_inner_products if gradient.numel() < LONG else long_products
         return chosen(vectors, gradient)
 
     try:

@@ -1,0 +1,144 @@
+"""A learning of coefficients as the framework does it, on random weights, images and labels."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from benchmarks.measuring import synchronise
+from benchmarks.random_bank import backbone, random_bank
+from statsmerging.data.preprocess import Preprocess
+from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
+from statsmerging.distillation.module import StatsMerging
+from statsmerging.distillation.settings import LabelSettings, LearningSettings
+from statsmerging.merging import LayerStatistics, MergedModel, StatsMergeLearner
+from statsmerging.zoo.trainer import create_trainer
+
+CLASSES = 10
+
+Student = Callable[..., MergedModel]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is learned.
+
+    Attributes:
+        backbone: timm's name.
+        tasks: K.
+        images_per_task: of one step.
+        precision: of the task vectors.
+        mapped: the task vectors lie in a memory-mapped file.
+        compiled: the merge is.
+    """
+
+    backbone: str
+    image_size: int
+    tasks: int
+    images_per_task: int
+    precision: Literal["float32", "bfloat16"] = "float32"
+    accumulate: Literal["joint", "per_task"] = "joint"
+    mapped: bool = False
+    compiled: bool = False
+    device: str = "cpu"
+
+
+@dataclass
+class Clock(Callback):
+    """Times every step, and a plain forward and backward of the same network on the same images.
+
+    Attributes:
+        plain: run before every step; ``None`` for no comparison.
+        steps: seconds of every step.
+        plain_steps: seconds of every plain forward and backward.
+    """
+
+    plain: Callable[[UnlabeledBatch], object] | None = None
+    steps: list[float] = field(default_factory=list)
+    plain_steps: list[float] = field(default_factory=list)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
+    ) -> None:
+        self._device = str(module.device.type)
+        synchronise(self._device)
+        if self.plain is not None:
+            start = time.perf_counter()
+            self.plain(batch)
+            synchronise(self._device)
+            self.plain_steps.append(time.perf_counter() - start)
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        synchronise(self._device)
+        self.steps.append(time.perf_counter() - self._start)
+
+
+def learn(setting: Setting, steps: int, clock: Clock, student: Student = MergedModel) -> None:
+    """Learn for some steps; the clock is asked at every one of them."""
+    torch.manual_seed(0)
+    network = backbone(setting.backbone, setting.image_size)
+    dtype = getattr(torch, setting.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "task_vectors.bin" if setting.mapped else None
+        bank = random_bank(network, setting.tasks, dtype, memory_map=file)
+        images = {
+            task: torch.randint(
+                256, (64, 3, setting.image_size, setting.image_size), dtype=torch.uint8
+            )
+            for task in bank.tasks
+        }
+        width = int(network(torch.zeros(1, 3, setting.image_size, setting.image_size)).shape[1])
+        module = StatsMerging(
+            StatsMergeLearner(random_statistics(bank.layers, bank.tasks), "layer_wise"),
+            student(network, bank, compiled=setting.compiled),
+            {task: nn.Linear(width, CLASSES) for task in bank.tasks},
+            {task: torch.randn(64, CLASSES) for task in bank.tasks},
+            Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            LabelSettings(),
+            "teacher_labels",
+            LearningSettings(
+                steps=steps,
+                images_per_task=setting.images_per_task,
+                learning_rate=1e-3,
+                weight_decay=0.0,
+                accumulate=setting.accumulate,
+                steps_per_epoch=steps,
+                devices=1,
+                seed=0,
+            ),
+        )
+        data = UnlabeledDataModule(
+            images, images_per_task=setting.images_per_task, steps_per_epoch=steps, seed=0
+        )
+        accelerator = "gpu" if setting.device == "cuda" else "cpu"
+        create_trainer(
+            accelerator=accelerator, epochs=1, description="learning", callbacks=[clock]
+        ).fit(module, data)
+
+
+def random_statistics(layers: tuple[str, ...], tasks: tuple[str, ...]) -> LayerStatistics:
+    """Statistics of the paper's shape; what they say does not matter for the time of a step."""
+    columns = ("mean", "variance", "magnitude", *(f"singular_value_{i}" for i in (1, 2, 3)))
+    values = torch.randn(len(layers), len(tasks), len(columns), dtype=torch.float64)
+    return LayerStatistics(values, columns, layers, tasks)
+
+
+def plain_step(setting: Setting) -> Callable[[UnlabeledBatch], object]:
+    """Forward and backward of one network of its own, all weights asking for gradients."""
+    network = backbone(setting.backbone, setting.image_size).to(setting.device)
+
+    def run(batch: UnlabeledBatch) -> None:
+        network.zero_grad()
+        network((batch.images.float() / 255 - 0.5) / 0.5).square().mean().backward()
+
+    return run
