@@ -61,7 +61,10 @@ def test_config_mistakes(arguments: list[str], expected: str, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["granularity=row"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["granularity=row"], ["method=[]"], ["method.task_arithmetic.scale=-1"]],
+)
 def test_help_and_mistakes_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "run.py"), *arguments],

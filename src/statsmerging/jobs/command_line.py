@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from statsmerging.jobs.early_checks import check_early
 from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, exit_status
 from statsmerging.jobs.finished import show_finished
 from statsmerging.jobs.messages import explain, storage_problem
@@ -68,6 +69,7 @@ def run_job(config: DictConfig) -> float | None:
 
 def run_checked(config: Config, directory: RunDirectory) -> None:
     """Run the job, or show its results if the directory holds them already."""
+    check_early(config)
     with directory.exclusive():
         if directory.finished and not config.rerun:
             show_finished(directory)

@@ -149,7 +149,7 @@ class Config(Settings):
     coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
     objective: Objective
     merge: MergeSettings
-    method: dict[str, dict[str, Any]]
+    method: dict[str, dict[str, Any]] = Field(default_factory=dict)
     joint: bool
     plugins: list[FilePath]
     tuning: TuningSettings
