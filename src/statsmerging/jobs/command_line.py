@@ -91,9 +91,12 @@ def _run_job(config: DictConfig, path: Path) -> float | None:
         values = _container(config)
         checked = parse_config(values)
         directory = RunDirectory(path, values)
-    except (UserError, OmegaConfBaseException):
+    except UserError:
         remove_traces(path)
         raise
+    except OmegaConfBaseException as error:
+        remove_traces(path)
+        raise UserError(explain(error)) from error
     try:
         run_checked(checked, directory)
     except UserError:
