@@ -72,7 +72,7 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
     check_early(config)
     with directory.exclusive():
         if directory.finished and not config.rerun:
-            show_finished(directory)
+            show_finished(directory, [name for name, _ in config.logger.chosen()])
             return
         if config.rerun:
             directory.forget_checkpoints()
