@@ -86,6 +86,8 @@ def test_help_lists_groups_and_choices() -> None:
     text = command("--help").stdout
     assert "labels: ground_truth, hard, " in text
     assert "suite: embedded, folder" in text
+    assert "hydra/launcher: basic, joblib, submitit_local, submitit_slurm" in text
+    assert "hydra/sweeper: basic, optuna, teacher_agreement" in text
 
 
 def test_weights_that_do_not_match(

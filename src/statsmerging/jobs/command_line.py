@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -148,6 +149,12 @@ def _hash_of_root(_root_: DictConfig) -> str:
     return run_hash(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
 
 
+def _choices_of(group: str) -> str:
+    """For ``--help``, where Hydra has a list of its own groups but only a long one of all."""
+    return ", ".join(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
 # On import, because the workers of a launcher import this module and call nothing else of it
 # before they need the names of the run directories.
 OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
+OmegaConf.register_new_resolver("choices", _choices_of, replace=True)
