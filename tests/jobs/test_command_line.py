@@ -46,7 +46,11 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["granularity=row"], "granularity=row: input should be 'layer_wise' or 'task_wise'"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
         (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),
-        (["suite=folder"], "suite.root: a value is needed"),
+        (["seed=a"], "seed=a: input should be a valid integer"),
+        (["seed=0,1"], "seed=0,1: several values are a sweep, python run.py -m seed=0,1; a list"),
+        (["seed", "1"], "seed: KEY=VALUE is expected; type seed=VALUE, without spaces around ="),
+        (["suite=folder"], "suite.root: a value is needed (folder with one subfolder a task); ty"),
+        (["backbone=timm"], "backbone.name: a value is needed (timm's name of the architecture);"),
         (["suite=folder", "suite.root=/nowhere"], "suite.root=/nowhere: path does not point to a"),
         (["backbone.weights=/no.safetensors"], "backbone.weights=/no.safetensors: no such file"),
         (["+extra=1"], "extra=1: extra inputs are not permitted"),
@@ -61,7 +65,10 @@ def test_config_mistakes(arguments: list[str], expected: str, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["granularity=row"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["granularity=row"], ["method=[]"], ["method.task_arithmetic.scale=-1"]],
+)
 def test_help_and_mistakes_do_not_import_torch(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "run.py"), *arguments],
@@ -79,6 +86,8 @@ def test_help_lists_groups_and_choices() -> None:
     text = command("--help").stdout
     assert "labels: ground_truth, hard, " in text
     assert "suite: embedded, folder" in text
+    assert "hydra/launcher: basic, joblib, submitit_local, submitit_slurm" in text
+    assert "hydra/sweeper: basic, optuna, teacher_agreement" in text
 
 
 def test_weights_that_do_not_match(

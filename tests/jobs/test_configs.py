@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +108,11 @@ def test_every_method_has_a_config_with_its_own_defaults() -> None:
 def test_table1_compares_all_methods_but_the_one_that_is_not_label_free() -> None:
     compared = set(composed("experiment=table1_eight_tasks").method)
     assert compared == set(method_sections()) - {"released_code"}
+
+
+def test_a_value_that_is_needed_says_right_above_what_it_is() -> None:
+    """The command line shows that comment to whoever did not give the value."""
+    for file in (ROOT / "conf").glob("[!e]*/*.yaml"):  # an experiment says it in its heading
+        lines = file.read_text().splitlines()
+        for above, line in pairwise(lines):
+            assert not line.endswith(": ???") or above.startswith("# "), (file, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from statsmerging.data.unlabeled import UnlabeledDataModule
 from statsmerging.distillation import module, objectives
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
-from tests.conftest import JobRunner
+from tests.conftest import JobRunner, write_suite
 
 ONLY = "method=[stats_merging]"
 
@@ -65,6 +66,19 @@ def test_few_images_are_drawn_with_the_seed(
         losses.append(pd.read_parquet(directory / "coefficients.parquet")["coefficient"].to_list())
     assert learning_sizes == [{"parity": 3, "size": 3}] * 2
     assert losses[0] != losses[1]
+
+
+def test_a_step_takes_at_most_all_images_of_the_largest_task(
+    run_job: JobRunner, tmp_path: Path, learning_sizes: list[dict[str, int]]
+) -> None:
+    small, root = write_suite(tmp_path / "small", 12), write_suite(tmp_path / "suite", 48)
+    shutil.rmtree(root / "parity")
+    shutil.copytree(small / "parity", root / "parity")
+    suite = (f"suite.root={root}", "trainer.steps=2", ONLY)
+    with pytest.raises(UserError, match=r"images_per_task=49: at most 48, all .* of size"):
+        run_job(*suite, "trainer.images_per_task=49")
+    run_job(*suite, "trainer.images_per_task=48")  # parity repeats its images
+    assert learning_sizes == [{"parity": 12, "size": 48}]
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])

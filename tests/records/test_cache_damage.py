@@ -54,6 +54,26 @@ def test_other_damage_is_noticed(tmp_path: Path, damage: str) -> None:
     assert counter == [1, 1]
 
 
+def test_entries_without_checksums_are_told_once_for_their_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = ["a.bin", "b.bin", "c.bin"]
+    for name in names:
+        (folder / name).write_bytes(CONTENT)
+    (folder / "unfinished.ckpt").touch()
+    cache = Cache(tmp_path)
+    cache.file("images", "d.bin", lambda path: None)
+    for name in names:
+        cache.file("images", name, lambda path: None)
+    (folder / "d.bin").write_bytes(b"damaged")
+    cache.file("images", "d.bin", lambda path: None)
+    without, damaged = caplog.messages
+    assert without.startswith(f"{folder}: 3 file(s) without a checksum")
+    assert damaged == f"{folder}/d.bin is not what was written there: it is made anew"
+
+
 def test_a_killed_writers_remains_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "kind"
     folder.mkdir()

@@ -28,16 +28,28 @@ def folder_suite(
         UserError: the folder is not there or holds no task, a task is unknown, lacks a split, or
             cannot be read (names the file).
     """
+    seen_tasks, unseen_tasks = (
+        tuple(load_folder(folder, cache) for folder in folders)
+        for folders in chosen_folders(root, tasks, unseen)
+    )
+    return Suite(name, seen_tasks, unseen_tasks)
+
+
+def chosen_folders(
+    root: Path, tasks: list[str] | None, unseen: list[str]
+) -> tuple[list[Path], list[Path]]:
+    """Folders of the seen and of the unseen tasks, unread; arguments as for ``folder_suite``.
+
+    Raises:
+        UserError: the folder is not there or holds no task, or a task is unknown.
+    """
     if not root.is_dir():
         raise UserError(f"suite.root={root}: no such folder")
     folders = {path.name: path for path in sorted(root.iterdir()) if _holds_data(path)}
     if not folders:
         raise UserError(f"suite.root={root} holds no task: expected ROOT/TASK/train-*.parquet")
-    wanted = choose_tasks(folders, tasks, unseen, where=str(root))
-    seen_tasks, unseen_tasks = (
-        tuple(load_folder(folders[task], cache) for task in names) for names in wanted
-    )
-    return Suite(name, seen_tasks, unseen_tasks)
+    seen_names, unseen_names = choose_tasks(folders, tasks, unseen, where=str(root))
+    return [folders[task] for task in seen_names], [folders[task] for task in unseen_names]
 
 
 def _holds_data(folder: Path) -> bool:

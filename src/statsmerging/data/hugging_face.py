@@ -159,7 +159,9 @@ def _prepare(builder: Any) -> None:
     folder = Path(builder.cache_dir)
     with waiting_lock(folder.with_name(f".{folder.name}.checked.lock"), f"making {folder}"):
         if folder.is_dir() and not _is_sound(folder):
-            log.warning("%s is not what was written there: it is made anew", folder)
+            written = (folder / CHECKSUMS).exists()
+            reason = "is not what was written there" if written else "has no checksums"
+            log.warning("%s %s: it is made anew", folder, reason)
             shutil.rmtree(folder)
         builder.download_and_prepare()
         if not (folder / CHECKSUMS).exists():

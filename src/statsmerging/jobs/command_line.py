@@ -11,12 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from statsmerging.jobs.early_checks import check_early
 from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, exit_status
 from statsmerging.jobs.finished import show_finished
 from statsmerging.jobs.messages import explain, storage_problem
@@ -68,9 +70,10 @@ def run_job(config: DictConfig) -> float | None:
 
 def run_checked(config: Config, directory: RunDirectory) -> None:
     """Run the job, or show its results if the directory holds them already."""
+    check_early(config)
     with directory.exclusive():
         if directory.finished and not config.rerun:
-            show_finished(directory)
+            show_finished(directory, [name for name, _ in config.logger.chosen()])
             return
         if config.rerun:
             directory.forget_checkpoints()
@@ -89,9 +92,12 @@ def _run_job(config: DictConfig, path: Path) -> float | None:
         values = _container(config)
         checked = parse_config(values)
         directory = RunDirectory(path, values)
-    except (UserError, OmegaConfBaseException):
+    except UserError:
         remove_traces(path)
         raise
+    except OmegaConfBaseException as error:
+        remove_traces(path)
+        raise UserError(explain(error)) from error
     try:
         run_checked(checked, directory)
     except UserError:
@@ -143,6 +149,12 @@ def _hash_of_root(_root_: DictConfig) -> str:
     return run_hash(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
 
 
+def _choices_of(group: str) -> str:
+    """For ``--help``, where Hydra has a list of its own groups but only a long one of all."""
+    return ", ".join(GlobalHydra.instance().config_loader().get_group_options(group))
+
+
 # On import, because the workers of a launcher import this module and call nothing else of it
 # before they need the names of the run directories.
 OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
+OmegaConf.register_new_resolver("choices", _choices_of, replace=True)

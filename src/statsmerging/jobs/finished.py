@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -19,9 +20,18 @@ log = logging.getLogger(__name__)
 FILE_WIDTH = 200
 
 
-def show_finished(directory: RunDirectory) -> None:
-    """Show the table of a complete run, and say so if its code or its inputs have changed."""
+def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
+    """Show the table of a complete run, and say so if its code or its inputs have changed.
+
+    Args:
+        loggers: names of those the config chooses; what keeps its numbers elsewhere gets none.
+    """
     log.info("this run is complete already (rerun=true runs it again): %s", directory.path)
+    elsewhere = [name for name in loggers if name != "csv"]  # csv stands in the run directory
+    if elsewhere:
+        log.info(
+            "nothing new is sent to %s: rerun=true runs and logs it again", ", ".join(elsewhere)
+        )
     manifest = read_json(directory.manifest)
     if manifest["code"] != code_version():
         log.warning("it was made by another version of the code")

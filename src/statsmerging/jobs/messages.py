@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
-from hydra.errors import MissingConfigException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from statsmerging.records.errors import first_line
@@ -19,15 +21,30 @@ _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _STORAGE_WORDS = ("No space left on device", "Read-only file system", "Disk quota exceeded")
 
 
+#: What Hydra says of several values for one key, and OmegaConf of a key without a value.
+_SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'")
+_NO_VALUE = re.compile(r"Missing mandatory value: (\S+)")
+
+
 def explain(error: BaseException) -> str:
     """One line for an error of Hydra or OmegaConf, with the valid choices where there are any."""
+    several = _SEVERAL_VALUES.match(str(error))
+    if several:
+        key, _, values = several[1].partition("=")
+        return (
+            f"{key}={values}: several values are a sweep, python run.py -m {key}={values}; "
+            f"a list has brackets, {key}=[{values}]"
+        )
     for cause in _causes(error):
+        if isinstance(cause, OverrideParseException) and "=" not in cause.override:
+            given = cause.override
+            return f"{given}: KEY=VALUE is expected; type {given}=VALUE, without spaces around ="
         if isinstance(cause, MissingConfigException):
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
             options = cause.options or _choices(group, str(cause))
             return f"{group}={choice}: choose one of {', '.join(sorted(options))}"
         if isinstance(cause, MissingMandatoryValue):
-            return f"{cause.full_key}: a value is needed"
+            return _needed(cause)
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             known = sorted(str(key) for key in cause.parent_node or () if key != "hydra")
             return f"{cause.full_key}: no such key; choose one of {', '.join(known)}"
@@ -43,6 +60,34 @@ def storage_problem(error: BaseException) -> str | None:
             if words in str(cause):
                 return f"{words}: the run directory or the cache"
     return None
+
+
+def _needed(error: MissingMandatoryValue) -> str:
+    named = _NO_VALUE.search(str(error))  # all there is, where another key asked for the value
+    key = error.full_key or (named[1] if named else "")
+    comment = _comment(key)
+    meaning = f" ({comment[:1].lower()}{comment[1:].removesuffix('.')})" if comment else ""
+    return f"{key}: a value is needed{meaning}; type {key}=VALUE"
+
+
+def _comment(key: str) -> str:
+    """What the chosen file of the key's group says right above the key."""
+    if not HydraConfig.initialized():
+        return ""
+    group, _, name = key.partition(".")
+    runtime = HydraConfig.get().runtime
+    files = [
+        Path(source.path, group, f"{runtime.choices.get(group)}.yaml")
+        for source in runtime.config_sources
+        if source.schema == "file"
+    ]
+    for file in filter(Path.is_file, files):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        if f"{name}: ???" in lines:
+            above = lines[: lines.index(f"{name}: ???")]
+            comment = [*takewhile(lambda line: line.startswith("#"), reversed(above))]
+            return " ".join(line.lstrip("# ") for line in reversed(comment))
+    return ""
 
 
 def _choices(group: str, message: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from statsmerging.jobs.finished import wide_console
 from statsmerging.jobs.schema import Config
@@ -12,12 +13,15 @@ from statsmerging.records.run_directory import RunDirectory
 from statsmerging.report.files import page, write_figures, write_tables
 from statsmerging.report.interactive import interactive_figures
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.runs import runs_by_setting, unfinished_runs
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.sweep import sweep_tables
 from statsmerging.report.tables.terminal import terminal_table
 
 log = logging.getLogger(__name__)
+
+#: Unfinished runs that are named; of more it gives the number.
+NAMED = 3
 
 
 def run(config: Config, directory: RunDirectory) -> None:
@@ -29,6 +33,7 @@ def run(config: Config, directory: RunDirectory) -> None:
     if config.job.runs is None:
         raise UserError("job.runs: a folder with run directories is needed")
     groups = runs_by_setting(config.job.runs)
+    _tell_unfinished(unfinished_runs(config.job.runs))
     tables = {
         "accuracy": [group_content(group) for group in groups],
         "sweep": sweep_tables(groups),
@@ -43,3 +48,11 @@ def run(config: Config, directory: RunDirectory) -> None:
     path = directory.path / "report.html"
     write_text(path, report_page(config.job.runs, interactive_figures(config.job.runs)))
     log.info("tables and figures: %s", path)
+
+
+def _tell_unfinished(names: Sequence[str]) -> None:
+    """Say what is left out; their own commands finish them."""
+    if names:
+        further = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        named = ", ".join(names[:NAMED])
+        log.warning("%d unfinished run(s) left out: %s%s", len(names), named, further)

@@ -150,7 +150,7 @@ class Config(Settings):
     coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
     objective: Objective
     merge: MergeSettings
-    method: dict[str, dict[str, Any]]
+    method: dict[str, dict[str, Any]] = Field(default_factory=dict)
     joint: bool
     plugins: list[FilePath]
     tuning: TuningSettings
@@ -182,10 +182,16 @@ def parse_config(values: dict[str, Any]) -> Config:
 
 
 def describe(error: ValidationError, prefix: str = "") -> str:
-    """One line that names every wrong key, its value and what it should be."""
+    """One line that names every wrong key, its value and what it should be.
+
+    A value of the whole run, e.g. ``seed``, is said once, not again where it is only passed on.
+    """
+    items = error.errors()
+    whole = {(item["loc"][-1], item["msg"]) for item in items if len(item["loc"]) == 1}
     return "; ".join(
         f"{prefix}{_key(item['loc'])}{_value(item['input'])}: {_reason(item['msg'])}"
-        for item in error.errors()
+        for item in items
+        if len(item["loc"]) == 1 or (item["loc"][-1], item["msg"]) not in whole
     )
 
 

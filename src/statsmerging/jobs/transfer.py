@@ -25,7 +25,7 @@ from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.errors import UserError
 from statsmerging.records.layer_tables import write_coefficients
-from statsmerging.records.results import MethodResult
+from statsmerging.records.results import ANEW, MethodResult
 from statsmerging.records.run_directory import RunDirectory
 
 
@@ -102,7 +102,7 @@ def _learned_rows(
 ) -> None:
     """Rows of a method that learns: predicted, where its learner can, and learned anew."""
     here = seen.merged(method)
-    anew = unseen.merged(replace(method, name=f"{method.name}_anew"))
+    anew = unseen.merged(replace(method, name=f"{method.name}{ANEW}"))
     assert here.learned is not None
     assert anew.learned is not None
     if method.settings.learner != "free":

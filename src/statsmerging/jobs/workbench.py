@@ -123,6 +123,7 @@ def prepare(config: Config) -> Workbench:
     cache = Cache(Path(config.cache))
     suite, files = _open(config, cache)
     check_names(config, suite)
+    _check_batches(config, suite)
     images = SuiteImages(suite, preprocess_of(config.backbone), cache, config.corruption)
     check_disjoint(
         {task.name: {split: images.split(task, split) for split in SPLITS} for task in suite.tasks}
@@ -138,6 +139,24 @@ def prepare(config: Config) -> Workbench:
         config.learning,
         others,
     )
+
+
+def _check_batches(config: Config, suite: Suite) -> None:
+    """Refuse steps of more images than any task has, which would only fill the memory.
+
+    A smaller task repeats its images, and so do all under ``learning.images``: that is asked for.
+
+    Raises:
+        UserError: names the largest value, and the task that has so many.
+    """
+    split = config.learning.split
+    count, largest = max((len(task.sources[split]), task.name) for task in suite.seen)
+    asked = config.trainer.images_per_task
+    if asked > count:
+        raise UserError(
+            f"trainer.images_per_task={asked}: at most {count}, all {split} images of {largest}, "
+            "the largest task"
+        )
 
 
 def open_suite(config: Config, cache: Cache) -> Suite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from statsmerging.records.files import atomic_path, remove_partials, write_text
@@ -40,7 +41,7 @@ class Cache:
         with waiting_lock(path.with_name(f".{path.name}.lock"), f"making {path}"):
             if not _is_sound(path):
                 if path.exists():
-                    log.warning("%s is not what was written there: it is made anew", path)
+                    _warn(path)
                 _make(path, write)
         return path
 
@@ -57,6 +58,26 @@ def _is_sound(path: Path) -> bool:
     """Whether the entry is there and as it was written; read over once per process."""
     checksum = _checksum_of(path)
     return path.exists() and checksum.exists() and checksum.read_text() == file_checksum(path)
+
+
+def _warn(path: Path) -> None:
+    """Say why an entry is made anew."""
+    if _checksum_of(path).exists():
+        log.warning("%s is not what was written there: it is made anew", path)
+    else:
+        _warn_of_folder(path.parent, path.suffix)
+
+
+@cache
+def _warn_of_folder(folder: Path, suffix: str) -> None:
+    """Once per process: where one entry has no checksum, an old version left many of them."""
+    without = sum(not _checksum_of(path).exists() for path in folder.glob(f"[!.]*{suffix}"))
+    log.warning(
+        "%s: %d file(s) without a checksum, so nothing tells whether they are whole: each is made "
+        "anew when it is needed",
+        folder,
+        without,
+    )
 
 
 def _checksum_of(path: Path) -> Path:

@@ -12,6 +12,10 @@ from statsmerging.records.files import read_json
 
 UNIT = "fraction of test images whose top-1 class is right"
 
+#: Ends the name of a row whose coefficients were learned anew for the unseen experts, beside the
+#: row of the same name without it, for which they were predicted.
+ANEW = "_anew"
+
 
 @dataclass(frozen=True)
 class TaskAccuracy:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-from statsmerging.records.files import atomic_path, remove_partials, write_text
+from statsmerging.records.files import (
+    atomic_path,
+    read_json,
+    remove_partials,
+    write_json,
+    write_text,
+)
+from statsmerging.records.progress import track
 from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.figures.gallery import printed
-from statsmerging.report.figures.style import save
+from statsmerging.report.figures.style import FORMATS, save
 from statsmerging.report.runs import RunGroup
 from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
@@ -35,26 +43,47 @@ def write_tables(tables: Mapping[str, Sequence[Table]], folder: Path) -> None:
         tables: kind, the beginning of the files' names → tables.
         folder: for the files.
     """
-    remove_partials(folder)
-    for kind, contents in tables.items():
-        names = file_names([f"{kind} {content.title}" for content in contents])
-        for name, content in zip(names, contents, strict=True):
-            write_text(folder / f"{name}.tex", latex(content, name))
-        if contents:
-            _write_csv(tidy(contents), folder / f"{kind}.csv")
+    named = {
+        kind: file_names([f"{kind} {content.title}" for content in contents])
+        for kind, contents in tables.items()
+        if contents
+    }
+    files = {f"{name}.tex" for names in named.values() for name in names}
+    with replacing(folder, files | {f"{kind}.csv" for kind in named}):
+        for kind, names in named.items():
+            for name, content in zip(names, tables[kind], strict=True):
+                write_text(folder / f"{name}.tex", latex(content, name))
+            _write_csv(tidy(tables[kind]), folder / f"{kind}.csv")
 
 
 def write_figures(groups: Sequence[RunGroup], folder: Path) -> dict[str, str]:
     """``NAME.pdf`` and ``NAME.png`` of every figure there are data for; gives title → name."""
-    remove_partials(folder)
     planned = list(drawings(groups))
     if len(groups) > DETAILED:
         log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
     names = file_names([drawing.title for drawing in planned])
-    for number, (name, drawing) in enumerate(zip(names, planned, strict=True), start=1):
-        log.info("figure %d of %d: %s", number, len(planned), drawing.title)
-        save(printed(drawing), folder / name)
+    with replacing(folder, {f"{name}.{kind}" for name in names for kind in FORMATS}):
+        pairs = list(zip(names, planned, strict=True))
+        for name, drawing in track(pairs, "drawing figures"):
+            save(printed(drawing), folder / name)
+    log.info("figures: %d in %s", len(planned), folder)
     return {drawing.title: name for name, drawing in zip(names, planned, strict=True)}
+
+
+@contextmanager
+def replacing(folder: Path, names: Set[str]) -> Iterator[None]:
+    """While the block writes these files of a report; an earlier one's others are removed then.
+
+    A list of the report's own files lies beside the folder, so those of anybody else stay.
+    """
+    remove_partials(folder)
+    record = folder.with_name(f".{folder.name}.json")
+    earlier = set(read_json(record)) if record.exists() else set()
+    write_json(record, sorted(earlier | names))  # before the files: the block may be killed
+    yield
+    for name in earlier - names:
+        (folder / name).unlink(missing_ok=True)
+    write_json(record, sorted(names))
 
 
 def page(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
 from statsmerging.records.run_directory import PRESENTATION
@@ -16,6 +18,9 @@ QUESTION = ("job.name", "suite.name", "backbone.label")
 
 #: Beginnings of keys that tell images and experts; runs that differ in one score something else.
 PROBLEM = ("suite.", "corruption.", "zoo.", "backbone.")
+
+#: Jobs whose run directories hold results when they are complete.
+WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
 
 #: Methods that a title names; of more it gives the number.
 LISTED = 4
@@ -135,6 +140,24 @@ def finished_runs(folder: Path) -> Iterator[FinishedRun]:
         results = manifest.with_name("results.json")
         if results.exists():
             yield FinishedRun(manifest.parent, read_json(manifest)["config"], read_json(results))
+
+
+def unfinished_runs(folder: Path) -> list[str]:
+    """Run directories below a folder, named from there, that hold no whole results yet."""
+    return [
+        str(path.relative_to(folder))
+        for path in _run_directories(folder)
+        if not all((path / name).exists() for name in ("manifest.json", "results.json"))
+        and OmegaConf.select(OmegaConf.load(path / "config.yaml"), "job.name") in WITH_RESULTS
+    ]
+
+
+def _run_directories(folder: Path) -> Iterator[Path]:
+    """Folders with a config, but for those inside of others: loggers write such files too."""
+    for config in sorted(folder.rglob("config.yaml")):
+        outer = config.parent.relative_to(folder).parents
+        if not any((folder / path / "config.yaml").exists() for path in outer):
+            yield config.parent
 
 
 def _order(run: FinishedRun) -> tuple[int, int]:

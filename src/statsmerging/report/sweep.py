@@ -1,12 +1,11 @@
-"""The end of a sweep: one row per setting, and one line for every job that is not done."""
+"""The end of a sweep: rows per setting, and one line for every job that is not done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
 
 from rich import box
 from rich.markup import escape
@@ -14,11 +13,22 @@ from rich.table import Table
 
 from statsmerging.records.files import read_json
 from statsmerging.records.journal import Entry, Journal
+from statsmerging.records.results import ANEW
+from statsmerging.report.rows import Results, method_title, percentage
+from statsmerging.report.tables.content import numbers_over_seeds
 from statsmerging.report.tables.markdown import markdown_row
 
-#: Columns; those of text stand to the left.
-_HEADINGS = ("setting", "jobs done", "method", "average", "normalised", "agreement")
+#: Columns that say what was run; those of text stand to the left.
+_LABELS = ("setting", "jobs done", "method")
 _TEXTS = ("setting", "method")
+
+#: Columns of numbers, and the keys of each in a row of ``results.json``.
+_NUMBERS = {
+    "average": ("average",),
+    "normalised": ("normalised_average",),
+    "agreement": ("teacher_agreement",),
+    "unseen average": ("unseen", "average"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,19 +54,21 @@ class SweepSummary:
         return not self.not_begun and all(entry.state == "done" for entry in self.entries)
 
     def table(self) -> Table:
-        """One row per setting, named by what not all jobs have; its jobs differ in the seed."""
+        """Rows of each setting, named by what not all jobs have; its jobs differ in the seed."""
         table = Table(box=box.SIMPLE_HEAD, title=self._title())
-        for heading in _HEADINGS:
+        headings, rows = self._content()
+        for heading in headings:
             table.add_column(heading, justify="left" if heading in _TEXTS else "right")
-        for row in self._rows():
+        for row in rows:
             table.add_row(*map(escape, row))
         return table
 
     def markdown(self) -> str:
         """The same, and the complaints, in Markdown."""
-        lines = [f"**{self._title()}**", "", markdown_row(_HEADINGS)]
-        lines.append(markdown_row(["---" if name in _TEXTS else "---:" for name in _HEADINGS]))
-        lines += [markdown_row(row) for row in self._rows()]
+        headings, rows = self._content()
+        lines = [f"**{self._title()}**", "", markdown_row(headings)]
+        lines.append(markdown_row(["---" if name in _TEXTS else "---:" for name in headings]))
+        lines += [markdown_row(row) for row in rows]
         lines += ["", *(f"- {line}" for line in self.complaints())]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -83,6 +95,15 @@ class SweepSummary:
         jobs = [*(entry.overrides for entry in self.entries), *self.not_begun]
         return [item for item in overrides if not all(item in job for job in jobs)]
 
+    def _content(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows, without the columns of numbers that no row has."""
+        headings, rows = (*_LABELS, *_NUMBERS), list(self._rows())
+        shown = [
+            heading in _LABELS or any(row[column] for row in rows)
+            for column, heading in enumerate(headings)
+        ]
+        return list(compress(headings, shown)), [list(compress(row, shown)) for row in rows]
+
     def _rows(self) -> Iterator[tuple[str, ...]]:
         settings: dict[str, list[Entry]] = {}
         for entry in self.entries:
@@ -90,34 +111,41 @@ class SweepSummary:
             settings.setdefault(" ".join(own), []).append(entry)
         for setting, entries in settings.items():
             done = [entry for entry in entries if entry.state == "done"]
-            numbers = [row for entry in done if (row := _last_method(entry)) is not None]
-            yield (setting, f"{len(done)}/{len(entries)}", *_cells(numbers))
+            labels = (setting, f"{len(done)}/{len(entries)}")
+            for cells in _methods(done) or [("",) * (1 + len(_NUMBERS))]:
+                yield (*labels, *cells)
+                labels = ("", "")
 
 
 def _is_seed(override: str) -> bool:
     return override.lstrip("+").startswith("seed=")
 
 
-def _last_method(entry: Entry) -> dict[str, Any] | None:
-    """The last row of the job's table; jobs like report have none."""
+def _methods(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
+    """Title and numbers of each row of the last method, over the jobs that have it."""
+    rows: dict[str, list[Results]] = {}
+    for entry in entries:
+        for name, row in _last_method(entry).items():
+            rows.setdefault(name, []).append(row)
+    return [(method_title(name, found[0]), *_numbers(found)) for name, found in rows.items()]
+
+
+def _last_method(entry: Entry) -> dict[str, Results]:
+    """The rows of the job's last method: predicted and learned anew, where it transfers.
+
+    Jobs like report have none.
+    """
     path = Path(entry.directory) / "results.json"
     if not path.exists():
-        return None
-    name, row = list(read_json(path)["methods"].items())[-1]
-    return {"name": name, **row}
+        return {}
+    methods = read_json(path)["methods"]
+    *_, last = methods
+    names = [last.removesuffix(ANEW), last] if last.endswith(ANEW) else [last]
+    return {name: methods[name] for name in names if name in methods}
 
 
-def _cells(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    if not rows:
-        return ("", "", "", "")
-    title = str(rows[0].get("title", rows[0]["name"]))
-    keys = ("average", "normalised_average", "teacher_agreement")
-    return (title, *(_percent([row.get(key) for row in rows]) for key in keys))
-
-
-def _percent(values: Sequence[float | None]) -> str:
-    numbers = [100 * value for value in values if value is not None]
-    if not numbers:
-        return ""
-    mean = f"{fmean(numbers):.1f}"
-    return f"{mean} ± {stdev(numbers):.1f}" if len(numbers) > 1 else mean
+def _numbers(rows: Sequence[Results]) -> Iterator[str]:
+    """Means and deviations over the jobs, in the order of the columns."""
+    cells = [[percentage(row, path) for row in rows] for path in _NUMBERS.values()]
+    for number in numbers_over_seeds(cells):
+        yield "" if number is None else number.text

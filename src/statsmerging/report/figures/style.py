@@ -38,6 +38,9 @@ _STYLE: dict[Any, Any] = {
 #: Width of a page and resolution of pictures, in inches and dots per inch.
 PAGE, DPI = 7.0, 200
 
+#: Endings of the files of a figure.
+FORMATS = ("pdf", "png")
+
 #: Characters that fit across a page at the sizes above.
 PAGE_CHARACTERS = 100
 

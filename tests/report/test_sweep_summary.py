@@ -1,0 +1,58 @@
+"""The table at the end of a sweep: which rows of which jobs, and which numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from statsmerging.records.files import write_json
+from statsmerging.records.journal import Entry, Journal
+from statsmerging.report.sweep import SweepSummary
+
+
+def done(journal: Journal, number: int, overrides: str, methods: dict[str, Any]) -> None:
+    """Note a job that is done, with these rows in its results."""
+    directory = journal.folder.parent / f"run{number}"
+    write_json(directory / "results.json", {"methods": methods})
+    journal.write(Entry(number, tuple(overrides.split()), str(directory), "done"))
+
+
+def row(title: str, average: float, unseen: float | None = None) -> dict[str, Any]:
+    beside = {} if unseen is None else {"unseen": {"average": unseen}}
+    return {"title": title, "average": average, **beside}
+
+
+def table(journal: Journal) -> list[str]:
+    """Heading and rows."""
+    lines = SweepSummary.of(journal).markdown().splitlines()
+    return [line for line in lines if line.startswith("|") and "---" not in line]
+
+
+def test_a_transfer_shows_predicted_beside_learned_anew_and_the_unseen_tasks(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    for number, seed in enumerate((0, 1)):
+        methods = {
+            "free_anew": row("Free, learned anew", 0.5, 0.5),
+            "stats_merging": row("StatsMerging, predicted", 0.7, 0.4 + seed / 10),
+            "stats_merging_anew": row("StatsMerging, learned anew", 0.7, 0.6),
+        }
+        done(journal, number, f"suite.split=first seed={seed}", methods)
+    assert table(journal) == [
+        "| setting | jobs done | method | average | unseen average |",
+        "|  | 2/2 | StatsMerging, predicted | 70.0 ± 0.0 | 45.0 ± 7.1 |",
+        "|  |  | StatsMerging, learned anew | 70.0 | 60.0 |",
+    ]
+
+
+def test_other_jobs_show_their_last_row_alone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for number, steps in enumerate((5, 10)):
+        methods = {"ties": row("TIES", 0.5), "stats_merging": row("StatsMerging", 0.6)}
+        done(journal, number, f"trainer.steps={steps}", methods)
+    assert table(journal) == [
+        "| setting | jobs done | method | average |",
+        "| trainer.steps=5 | 1/1 | StatsMerging | 60.0 |",
+        "| trainer.steps=10 | 1/1 | StatsMerging | 60.0 |",
+    ]
