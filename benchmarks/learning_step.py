@@ -25,6 +25,9 @@ from statsmerging.zoo.trainer import create_trainer
 
 CLASSES = 10
 
+#: Learning images of each task: few, because experts are what memory is measured for.
+IMAGES = 16
+
 Student = Callable[..., MergedModel]
 
 
@@ -93,7 +96,7 @@ def learn(setting: Setting, steps: int, clock: Clock, student: Student = MergedM
         bank = random_bank(network, setting.tasks, dtype, memory_map=file)
         images = {
             task: torch.randint(
-                256, (64, 3, setting.image_size, setting.image_size), dtype=torch.uint8
+                256, (IMAGES, 3, setting.image_size, setting.image_size), dtype=torch.uint8
             )
             for task in bank.tasks
         }
@@ -102,7 +105,7 @@ def learn(setting: Setting, steps: int, clock: Clock, student: Student = MergedM
             StatsMergeLearner(random_statistics(bank.layers, bank.tasks), "layer_wise"),
             student(network, bank, compiled=setting.compiled),
             {task: nn.Linear(width, CLASSES) for task in bank.tasks},
-            {task: torch.randn(64, CLASSES) for task in bank.tasks},
+            {task: torch.randn(IMAGES, CLASSES) for task in bank.tasks},
             Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
             LabelSettings(),
             "teacher_labels",

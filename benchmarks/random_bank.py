@@ -31,6 +31,8 @@ def random_bank(
     vectors, file = empty_vectors(sizes, tasks, dtype=dtype, device=device, memory_map=memory_map)
     names = tuple(f"task_{k}" for k in range(tasks))
     bank = TaskVectorBank(names, pretrained, vectors, dict(network.named_buffers()), file)
+    lengths = torch.linspace(0.5e-3, 1.5e-3, tasks, dtype=dtype, device=device).unsqueeze(1)
     for _, rows in bank.layer_vectors():
-        rows.normal_(std=1e-3)
+        # One noise for all experts, of several lengths: random numbers take longer than all else.
+        rows.copy_(torch.randn(rows.shape[1], device=device)).mul_(lengths)
     return bank
