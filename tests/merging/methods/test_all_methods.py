@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging import TaskVectorBank
+from statsmerging.merging.kernels import LONG
 from statsmerging.merging.methods import (
     DataFreeMethod,
     Evidence,
@@ -215,3 +216,24 @@ def test_weights_in_half_precision_stay_so(
     moved = sum((merged[name] - full[name]).square().sum() for name in bank.layers)
     size = sum(full[name].square().sum() for name in bank.layers)
     assert moved < 0.01**2 * size
+
+
+@pytest.mark.parametrize(
+    "method",
+    [method for method in ALL if isinstance(method, DataFreeMethod)],
+    ids=lambda method: method.name,
+)
+def test_a_long_layer_is_merged_the_same_however_its_rows_lie(method: DataFreeMethod) -> None:
+    """Rows of long layers do not touch each other in a bank: no method may rely on that."""
+    generator = torch.Generator().manual_seed(0)
+    start = {"long": torch.randn(256, LONG // 256, generator=generator)}
+    states = {
+        task: {"long": start["long"] + 0.05 * torch.randn(start["long"].shape, generator=generator)}
+        for task in TASKS
+    }
+    apart = TaskVectorBank.from_state_dicts(start, states)
+    assert not apart.vectors["long"].is_contiguous()
+    touching = {name: rows.contiguous() for name, rows in apart.vectors.items()}
+    found = method.merge(apart)["long"]
+    expected = method.merge(TaskVectorBank(TASKS, start, touching, {}))["long"]
+    torch.testing.assert_close(found, expected)
