@@ -67,11 +67,11 @@ def run_job(config: DictConfig) -> float | None:
 
 def run_checked(config: Config, directory: RunDirectory) -> None:
     """Run the job, or show its results if the directory holds them already."""
-    check_early(config)
     with directory.exclusive():
         if directory.finished and not config.rerun:
             show_finished(directory, [name for name, _ in config.logger.chosen()])
             return
+        check_early(config)
         if config.rerun:
             directory.forget_checkpoints()
         load_plugins(config.plugins)
