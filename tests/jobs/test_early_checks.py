@@ -64,6 +64,7 @@ def test_what_the_files_declare_is_what_the_classes_say() -> None:
             ["suite=folder", "suite.root={tmp}/empty"],
             "suite.root={tmp}/empty holds no task: expected",
         ),
+        (["suite=vision8", "suite.tasks=[cars,cats]"], "suite.tasks: the catalogue has no task "),
         (["suite.tasks=[digits,cats]"], "suite.tasks: the embedded suite has no task cats; it h"),
     ],
 )

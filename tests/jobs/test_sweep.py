@@ -43,6 +43,8 @@ def test_a_failing_job_leaves_the_others_and_is_named(
         "statistics.rank=0: input should be greater than 0"
         for number, granularity in enumerate(("layer_wise", "task_wise"))
     ]
+    assert "Error executing job" not in done.stderr
+    assert "UserWarning" not in done.stderr
     states = [entry["state"] for entry in entries(tmp_path)]
     assert states == ["failed", "failed", "done", "done"]
     finished = [Path(entry["directory"]) for entry in entries(tmp_path)[2:]]

@@ -32,9 +32,6 @@ from statsmerging.records.run_directory import RunDirectory, remove_traces, run_
 
 def main(run: Callable[[], object]) -> None:
     """Run the Hydra entry point; a mistake in the command ends in one line and status 2."""
-    # The launchers' configs have the names of their plugins' own on purpose: they document the keys
-    # and bring better defaults.
-    warnings.filterwarnings("ignore", message=r"\s+'hydra/launcher/.* is validated against")
     # Hydra then raises its errors instead of printing several lines and leaving with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -70,11 +67,11 @@ def run_job(config: DictConfig) -> float | None:
 
 def run_checked(config: Config, directory: RunDirectory) -> None:
     """Run the job, or show its results if the directory holds them already."""
-    check_early(config)
     with directory.exclusive():
         if directory.finished and not config.rerun:
             show_finished(directory, [name for name, _ in config.logger.chosen()])
             return
+        check_early(config)
         if config.rerun:
             directory.forget_checkpoints()
         load_plugins(config.plugins)
@@ -155,6 +152,10 @@ def _choices_of(group: str) -> str:
 
 
 # On import, because the workers of a launcher import this module and call nothing else of it
-# before they need the names of the run directories.
+# before they compose the config of a job and need the name of its run directory.
+#
+# The launchers' configs have the names of their plugins' own on purpose: they document the keys and
+# bring better defaults.
+warnings.filterwarnings("ignore", message=r"\s+'hydra/launcher/.* is validated against")
 OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
 OmegaConf.register_new_resolver("choices", _choices_of, replace=True)

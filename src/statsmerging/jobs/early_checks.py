@@ -91,6 +91,10 @@ def _check_tasks(config: Config) -> None:
         from statsmerging.data.folder_suite import chosen_folders
 
         chosen_folders(suite.root, suite.tasks, suite.unseen)
+    elif suite.kind == "hub":
+        from statsmerging.data.suites import choose_tasks
+
+        choose_tasks(suite.catalogue, suite.tasks, suite.unseen, where="the catalogue")
 
 
 def _is_number(value: object) -> bool:

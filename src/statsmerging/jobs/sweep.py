@@ -6,7 +6,6 @@ is the journal's folder, whose name they inherit in an environment variable.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -21,8 +20,6 @@ from omegaconf import DictConfig
 from statsmerging.records.errors import first_line
 from statsmerging.records.files import write_text
 from statsmerging.records.journal import Entry, Journal, State
-
-log = logging.getLogger(__name__)
 
 #: Where a job finds the journal of its sweep.
 JOURNAL_VARIABLE = "STATSMERGING_SWEEP_JOURNAL"
@@ -52,7 +49,8 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     """Run one job of a sweep; whatever happens to it stands in the journal.
 
     Raises:
-        Exception: whatever the job raised: Hydra keeps it from the other jobs.
+        Exception: whatever the job raised, to a sweeper that counts failures. Hydra's own would
+            only end the sweep with a line about the first of them.
     """
     folder = os.environ.get(JOURNAL_VARIABLE)
     journal = Journal(Path(folder)) if folder else None
@@ -68,7 +66,10 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
         objective = run()
     except Exception as error:
         note("failed", first_line(error))
-        log.error("job %s failed: %s", job.job.num, first_line(error))
+        # Not to the log: a job that was refused has no directory for it any more.
+        print(f"job {job.job.num} failed: {first_line(error)}", file=sys.stderr)
+        if _is_hydras_own(job.sweeper):
+            return None
         raise
     except BaseException:  # Ctrl-C and SIGTERM
         note("stopped")
@@ -100,8 +101,12 @@ def _planned_jobs(config: DictConfig) -> list[list[str]] | None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     sweeper = config.hydra.sweeper
-    if not str(sweeper._target_).endswith(BasicSweeper.__name__):
+    if not _is_hydras_own(sweeper):
         return None
     given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task])
     return [list(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
+
+
+def _is_hydras_own(sweeper: DictConfig) -> bool:
+    return str(sweeper._target_).endswith("BasicSweeper")
