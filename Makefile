@@ -36,8 +36,11 @@ results: $(INSTALLED)
 			hydra.run.dir=outputs/results/$$experiment || failed=1; \
 	done; test -z "$$failed"
 
+# Every benchmark at reduced sizes; docs/performance.md has the commands of the full ones.
+BENCHMARKS ?= merge step memory layer_statistics throughput startup scaling
+
 bench: $(INSTALLED)
-	$(VENV)/bin/python -m benchmarks.step --small
+	for benchmark in $(BENCHMARKS); do $(VENV)/bin/python -m benchmarks.$$benchmark --small || exit 1; done
 
 # The stamp makes a second call install nothing; new pins or dependencies refresh it.
 $(INSTALLED): pyproject.toml constraints.txt

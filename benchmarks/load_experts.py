@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import resource
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.measuring import MIB, in_a_process, peak
 from benchmarks.random_tower import random_tower
 from statsmerging.merging import TaskVectorBank
 from statsmerging.zoo.checkpoints import read_weights
-
-MIB = 1 << 20
-
-Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -46,12 +40,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--folder", type=Path, help="where the files are written")
     return parser.parse_args()
-
-
-def in_a_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The function's result, computed by a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 def write_files(folder: Path, model: str, experts: int) -> list[Path]:
@@ -87,11 +75,6 @@ def load(files: list[Path], precision: str) -> dict[str, Any]:
         "peak_mib": round(above / MIB),
         "models_beyond_task_vectors": round((above - vectors) / model, 2),
     }
-
-
-def peak() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ copies of the model.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import time
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measuring import in_a_process, peak
 from benchmarks.random_tower import random_tower
 from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod, method_named, methods
@@ -27,8 +26,7 @@ def main() -> None:
     title = f"{options.model}, K = {options.tasks}, {torch.get_num_threads()} threads"
     table = Table("method", "seconds", "peak, models", title=title)
     for name in options.methods:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            seconds, models = pool.apply(measure, (name, options.model, options.tasks))
+        seconds, models = in_a_process(measure, name, options.model, options.tasks)
         table.add_row(name, f"{seconds:.1f}", f"{models:.2f}")
     Console().print(table)
 
@@ -58,11 +56,6 @@ def random_bank(model: str, tasks: int) -> TaskVectorBank:
     start = random_tower(model)
     vectors = {name: 1e-3 * torch.randn(tasks, value.numel()) for name, value in start.items()}
     return TaskVectorBank(tuple(map(str, range(tasks))), start, vectors, {})
-
-
-def peak() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
