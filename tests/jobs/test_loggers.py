@@ -234,7 +234,7 @@ def test_a_missing_package_is_named_before_anything_is_computed(
     monkeypatch.setitem(sys.modules, package, None)
     expected = rf"logger={package}: the package {package} is missing: pip install 'statsmerging\["
     with pytest.raises(UserError, match=expected):
-        run_job(f"logger={package}", "suite.tasks=[unknown]")
+        run_job(f"logger={package}", "suite.first=9")
 
 
 def test_online_without_a_key_is_one_line(
