@@ -14,7 +14,7 @@ from statsmerging.report.files import file_names, page, write_tables
 from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content, group_content
 from statsmerging.report.tables.content import BEST, SECOND, Number, Row, with_places
-from statsmerging.report.tables.latex import escape, latex
+from statsmerging.report.tables.latex import latex
 from statsmerging.report.tables.markdown import markdown
 from statsmerging.report.tables.sweep import sweep_tables
 from statsmerging.report.tables.tidy import tidy
@@ -68,10 +68,6 @@ def test_latex_is_balanced_and_escaped() -> None:
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {5}
     for rule in ("toprule", "midrule", "bottomrule"):
         assert rf"\{rule}" in body
-
-
-def test_a_backslash_stays_a_backslash() -> None:
-    assert escape(r"a\b{c}~") == r"a\textbackslash{}b\{c\}\textasciitilde{}"
 
 
 def test_deviations_are_those_of_a_sample(write_run: WriteRun) -> None:
