@@ -14,8 +14,8 @@ from statsmerging.report.drawings import drawings
 from statsmerging.report.figures import accuracy, coefficients, statistics
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.learning_curves import learning_curves, smooth
-from statsmerging.report.figures.style import save
-from statsmerging.report.interactive import interactive_figures
+from statsmerging.report.figures.style import entitle, panel_title, panels, save
+from statsmerging.report.interactive import dots, interactive_figures
 from statsmerging.report.palette import DIVERGING, SEQUENTIAL, scale
 from statsmerging.report.runs import runs_by_setting
 
@@ -53,12 +53,41 @@ def test_depth_shows_the_mean_of_each_kind(learned_run: Path) -> None:
 
 
 def test_a_dot_stands_at_its_accuracy_beside_its_task(corrupted_runs: Path) -> None:
-    groups = runs_by_setting(corrupted_runs)
-    figure = accuracy.dots(frames.accuracies(groups[1:2]), "title")
+    first, *_ = runs_by_setting(corrupted_runs)
+    figure = accuracy.dots(frames.accuracies([first]), "title")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["mnist", "sign_digits"]
     assert np.allclose(points(axes.lines[0]), [(95, 0), (85, 1)])
     assert np.allclose(points(axes.containers[0]), [(76, 0), (66, 1)])
+
+
+def test_interactive_dots_tell_unseen_tasks_and_show_their_range() -> None:
+    rows = [("mnist", True, 90.0), ("svhn", False, 40.0)]
+    frame = pd.DataFrame(rows, columns=["task", "seen", "accuracy"]).assign(title="The free")
+    figure = dots(frame)
+    assert list(figure.data[0].y) == ["mnist", "svhn (unseen)"]
+    assert list(figure.layout.xaxis.range) == [37.0, 93.0]
+    assert figure.layout.scattermode == "group"  # equal numbers cover one another otherwise
+
+
+def test_names_of_tasks_stand_upright_where_they_would_touch() -> None:
+    def rotations(length: int) -> set[float]:
+        tasks = [f"{number}".ljust(length, "x") for number in range(8)]
+        frame = pd.DataFrame({"task": tasks, "coefficient": 0.1, "layer": "norm.weight"})
+        names = {"block": "", "part": "norm.weight", "kind": "other"}
+        axes = coefficients.heatmap(frame.assign(**names), "title").axes[0]
+        return {label.get_rotation() for label in axes.get_xticklabels()}
+
+    assert rotations(length=5) == {0.0}
+    assert rotations(length=12) == {90.0}
+
+
+def test_a_name_with_a_hyphen_stays_whole() -> None:
+    figure, (axes,) = panels(1, across=4, height=2.0)
+    panel_title(axes, "AdaMerging, layer-wise", across=4)
+    entitle(figure, "x " * 47 + "layer-wise")
+    assert axes.get_title() == "AdaMerging,\nlayer-wise"
+    assert figure.get_suptitle().endswith("\nlayer-wise")
 
 
 def test_of_many_methods_the_best_and_our_own_are_drawn() -> None:

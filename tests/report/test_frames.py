@@ -59,7 +59,7 @@ def test_coefficients_are_means_over_seeds(learned_run: Path, write_run: WriteRu
 def test_averages_stand_at_their_severity_and_clean_ones_at_zero(corrupted_runs: Path) -> None:
     frame = series.by_severity(runs_by_setting(corrupted_runs))
     ties = frame[frame["line"] == "The ties"]
-    assert ties["panel"].unique().tolist() == ["contrast, c, p"]
+    assert ties["panel"].unique().tolist() == ["contrast"]
     assert ties["x"].tolist() == [0, 1, 3]
     assert ties["mean"].tolist() == pytest.approx([80, 71, 51])
     assert ties["std"].tolist()[1:] == pytest.approx([sqrt(2)] * 2)  # of two seeds, 2 points apart
@@ -96,6 +96,28 @@ def test_lines_are_told_apart_by_what_differs_if_it_matters(write_run: WriteRun)
         "The ties",
     ]
     assert frame.loc[frame["line"] == "The ties", "x"].tolist() == [2, 3]
+
+
+def test_panels_name_the_protocol_where_there_are_several(
+    corrupted_runs: Path, write_run: WriteRun
+) -> None:
+    other = {"kind": "contrast", "severity": 1, "constants": "c", "protocol": "q"}
+    write_run("other", {"individual": 0.9, "ties": 0.6}, corruption=other)
+    frame = series.by_severity(runs_by_setting(corrupted_runs))
+    assert set(frame["panel"]) == {"contrast, p", "contrast, q"}
+
+
+def test_cosines_that_all_settings_share_stand_once(learned_run: Path, write_run: WriteRun) -> None:
+    told = {"task_vector_cosines": {"mnist": {"mnist": 1.0}}}
+    for name, cosines in [("same", {}), ("other", told)]:
+        write_run(name, {"individual": 0.9, "free": 0.6}, labels={"kind": name})
+        source = learned_run / ("learned" if name == "same" else name) / "results.json"
+        write_json(learned_run / name / "results.json", read_json(source) | cosines)
+    first, *others = runs_by_setting(learned_run)
+    same = [group for group in others if group.differences.get("labels.kind") == "same"]
+    shared = frames.cosines([first, *same])
+    assert (len(shared), set(shared["setting"])) == (4, {"toy · vit"})
+    assert frames.cosines([first, *others])["setting"].nunique() == 3
 
 
 def _add_a_task(folder: Path) -> None:

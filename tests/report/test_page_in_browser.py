@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import pytest
 
 from statsmerging.report.page.html import report_page
+from tests.report.conftest import WriteRun
 
 #: Width of a phone in CSS pixels.
 PHONE = 375
@@ -90,6 +91,12 @@ def test_it_loads_alone_and_without_complaint(
     assert find(page, "figcaption").text == "Line · first"
     choose(page, "figure", "second")
     assert find(page, "figcaption").text == "Line · second"
+    tools = "return [...document.querySelectorAll('.modebar-btn')].map(e => e.dataset.title)"
+    # None that uploads what it shows.
+    assert page.execute_script(tools) == [
+        "Download plot as a PNG",
+        *("Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"),
+    ]
     assert page.get_log("browser") == []
     assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert not page.find_elements("css selector", "main b")
@@ -135,6 +142,19 @@ def test_filters_leave_the_rows_they_name(page: Any) -> None:
     assert find(page, "#row-count").text == "8 of 12 rows"
     find(page, "#filters input[type=checkbox]").click()
     assert find(page, "#row-count").text == "12 of 12 rows"
+
+
+def test_numbers_that_are_printed_alike_are_best_alike(
+    browser: Any, write_run: WriteRun, tmp_path: Path
+) -> None:
+    for seed, average in enumerate([0.7201, 0.7204, 0.6]):
+        runs = write_run(f"seed-{seed}", {"individual": 0.9, "free": average}, seed)
+    page = _opened(browser, tmp_path, report_page(runs, {}))
+    assert texts(page, "#overview-table tbody .best:nth-child(3)") == ["72.0", "72.0"]
+
+
+def test_the_first_run_is_compared_with_another_setting(page: Any) -> None:
+    assert texts(page, ".configs tbody .differs th") == ["labels.kind"]
 
 
 def test_two_runs_are_compared_key_by_key_and_task_by_task(page: Any) -> None:

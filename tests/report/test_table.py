@@ -148,3 +148,34 @@ def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
     assert "granularity=row" not in str(runs_by_setting(tmp_path))
     with pytest.raises(UserError, match="holds no finished run"):
         runs_by_setting(tmp_path / "unfinished")
+
+
+def test_what_a_run_computes_on_tells_no_settings_apart(tmp_path: Path) -> None:
+    machines: list[dict[str, Any]] = [
+        {},
+        {"threads": None, "accelerator": "cpu"},
+        {"threads": 1, "accelerator": "gpu", "merge": {"memory_map": True}, "joint": True},
+    ]
+    for seed, machine in enumerate(machines):
+        folder = tmp_path / f"seed-{seed}"
+        write_json(folder / "results.json", results(seed, 0.5))
+        write_json(folder / "manifest.json", {"config": {"seed": seed, **machine}})
+    (group,) = runs_by_setting(tmp_path)
+    assert len(group.runs) == 3
+    assert group.setting == ()
+
+
+def test_a_key_that_only_some_runs_have_tells_them_apart(tmp_path: Path) -> None:
+    for name, config in [("old", {"seed": 0}), ("new", {"seed": 0, "trainer": {"steps": 3}})]:
+        write_json(tmp_path / name / "results.json", results(0, 0.5))
+        write_json(tmp_path / name / "manifest.json", {"config": config})
+    assert [group.setting for group in runs_by_setting(tmp_path)] == [(), ("trainer.steps=3",)]
+
+
+def test_settings_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name, images in [("a", 16), ("b", 4), ("c", None), ("d", 128)]:
+        write_json(tmp_path / name / "results.json", results(0, 0.5))
+        config = {"seed": 0, "learning": {"images": images}}
+        write_json(tmp_path / name / "manifest.json", {"config": config})
+    found = [group.differences["learning.images"] for group in runs_by_setting(tmp_path)]
+    assert found == [4, 16, 128, None]

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from statsmerging.records.files import read_json, write_json
 from statsmerging.records.published import published_rows
 from statsmerging.report.files import file_names, page, write_tables
 from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content, group_content
 from statsmerging.report.tables.content import BEST, SECOND, Number, Row, with_places
-from statsmerging.report.tables.latex import escape, latex
+from statsmerging.report.tables.latex import latex
 from statsmerging.report.tables.markdown import markdown
 from statsmerging.report.tables.sweep import sweep_tables
 from statsmerging.report.tables.tidy import tidy
@@ -68,10 +69,6 @@ def test_latex_is_balanced_and_escaped() -> None:
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {5}
     for rule in ("toprule", "midrule", "bottomrule"):
         assert rf"\{rule}" in body
-
-
-def test_a_backslash_stays_a_backslash() -> None:
-    assert escape(r"a\b{c}~") == r"a\textbackslash{}b\{c\}\textasciitilde{}"
 
 
 def test_deviations_are_those_of_a_sample(write_run: WriteRun) -> None:
@@ -168,6 +165,30 @@ def test_settings_with_other_images_are_no_rivals(
     (table,) = sweep_tables(runs_by_setting(corrupted_runs))
     marks = {number.place for row in table.rows for number in row.numbers if number}
     assert marks == {0}
+
+
+def test_a_stamp_of_some_settings_says_of_which(write_run: WriteRun) -> None:
+    kinds = {"hard": [], "soft": ["by teachers"], "truth": ["by teachers", "not label-free"]}
+    for kind, stamps in kinds.items():
+        runs = write_run(kind, AVERAGES, labels={"kind": kind})
+        path = runs / kind / "results.json"
+        write_json(path, read_json(path) | {"stamps": ["on test images", *stamps]})
+    (table,) = sweep_tables(runs_by_setting(runs))
+    assert table.title == (
+        "toy · vit · on test images · by teachers (2 of 3 settings)"
+        " · not label-free (labels.kind=truth)"
+    )
+
+
+def test_a_title_says_nothing_twice() -> None:
+    run = results(0, AVERAGES, labels="hard", learner="free", corruption="contrast 2, c, p")
+    setting = ("labels.kind=hard", "corruption.kind=contrast", "corruption.tasks=[mnist]")
+    title = accuracy_content([run], setting).title
+    assert title == (
+        "toy · contrast 2, c, p · vit · free · labels.kind=hard · corruption.tasks=[mnist] · seed 0"
+    )
+    clean = accuracy_content([run | {"corruption": "none"}], ("corruption.kind=none",)).title
+    assert clean == "toy · vit · free · hard · corruption.kind=none · seed 0"
 
 
 def test_files_have_names_that_differ() -> None:

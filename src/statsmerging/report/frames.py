@@ -116,16 +116,27 @@ def drawn(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def cosines(groups: Sequence[RunGroup]) -> pd.DataFrame:
-    """Cosines between whole task vectors: columns ``setting``, ``task``, ``other``, ``cosine``."""
-    return _frame(
+    """Cosines between whole task vectors: columns ``setting``, ``task``, ``other``, ``cosine``.
+
+    They belong to the experts: where all settings of a suite and backbone share these, ``setting``
+    names no more than suite and backbone.
+    """
+    known = [(group, _fact(group, "task_vector_cosines")) for group in groups]
+    shared = {
+        group.problem
+        for group, cells in known
+        if all(theirs in ({}, cells) for peer, theirs in known if peer.problem == group.problem)
+    }
+    frame = _frame(
         ["setting", "task", "other", "cosine"],
         (
-            (group.label, task, other, cosine)
-            for group in groups
-            for task, row in _fact(group, "task_vector_cosines").items()
+            (group.problem if group.problem in shared else group.label, task, other, cosine)
+            for group, cells in known
+            for task, row in cells.items()
             for other, cosine in row.items()
         ),
     )
+    return frame.drop_duplicates(ignore_index=True)
 
 
 def method_rows(group: RunGroup) -> Iterator[tuple[int, str, str, dict[str, Any]]]:

@@ -26,6 +26,12 @@ from statsmerging.report.series import LABELS
 #: Height of a panel of lines or dots, of a row of a map, and of what stands around, in pixels.
 PANEL, CELL, FRAME = 260, 16, 140
 
+#: Height of a marker among others of its row, in pixels.
+DODGE = 5
+
+#: Of more steps than this, not every one has a tick.
+TICKS = 24
+
 
 def interactive_figures(folder: Path) -> dict[str, go.Figure]:
     """Title → figure, for all finished runs below a folder; only what the runs have data for.
@@ -59,22 +65,41 @@ def _figure(drawing: Drawing) -> go.Figure:
 
 def dots(frame: pd.DataFrame) -> go.Figure:
     """Tasks as rows, methods as markers, deviations over the seeds; from ``frames.accuracies``."""
+    unseen = frame["task"] + " (unseen)"
+    named = frame.assign(task=frame["task"].where(frame["seen"].astype(bool), unseen))
     figure = go.Figure()
-    for number, (title, rows) in enumerate(frame.groupby("title", sort=False)):
+    for number, (title, rows) in enumerate(named.groupby("title", sort=False)):
         values = rows.groupby("task", sort=False)["accuracy"].agg(["mean", "std"])
         figure.add_scatter(
             x=values["mean"],
             y=values.index,
             error_x={"array": values["std"].fillna(0.0)},
             mode="markers",
+            orientation="h",
             name=title,
             marker={"color": category(str(title), number), "symbol": marker(number, SYMBOLS)},
         )
     figure.update_traces(marker_size=9)
-    figure.update_xaxes(title="top-1 accuracy, %")
+    # Without a range, plotly begins horizontal groups at 0.
+    figure.update_xaxes(title="top-1 accuracy, %", range=_range(figure))
     figure.update_yaxes(autorange="reversed")
-    figure.update_layout(height=FRAME + 2 * CELL * frame["task"].nunique())
+    # Markers of a row stand above one another, each method at its own height.
+    row = max(2 * CELL, DODGE * len(figure.data))
+    height = FRAME + row * frame["task"].nunique()
+    figure.update_layout(height=height, scattermode="group", scattergap=0.3)
     return figure
+
+
+def _range(figure: go.Figure) -> list[float]:
+    """From the least to the greatest accuracy with its deviation, and a little room."""
+    values = [
+        mean + sign * deviation
+        for trace in figure.data
+        for mean, deviation in zip(trace.x, trace.error_x.array, strict=True)
+        for sign in (-1, 1)
+    ]
+    room = 0.05 * (max(values) - min(values)) + 0.5
+    return [min(values) - room, max(values) + room]
 
 
 def against(frame: pd.DataFrame, label: str) -> go.Figure:
@@ -125,13 +150,19 @@ def cosine_matrix(frame: pd.DataFrame) -> go.Figure:
 
 def depth(frame: pd.DataFrame) -> go.Figure:
     """A panel a kind of tensor, a line a task; from ``frames.coefficients`` of one method."""
-    return _lines(by_depth(frame), "kind", "task", ("depth", "coefficient"), "block")
+    means = by_depth(frame)
+    figure = _lines(means, "kind", "task", ("depth", "coefficient"), "block")
+    if means["depth"].nunique() <= TICKS:
+        figure.update_xaxes(dtick=1)
+    return figure
 
 
 def learning_curves(frame: pd.DataFrame) -> go.Figure:
     """A panel a method, a line a seed; from ``frames.learning_curves`` of one quantity."""
     named = frame.assign(seed="seed " + frame["seed"].astype(str))
-    return _lines(named, "title", "seed", ("step", "value"), "step")
+    figure = _lines(named, "title", "seed", ("step", "value"), "step")
+    figure.update_yaxes(title=frame["quantity"].iloc[0])
+    return figure
 
 
 def statistics(frame: pd.DataFrame) -> go.Figure:
@@ -140,7 +171,7 @@ def statistics(frame: pd.DataFrame) -> go.Figure:
     figure = _lines(named, "statistic", "kind", ("value", "coefficient"), "", hover="name")
     figure.update_traces(mode="markers", marker_size=4)
     for number, (_, rows) in enumerate(frame.groupby("statistic", sort=False), start=1):
-        figure.update_xaxes(type=axis_scale(rows), row=number)
+        figure.update_xaxes(type=axis_scale(rows), exponentformat="power", row=number)
     return figure
 
 

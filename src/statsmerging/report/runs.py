@@ -22,6 +22,10 @@ PROBLEM = ("suite.", "corruption.", "zoo.", "backbone.")
 #: Jobs whose run directories hold results when they are complete.
 WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
 
+#: Keys that tell on what a run computes and what it computes besides: the same numbers, up to the
+#: rounding of sums in another order.
+INDIFFERENT = ("threads", "accelerator", "merge.memory_map", "merge.compile", "joint")
+
 #: Methods that a title names; of more it gives the number.
 LISTED = 4
 
@@ -111,7 +115,7 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
     """All finished runs below a folder, grouped by all but their seed and their choice of methods.
 
     So methods that draw nothing at random may be run once and the others with several seeds. Groups
-    are in the order of their folders' names.
+    are in the order of their settings' values, numbers by size.
 
     Raises:
         UserError: no finished run.
@@ -128,10 +132,12 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
     if not groups:
         raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
     settings = [_shown(group) for group in groups]
-    return [
-        RunGroup(sorted(group.runs, key=_order), setting, dict(_differences(setting, settings)))
-        for group, setting in zip(groups, settings, strict=True)
+    own = _told_apart(settings)
+    found = [
+        RunGroup(sorted(group.runs, key=_order), setting, differences)
+        for group, setting, differences in zip(groups, settings, own, strict=True)
     ]
+    return sorted(found, key=_place)
 
 
 def finished_runs(folder: Path) -> Iterator[FinishedRun]:
@@ -165,6 +171,17 @@ def _order(run: FinishedRun) -> tuple[int, int]:
     return -len(run.results["methods"]), int(run.results["seed"])
 
 
+def _place(group: RunGroup) -> tuple[Any, ...]:
+    """Of a setting among others, which the names of directories do not tell."""
+    first = group.members[0].results
+    values = (first["suite"], first["backbone"], *group.differences.values())
+    return tuple((0, value, "") if _is_number(value) else (1, 0, str(value)) for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
 def _relevant(config: dict[str, Any]) -> dict[str, Any]:
     """Dotted key → value, without methods, seeds of the run and what concerns its presentation."""
     dropped = (*PRESENTATION, "seed", "method")
@@ -174,7 +191,8 @@ def _relevant(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten(relevant)
-        if key.startswith(("zoo.", "corruption.")) or _leaf(key) != "seed"
+        if key not in INDIFFERENT
+        and (key.startswith(("zoo.", "corruption.")) or _leaf(key) != "seed")
     }
 
 
@@ -203,12 +221,30 @@ def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+def _told_apart(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The differences of every setting; where they are none, the keys that only one of them has."""
+    differences = [dict(_differences(setting, settings)) for setting in settings]
+    told = []
+    for setting, own in zip(settings, differences, strict=True):
+        alike = [other for other, its in zip(settings, differences, strict=True) if its == own]
+        twins = [other for other in alike if _question(other) == _question(setting)]
+        lacking = {
+            key: value
+            for key, value in setting.items()
+            if not key.startswith("method") and any(key not in twin for twin in twins)
+        }
+        told.append(own | lacking)
+    return told
+
+
+def _question(setting: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(setting.get(key) for key in QUESTION)
+
+
 def _differences(
     config: dict[str, Any], others: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[str, Any]]:
-    peers = [
-        other for other in others if all(other.get(key) == config.get(key) for key in QUESTION)
-    ]
+    peers = [other for other in others if _question(other) == _question(config)]
     for key, value in config.items():
         # A key that only one of them has belongs to a method that only one of them ran.
         if any(key in peer and peer[key] != value for peer in peers) and not follows(key, peers):

@@ -34,11 +34,12 @@ def by_severity(groups: Sequence[RunGroup]) -> pd.DataFrame:
     rows = list(_rows(groups, "corruption."))
     clean = [row for row in rows if _kind(row) == "none"]
     spoilt = [row for row in rows if _kind(row) != "none"]
-    panels: dict[str, None] = dict.fromkeys(_corruption(row) for row in spoilt)
+    keys = _telling_corruptions(spoilt)
+    panels: dict[str, None] = dict.fromkeys(_corruption(row, keys) for row in spoilt)
     placed = [{**row, "panel": panel, "x": 0} for panel in panels for row in clean]
     for row in spoilt:
         severity = int(row["settings"]["corruption.severity"])
-        placed.append({**row, "panel": _corruption(row), "x": severity})
+        placed.append({**row, "panel": _corruption(row, keys), "x": severity})
     return _series(placed)
 
 
@@ -144,7 +145,12 @@ def _kind(row: Mapping[str, Any]) -> str:
     return str(row["settings"].get("corruption.kind", "none"))
 
 
-def _corruption(row: Mapping[str, Any]) -> str:
-    """Kind, constants and protocol."""
-    keys = ("kind", "constants", "protocol")
-    return ", ".join(str(row["settings"].get(f"corruption.{key}")) for key in keys)
+def _telling_corruptions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The kind, and those of constants and protocol that not all rows share."""
+    keys = ("corruption.constants", "corruption.protocol")
+    differ = [key for key in keys if len({row["settings"].get(key) for row in rows}) > 1]
+    return ["corruption.kind", *differ]
+
+
+def _corruption(row: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(str(row["settings"].get(key)) for key in keys)

@@ -25,8 +25,11 @@ from statsmerging.report.palette import colour, line, scale
 #: Of more blocks or tensors only every second, third, … is named.
 NAMED = 16
 
-#: Of so many tasks the names fit beside one another across the page.
-UPRIGHT = 9
+#: So many characters of all tasks' names fit beside one another across the page.
+BESIDE = 72
+
+#: Height of a letter of a name that stands upright, in inches.
+LETTER = 0.06
 
 
 @styled
@@ -44,14 +47,17 @@ def heatmap(frame: pd.DataFrame, title: str) -> Figure:
     across = max(2, min(5, int(PAGE / (0.5 + 0.12 * tasks))))
     rows = -(-len(parts) // across)
     heights = [0.15 * outside["layer"].nunique() + 0.2, *[0.3 + 0.1 * min(blocks, NAMED)] * rows]
-    figure = Figure(figsize=(PAGE, sum(heights) + 1.2), layout="constrained")
+    longest = max(map(len, frame["task"].unique()))
+    beside = tasks * (longest + 1) <= BESIDE
+    names = LETTER * longest * (1 if beside else 2) + 0.8
+    figure = Figure(figsize=(PAGE, sum(heights) + names), layout="constrained")
     grid = figure.add_gridspec(1 + rows, across, height_ratios=heights)
     name, low, high = scale(frame["coefficient"].min(), frame["coefficient"].max())
     colours = ScalarMappable(Normalize(low, high), name)
     if len(outside):
         axes = figure.add_subplot(grid[0, :])
         _map(axes, outside.assign(row=outside["layer"]), colours)
-        _name_tasks(axes, outside, rotation=0 if tasks <= UPRIGHT else 90)
+        _name_tasks(axes, outside, rotation=0 if beside else 90)
     for place, (part, values) in enumerate(parts.items()):
         axes = figure.add_subplot(grid[1 + place // across, place % across])
         _map(axes, values.assign(row=values["block"].map(_short_name)), colours)

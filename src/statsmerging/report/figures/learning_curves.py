@@ -42,7 +42,7 @@ def learning_curves(frame: pd.DataFrame, title: str) -> Figure:
             axes.plot(steps, smooth(values), label=f"seed {seed}", color=shade, ls=line(number))
         axes.set_xlabel("step")
         whole_numbers(axes)
-        panel_title(axes, name, ACROSS)
+        panel_title(axes, name, min(ACROSS, len(titles)))
     for axes in grid[::ACROSS]:
         axes.set_ylabel(str(frame["quantity"].iloc[0]))
     most = max(grid, key=lambda axes: len(axes.lines))

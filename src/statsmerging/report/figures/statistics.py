@@ -31,7 +31,7 @@ def statistics(frame: pd.DataFrame, title: str) -> Figure:
         axes.set_xscale(axis_scale(rows))
     for axes in grid[::3]:
         axes.set_ylabel("coefficient")
-    legend_below(figure, grid[0])
+    legend_below(figure, grid[0], markers=2.5)
     entitle(figure, title)
     return figure
 

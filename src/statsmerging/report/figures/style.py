@@ -74,12 +74,17 @@ def panels(
 
 def entitle(figure: Figure, title: str) -> None:
     """A title of the whole figure, in several lines if it is long."""
-    figure.suptitle(textwrap.fill(title, PAGE_CHARACTERS))
+    figure.suptitle(_folded(title, PAGE_CHARACTERS))
 
 
 def panel_title(axes: Axes, title: str, across: int) -> None:
     """A title of one panel, in several lines if it is wider than its share of the page."""
-    axes.set_title(textwrap.fill(title, PAGE_CHARACTERS // across - 4))
+    axes.set_title(_folded(title, PAGE_CHARACTERS // across - 4))
+
+
+def _folded(text: str, width: int) -> str:
+    """Names with a hyphen stay whole."""
+    return textwrap.fill(text, width, break_on_hyphens=False)
 
 
 def whole_numbers(axes: Axes) -> None:
@@ -87,10 +92,27 @@ def whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for all panels, of what one of them shows."""
+def legend_below(figure: Figure, axes: Axes, columns: int = 4, markers: float = 1.0) -> None:
+    """One legend for all panels, of what one of them shows.
+
+    Args:
+        figure: that has the legend.
+        axes: whose entries it shows.
+        columns: of the legend at most.
+        markers: their size, as a multiple of that in the panels.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    legend = figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        markerscale=markers,
+    )
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
 
 
 @styled

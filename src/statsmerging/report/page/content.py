@@ -27,7 +27,7 @@ def page_content(folder: Path) -> Content:
     Raises:
         UserError: no finished run.
     """
-    groups = sorted(runs_by_setting(folder), key=_order)
+    groups = runs_by_setting(folder)
     runs = [run for group in groups for run in group.members]
     keys = _differing_keys(groups, runs)
     return {
@@ -36,16 +36,6 @@ def page_content(folder: Path) -> Content:
         "sweeps": [_table(table) for table in sweep_tables(groups)],
         "settings": [_setting(group, folder) for group in groups],
     }
-
-
-def _order(group: RunGroup) -> tuple[Any, ...]:
-    """Settings by their values, numbers by size, which the names of directories do not tell."""
-    values = (group.runs[0]["suite"], group.runs[0]["backbone"], *group.differences.values())
-    return tuple((0, value, "") if _is_number(value) else (1, 0, str(value)) for value in values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[FinishedRun]) -> list[str]:

@@ -204,10 +204,20 @@ def _facts(results: Results) -> dict[str, Any]:
 
 
 def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
+    """Facts and setting; what both say stands once."""
     first = runs[0]
-    facts = [first[key] for key in FACTS if first.get(key, CLEAN) != CLEAN]
+    keys = {item.partition("=")[0].removesuffix(".kind") for item in setting} - {"corruption"}
+    facts = [first[key] for key in FACTS if key not in keys and first.get(key, CLEAN) != CLEAN]
+    corruption = first.get("corruption", CLEAN).replace(",", "").split()
+    own = [item for item in setting if not _told(item, corruption)]
     seeds = ", ".join(map(str, seeds_of(runs)))
-    return " · ".join([*facts, *setting, f"seed {seeds}", *first["stamps"]])
+    return " · ".join([*facts, *own, f"seed {seeds}", *first["stamps"]])
+
+
+def _told(item: str, corruption: Sequence[str]) -> bool:
+    """Whether the words of a corruption, ``contrast 2``, say what a key of it does."""
+    key, _, value = item.partition("=")
+    return corruption != [CLEAN] and key.startswith("corruption.") and value in corruption
 
 
 def caption(runs: Sequence[Results], family: str | None) -> str:

@@ -72,16 +72,37 @@ def _table(groups: Sequence[RunGroup]) -> Table:
         for heading, names in sections_of(results)
     ]
     runs = [run for group in groups for run in group.runs]
-    stamps = dict.fromkeys(stamp for run in runs for stamp in run["stamps"])
     return _without_empty_columns(
         Table(
-            title=" · ".join([runs[0]["suite"], runs[0]["backbone"], *stamps]),
+            title=" · ".join([runs[0]["suite"], runs[0]["backbone"], *_stamps(groups)]),
             caption=caption(runs, groups[0].config.get("zoo", {}).get("name")),
             labels=(*keys, "method", "seeds"),
             columns=tuple(heading for heading, _ in COLUMNS),
             sections=sections,
         )
     )
+
+
+def _stamps(groups: Sequence[RunGroup]) -> list[str]:
+    """Of all settings; one that only some of them bear tells which, where a word does."""
+    bearers: dict[str, list[RunGroup]] = {}
+    for group in groups:
+        for stamp in dict.fromkeys(stamp for run in group.runs for stamp in run["stamps"]):
+            bearers.setdefault(stamp, []).append(group)
+    return [
+        stamp if len(bearing) == len(groups) else f"{stamp} ({_which(bearing, groups)})"
+        for stamp, bearing in bearers.items()
+    ]
+
+
+def _which(bearing: Sequence[RunGroup], groups: Sequence[RunGroup]) -> str:
+    """``labels.kind=ground_truth`` if that tells just these settings, else their number."""
+    others = [group for group in groups if group not in bearing]
+    for item in bearing[0].setting:
+        shared = all(item in group.setting for group in bearing)
+        if shared and not any(item in group.setting for group in others):
+            return item
+    return f"{len(bearing)} of {len(groups)} settings"
 
 
 def _keys(groups: Sequence[RunGroup]) -> list[str]:

@@ -13,7 +13,7 @@ function startCompare(content) {
   ]);
   const first = choice(options, { id: "compare-first" });
   const second = choice(options, { id: "compare-second" });
-  second.value = 1;
+  second.value = rivalOfFirst(content);
   const everyKey = element("input", { type: "checkbox" });
   const show = () => {
     const [a, b] = [content.runs[first.value], content.runs[second.value]];
@@ -36,6 +36,15 @@ function startCompare(content) {
   form.addEventListener("input", show);
   form.addEventListener("submit", (event) => event.preventDefault());
   show();
+}
+
+/** Another setting with the seed of the first run; where there is none, the next run. */
+function rivalOfFirst({ runs: [first, ...others] }) {
+  const setting = (run) => JSON.stringify(run.setting);
+  const place = others.findIndex(
+    (run) => run.seed === first.seed && setting(run) !== setting(first),
+  );
+  return Math.max(place, 0) + 1;
 }
 
 function accuracyDifferences(a, b) {

@@ -4,6 +4,9 @@
 /** Below this width in pixels a legend stands under its figure, and there are no tools above it. */
 const NARROW = 640;
 
+/** Without plotly's other tools, of which one uploads the figure. */
+const TOOLS = [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]];
+
 /** Seen on light and on dark. */
 const GREY = "rgba(127, 127, 127, 0.8)";
 
@@ -32,6 +35,7 @@ function startFigures(figures) {
     makeRoom(figure);
     Plotly.react(place, figure.data, layoutOf(figure, place), {
       displaylogo: false,
+      modeBarButtons: TOOLS,
       displayModeBar: isNarrow(place) ? false : "hover",
       responsive: true,
     });

@@ -99,12 +99,17 @@ function searched(content, entry) {
     .toLowerCase();
 }
 
+/** As it is printed: no reader sees two equal numbers of which one is the better. */
+function printed(number) {
+  return Number(percent(number));
+}
+
 /** The best number among merged models that may be compared: question → number. */
 function bestOf(entries, of) {
   const best = new Map();
   const merged = entries.filter(({ method }) => isMerged(method) && of(method) !== null);
   for (const { method } of merged) {
-    best.set(method.peers, Math.max(of(method), best.get(method.peers) ?? -Infinity));
+    best.set(method.peers, Math.max(printed(of(method)), best.get(method.peers) ?? -Infinity));
   }
   return best;
 }
@@ -112,7 +117,8 @@ function bestOf(entries, of) {
 function overviewRow(content, entry, measures, best) {
   const { run, method } = entry;
   const name = [runLink(run, method.title), ...badges(run)];
-  const isBest = (of, index) => isMerged(method) && of(method) === best[index].get(method.peers);
+  const isBest = (of, index) =>
+    isMerged(method) && printed(of(method)) === best[index].get(method.peers);
   return {
     class: method.bound ? "bound" : null,
     cells: [

@@ -6,7 +6,7 @@ function startSettingTables(content) {
   document
     .getElementById("setting-tables")
     .append(
-      ...content.sweeps.map((sweep) => article(sweep.title, resultTable(sweep))),
+      ...content.sweeps.map((sweep) => article(`All settings: ${sweep.title}`, resultTable(sweep))),
       ...content.settings.map((setting) => settingTable(setting, runs)),
     );
 }
