@@ -184,9 +184,9 @@ def empty_vectors(
 def _row_stride(size: int, dtype: torch.dtype) -> int:
     """Elements from one row to the next.
 
-    Rows whose distance is a multiple of a page compete for the same few places of a CPU's cache, and
-    a pass over several rows at once runs at half the memory's speed: long rows are set apart by five
-    cache lines, which the sizes of layers, nearly always multiples of a page, do not undo.
+    Rows whose distance is a multiple of a page, as the sizes of layers nearly always are, compete
+    for the same few places of a CPU's cache, and a pass over several rows at once runs at half the
+    memory's speed. Long rows are set apart by five cache lines more.
     """
     return size if size < LONG else size + 5 * 64 // dtype.itemsize
 
