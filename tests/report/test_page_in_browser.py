@@ -209,6 +209,20 @@ def test_the_keyboard_reaches_every_control(page: Any) -> None:
     assert heading.get_attribute("aria-sort") == "descending"
 
 
+def test_lists_stand_as_the_command_line_takes_them(
+    browser: Any, write_run: WriteRun, tmp_path: Path
+) -> None:
+    features = [["mean"], ["mean", "magnitude", "singular_values", "relative_norm"]]
+    for number, names in enumerate(features):
+        statistics = {"features": names}
+        runs = write_run(f"{number}", {"individual": 0.9, "free": 0.6}, statistics=statistics)
+    page = _opened(browser, tmp_path, report_page(runs, {}))
+    assert set(column(page, "features")) == {f"[{','.join(names)}]" for names in features}
+    # All of a long one is to be seen, not only its beginning.
+    cut = "return [...document.querySelectorAll('td')].some(e => e.scrollWidth > e.clientWidth)"
+    assert not page.execute_script(cut)
+
+
 def test_a_phone_scrolls_tables_not_the_page(page: Any) -> None:
     _show(page, width=PHONE, scheme="light")
     page.refresh()

@@ -39,9 +39,10 @@ function points(difference) {
   return (difference > 0 ? "+" : "−") + text;
 }
 
-/** A value of the config as the command line takes it. */
+/** A value of the config as the command line takes it: [mean,kind], null, true. */
 function valueText(value) {
   if (value === undefined) return "";
+  if (Array.isArray(value)) return `[${value.map(valueText).join(",")}]`;
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
