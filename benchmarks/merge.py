@@ -23,6 +23,9 @@ from statsmerging.merging import MergedModel, TaskVectorBank
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+#: Numbers of the copy: far more than a cache holds, and no more memory than L/14 leaves.
+LARGE = 1 << 28
+
 Merge = Callable[[Tensor], Mapping[str, Tensor]]
 
 
@@ -60,7 +63,7 @@ def measure(options: argparse.Namespace, precision: str) -> list[dict[str, objec
     gradients = [torch.randn_like(start) for start in bank.pretrained.values()]
     variants = {name: merge_and_gradient(merge, bank, gradients) for name, merge in merges.items()}
     task_vectors = sum(rows.nbytes for rows in bank.vectors.values())
-    source = torch.ones(task_vectors // 8, device=options.device)
+    source = torch.ones(min(task_vectors // 8, LARGE), device=options.device)
     target = torch.empty_like(source)
     copied = source.nbytes + target.nbytes
     variants["copy"] = lambda: target.copy_(source)
