@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import median_ratio, parser, publish, seconds_in_turns
+from benchmarks.measuring import in_a_process, median_ratio, parser, publish, seconds_in_turns
 from benchmarks.random_bank import backbone, random_bank
 from benchmarks.usual_merges import python_sum
 from statsmerging.merging import MergedModel, TaskVectorBank
@@ -32,7 +32,8 @@ Merge = Callable[[Tensor], Mapping[str, Tensor]]
 def main() -> None:
     """Measure every precision and print one table."""
     options = parse_options()
-    rows = [row for precision in PRECISIONS for row in measure(options, precision)]
+    # Each in a process of its own: two banks of L/14 do not fit into the memory of a small machine.
+    rows = [row for name in PRECISIONS for row in in_a_process(measure, options, name)]
     title = f"Merge and its gradient: {options.backbone}, K = {options.tasks}"
     publish(options.json, f"merge-{options.backbone}", title, rows)
 
@@ -43,6 +44,11 @@ def parse_options() -> argparse.Namespace:
     options.add_argument("--backbone", default="vit_base_patch32_clip_224", help="timm name")
     options.add_argument("--tasks", type=int, default=8, help="K")
     options.add_argument("--rounds", type=int, default=9)
+    options.add_argument(
+        "--ours-alone",
+        action="store_true",
+        help="without Python's sum, which takes the memory of another K networks",
+    )
     options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     arguments = options.parse_args()
     if arguments.small:
@@ -58,7 +64,7 @@ def measure(options: argparse.Namespace, precision: str) -> list[dict[str, objec
         "ours": MergedModel(network, bank).weights,
         "ours, compiled": MergedModel(network, bank, compiled=True).weights,
     }
-    if precision == "float32":
+    if precision == "float32" and not options.ours_alone:
         merges["Python sum"] = lambda coefficients: python_sum(bank, coefficients)
     gradients = [torch.randn_like(start) for start in bank.pretrained.values()]
     variants = {name: merge_and_gradient(merge, bank, gradients) for name, merge in merges.items()}
@@ -83,7 +89,7 @@ def measure(options: argparse.Namespace, precision: str) -> list[dict[str, objec
         }
         for heading, count in bytes_read.items():
             row[heading] = count / copied / ratio if name in merges else None
-        if precision == "float32" and name in merges:
+        if "Python sum" in merges and name in merges:
             row["× faster than Python sum"] = median_ratio(seconds["Python sum"], seconds[name])
         else:
             row["× faster than Python sum"] = None
