@@ -89,7 +89,7 @@ def compiled_kernels() -> Kernels:
     try:
         long_sum(torch.ones(8), torch.ones(2), torch.ones(2, 8))
     except Exception as error:  # whatever the compiler, or its absence, raises
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MergingError(f"torch.compile fails here: {reason}") from error
     return Kernels(weighted_sum, inner_products)
 
