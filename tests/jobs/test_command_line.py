@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from statsmerging.jobs.exit_status import UNREAD
 from statsmerging.records.errors import UserError
 from tests.conftest import ROOT, JobRunner, run_in_process, write_suite
 
@@ -45,6 +46,7 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["job=dance"], "job=dance: choose one of check, convert, corruptions, distill, evaluate"),
         (["granularity=row"], "granularity=row: input should be 'layer_wise' or 'task_wise'"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
+        (["zoo.finetuning.batch_size=5000"], "zoo.finetuning.batch_size=5000: input should be le"),
         (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),
         (["seed=a"], "seed=a: input should be a valid integer"),
         (["seed=0,1"], "seed=0,1: several values are a sweep, python run.py -m seed=0,1; a list"),
@@ -88,6 +90,21 @@ def test_help_lists_groups_and_choices() -> None:
     assert "suite: embedded, folder" in text
     assert "hydra/launcher: basic, joblib, submitit_local, submitit_slurm" in text
     assert "hydra/sweeper: basic, optuna, teacher_agreement" in text
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
+    """As ``run.py --help | head`` does."""
+    started = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    started.stdout.close()
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == UNREAD
+    assert errors == ""
 
 
 def test_weights_that_do_not_match(

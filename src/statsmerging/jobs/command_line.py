@@ -19,7 +19,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statsmerging.jobs.early_checks import check_early
-from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, exit_status
+from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, UNREAD, exit_status
 from statsmerging.jobs.finished import show_finished
 from statsmerging.jobs.messages import explain, storage_problem
 from statsmerging.jobs.plugins import load_plugins
@@ -42,6 +42,9 @@ def main(run: Callable[[], object]) -> None:
             raise
         print(f"stopped by {STOPPED[status]}: the same command continues", file=sys.stderr)
         sys.exit(status)
+    except BrokenPipeError:  # `run.py --help | head`: nobody reads any further
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        sys.exit(UNREAD)
     except Exception as error:
         if SweepJournal.current is not None and SweepJournal.current.entries():
             _end_sweep(error)

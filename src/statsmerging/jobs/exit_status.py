@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from statsmerging.records.errors import UserError
 
-#: Of a job or sweep that is not whole, after a user's mistake, after Ctrl-C and after SIGTERM
-#: (128 + signal, as in shells).
+#: Of a job or sweep that is not whole, after a user's mistake, after Ctrl-C, after SIGPIPE (the
+#: reader of the output has left), and after SIGTERM (128 + signal, as in shells).
 INCOMPLETE = 1
 MISTAKE = 2
 INTERRUPTED = 130
+UNREAD = 141
 TERMINATED = 143
 
 #: What stopped a job from outside, by its status.

@@ -78,7 +78,7 @@ class TrainingSettings(Settings):
 
     Attributes:
         steps: optimiser steps.
-        batch_size: images per step.
+        batch_size: images per step; more than the limit would only fill the memory.
         learning_rate: peak of AdamW's learning rate, reached after ``warmup`` · steps, then
             following a cosine to zero.
         weight_decay: of AdamW.
@@ -87,7 +87,7 @@ class TrainingSettings(Settings):
     """
 
     steps: PositiveInt
-    batch_size: PositiveInt
+    batch_size: int = Field(gt=0, le=4096)
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     warmup: float = Field(ge=0, le=1)

@@ -38,7 +38,7 @@ class RepresentationSurgery(Method):
     rank: int = parameter(16, at_least=1)
     steps: int = parameter(1000, at_least=0)
     learning_rate: float = parameter(1e-3, above=0)
-    batch_size: int = parameter(16, at_least=1)
+    batch_size: int = parameter(16, at_least=1, at_most=4096)
     seed: int = parameter(0, at_least=0)
 
     def fit(
