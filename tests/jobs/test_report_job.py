@@ -10,7 +10,7 @@ import pytest
 
 from statsmerging.jobs import report
 from statsmerging.jobs.schema import Config
-from statsmerging.records.files import write_json, write_text
+from statsmerging.records.files import read_json, write_json, write_text
 from statsmerging.records.run_directory import RunDirectory
 from tests.report.conftest import results
 
@@ -59,3 +59,17 @@ def test_what_an_earlier_report_drew_and_this_one_does_not_is_removed(tmp_path: 
     assert {path.name for path in figures.glob("*.pdf")} == {"accuracy_on_every_task_toy_vit.pdf"}
     tables = {path.name for path in (tmp_path / "report" / "tables").iterdir()}
     assert not any("task_wise" in name for name in tables)
+
+
+def test_a_warning_of_several_settings_stands_once(tmp_path: Path) -> None:
+    warned = {"layer_wise": ["of all", "of one"], "task_wise": ["of all"]}
+    for granularity, lines in warned.items():
+        folder = tmp_path / "runs" / granularity
+        finished(folder, granularity=granularity)
+        write_json(
+            folder / "results.json", read_json(folder / "results.json") | {"warnings": lines}
+        )
+    run(tmp_path / "runs", tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert text.count("of all") == 1
+    assert "- of all\n- of one (toy · vit · granularity=layer_wise)\n" in text

@@ -205,6 +205,6 @@ def test_all_files_of_tables_are_written(learned_run: Path, tmp_path: Path) -> N
         "accuracy_toy_vit_seed_0.tex",
     ]
     text = page(tables, groups, {"A figure": "a_figure"})
-    assert "- toy · vit: a task is sacrificed" in text
+    assert "## Warnings\n\n- a task is sacrificed\n" in text
     assert "| toy · vit | mnist | resnet18 | 95.0 | 90.5 | 200 |" in text
     assert "![A figure](figures/a_figure.png)" in text

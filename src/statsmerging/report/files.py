@@ -121,11 +121,15 @@ def _slug(title: str) -> str:
 
 
 def _warnings(groups: Sequence[RunGroup]) -> Iterator[str]:
-    """What the runs' own checks said; once for all seeds that agree."""
+    """What the runs' own checks said, each once, with the settings whose runs said it."""
+    settings: dict[str, list[str]] = {}
     for group in groups:
         lines = dict.fromkeys(line for run in group.runs for line in run.get("warnings", []))
         for line in lines:
-            yield f"- {group.label}: {line}"
+            settings.setdefault(line, []).append(group.label)
+    for line, labels in settings.items():
+        among = f"{len(labels)} of {len(groups)} settings" if len(labels) > 3 else "; ".join(labels)
+        yield f"- {line}" if len(labels) == len(groups) else f"- {line} ({among})"
 
 
 def _distilled(groups: Sequence[RunGroup]) -> Iterator[str]:
