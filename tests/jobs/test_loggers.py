@@ -22,7 +22,7 @@ from statsmerging.jobs.loggers.store import LoggedRun
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
 from statsmerging.records.run_directory import RunDirectory
-from statsmerging.report.runs import flatten
+from statsmerging.report.settings import flatten
 from tests.conftest import ROOT, JobRunner
 from tests.jobs.test_configs import composed
 from tests.jobs.wandb_files import WandbRun, offline_runs

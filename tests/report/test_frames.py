@@ -12,7 +12,8 @@ from statsmerging.records.files import read_json, write_json
 from statsmerging.report import frames, series
 from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.layers import LayerName, layer_name
-from statsmerging.report.runs import runs_by_setting, setting_text
+from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.settings import setting_text
 from tests.report.conftest import WriteRun
 
 
@@ -105,6 +106,21 @@ def test_panels_name_the_protocol_where_there_are_several(
     write_run("other", {"individual": 0.9, "ties": 0.6}, corruption=other)
     frame = series.by_severity(runs_by_setting(corrupted_runs))
     assert set(frame["panel"]) == {"contrast, p", "contrast, q"}
+
+
+@pytest.mark.parametrize(("key", "values"), [("tasks", (None, ["mnist"])), ("seed", (0, 7))])
+def test_other_corruptions_are_no_deviation_over_seeds(
+    write_run: WriteRun, key: str, values: tuple[object, object]
+) -> None:
+    for place, value in enumerate(values):
+        for severity in (1, 2):
+            corruption = {"kind": "contrast", "severity": severity, key: value}
+            averages = {"individual": 0.9, "ties": 0.6 - 0.4 * place}
+            runs = write_run(f"{place}-{severity}", averages, corruption=corruption)
+    frame = series.by_severity(runs_by_setting(runs))
+    ties = frame[frame["line"].str.startswith("The ties")]
+    assert set(ties["panel"]) == {f"contrast, {setting_text(value)}" for value in values}
+    assert set(ties["seeds"]) == {1}
 
 
 def test_cosines_that_all_settings_share_stand_once(learned_run: Path, write_run: WriteRun) -> None:

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 import pytest
 
 from statsmerging.records.errors import UserError
+from statsmerging.records.files import read_json, write_json
 from statsmerging.report.page.html import report_page
-from tests.report.conftest import HOSTILE
+from tests.report.conftest import HOSTILE, WriteRun
 
 
 class _Page(HTMLParser):
@@ -103,6 +104,23 @@ def test_runs_tables_and_commands_are_those_of_the_records(page: _Page, sweep_ru
     )
     assert free_row["numbers"][2]["text"] == "71.0 ± 1.4"
     assert len(content["sweeps"]) == 1
+
+
+def test_only_the_same_problem_has_peers(write_run: WriteRun) -> None:
+    """Other experts, or a run that was given labels, are not compared for the best number."""
+    averages = {"individual": 0.9, "ties": 0.5}
+    for name, family in [("a", "own"), ("b", "own"), ("c", "published"), ("stamped", "own")]:
+        runs = write_run(name, averages, zoo={"name": family}, note=name)
+    path = runs / "stamped" / "results.json"
+    write_json(path, read_json(path) | {"stamps": ["not label-free"]})
+    found = {
+        run["name"]: method["peers"]
+        for run in _Page(report_page(runs, {})).content()["runs"]
+        for method in run["methods"]
+        if method["name"] == "ties"
+    }
+    assert found["a"] == found["b"]
+    assert len(set(found.values())) == 3
 
 
 def test_a_page_without_figures_has_no_plotting_library(sweep_runs: Path) -> None:

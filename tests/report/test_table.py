@@ -10,7 +10,7 @@ from rich.console import Console
 
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_json
-from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.runs import overruled_runs, runs_by_setting
 from statsmerging.report.table import accuracy_table, markdown_table, plain_table
 
 
@@ -148,6 +148,31 @@ def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
     assert "granularity=row" not in str(runs_by_setting(tmp_path))
     with pytest.raises(UserError, match="holds no finished run"):
         runs_by_setting(tmp_path / "unfinished")
+
+
+@pytest.mark.parametrize("part", ["learning", "zoo", "heterogeneous"])
+def test_other_seeds_than_the_run_s_are_settings(tmp_path: Path, part: str) -> None:
+    """Fixed beside the run's seeds they tell nothing apart, varied beside a fixed one they do."""
+    fixed, varied = tmp_path / "fixed", tmp_path / "varied"
+    for seed in range(3):
+        for folder, run, own in ((fixed, seed, 0), (varied, 0, seed)):
+            write_json(folder / str(seed) / "results.json", results(run, 0.5 + seed / 10))
+            config = {"seed": run, part: {"seed": own}, "trainer": {"seed": run}}
+            write_json(folder / str(seed) / "manifest.json", {"config": config})
+    (group,) = runs_by_setting(fixed)
+    assert len(group.runs) == 3
+    assert group.setting == ()
+    assert [group.setting for group in runs_by_setting(varied)] == [
+        (f"{part}.seed={seed}",) for seed in range(3)
+    ]
+    assert overruled_runs(runs_by_setting(tmp_path)) == []
+
+
+def test_runs_that_repeat_a_seed_with_other_numbers_are_found(tmp_path: Path) -> None:
+    for name, average in [("a", 0.5), ("b", 0.5), ("c", 0.6)]:
+        write_json(tmp_path / name / "results.json", results(0, average))
+        write_json(tmp_path / name / "manifest.json", {"config": {"seed": 0}})
+    assert overruled_runs(runs_by_setting(tmp_path)) == [tmp_path / "c"]
 
 
 def test_what_a_run_computes_on_tells_no_settings_apart(tmp_path: Path) -> None:

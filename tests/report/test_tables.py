@@ -167,6 +167,47 @@ def test_settings_with_other_images_are_no_rivals(
     assert marks == {0}
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["heads", "heterogeneous.experts", "heterogeneous.teachers", "heterogeneous.distillation"],
+)
+def test_settings_with_other_experts_are_no_rivals(write_run: WriteRun, key: str) -> None:
+    """Each has an individual model of its own, and no best one."""
+    group, _, part = key.partition(".")
+    for kind, individual in (("own", 0.9), ("probed", 0.5)):
+        config = {group: {part: {"kind": kind}} if part else {"kind": kind}}
+        runs = write_run(kind, {"individual": individual, "ties": 0.4}, **config)
+    (table,) = sweep_tables(runs_by_setting(runs))
+    assert [(row.labels[:2], row.numbers[0].text) for row in table.rows if row.numbers[0]] == [
+        (("own", "Individual"), "90.0"),
+        (("probed", "Individual"), "50.0"),
+        (("own", "The ties"), "40.0"),
+        (("probed", "The ties"), "40.0"),
+    ]
+    assert {number.place for row in table.rows for number in row.numbers if number} == {0}
+
+
+def test_families_of_experts_never_share_a_table(write_run: WriteRun) -> None:
+    for family in ("task_vectors", "fusion_bench"):
+        for rate in (1, 2):
+            config = {"zoo": {"name": family}, "trainer": {"learning_rate": rate}}
+            averages = {"individual": 0.9, "ties": 0.4 + rate / 10}
+            runs = write_run(f"{family}-{rate}", averages, **config)
+    tables = sweep_tables(runs_by_setting(runs))
+    assert [table.labels[0] for table in tables] == ["trainer.learning_rate"] * 2
+    assert ["fusion_bench" in table.caption for table in tables] == [True, False]
+
+
+def test_a_stamp_of_any_run_is_one_of_the_table(write_run: WriteRun) -> None:
+    """The methods of one setting may have been run one by one."""
+    write_run("honest", {"individual": 0.9, "ties": 0.5, "free": 0.6})
+    runs = write_run("stamped", {"individual": 0.9, "released_code": 0.8})
+    path = runs / "stamped" / "results.json"
+    write_json(path, read_json(path) | {"stamps": ["not label-free"]})
+    (group,) = runs_by_setting(runs)
+    assert group_content(group).title == "toy · vit · seed 0 · not label-free"
+
+
 def test_a_stamp_of_some_settings_says_of_which(write_run: WriteRun) -> None:
     kinds = {"hard": [], "soft": ["by teachers"], "truth": ["by teachers", "not label-free"]}
     for kind, stamps in kinds.items():

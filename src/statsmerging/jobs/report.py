@@ -13,14 +13,14 @@ from statsmerging.records.run_directory import RunDirectory
 from statsmerging.report.files import page, write_figures, write_tables
 from statsmerging.report.interactive import interactive_figures
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting, unfinished_runs
+from statsmerging.report.runs import overruled_runs, runs_by_setting, unfinished_runs
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.sweep import sweep_tables
 from statsmerging.report.tables.terminal import terminal_table
 
 log = logging.getLogger(__name__)
 
-#: Unfinished runs that are named; of more it gives the number.
+#: Runs that a warning names; of more it gives the number.
 NAMED = 3
 
 
@@ -33,7 +33,9 @@ def run(config: Config, directory: RunDirectory) -> None:
     if config.job.runs is None:
         raise UserError("job.runs: a folder with run directories is needed")
     groups = runs_by_setting(config.job.runs)
-    _tell_unfinished(unfinished_runs(config.job.runs))
+    _tell("unfinished run(s) left out", unfinished_runs(config.job.runs))
+    overruled = [str(path.relative_to(config.job.runs)) for path in overruled_runs(groups)]
+    _tell("run(s) repeat another's setting and seed with other numbers, not shown", overruled)
     tables = {
         "accuracy": [group_content(group) for group in groups],
         "sweep": sweep_tables(groups),
@@ -50,9 +52,9 @@ def run(config: Config, directory: RunDirectory) -> None:
     log.info("tables and figures: %s", path)
 
 
-def _tell_unfinished(names: Sequence[str]) -> None:
-    """Say what is left out; their own commands finish them."""
+def _tell(what: str, names: Sequence[str]) -> None:
+    """Warn of runs that are not in the tables."""
     if names:
         further = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         named = ", ".join(names[:NAMED])
-        log.warning("%d unfinished run(s) left out: %s%s", len(names), named, further)
+        log.warning("%d %s: %s%s", len(names), what, named, further)

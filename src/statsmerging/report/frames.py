@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from statsmerging.report.layers import layer_name
-from statsmerging.report.rows import method_title, rows_by_method
-from statsmerging.report.runs import RunGroup, setting_text
+from statsmerging.report.rows import BOUNDS, method_title, rows_by_method
+from statsmerging.report.runs import RunGroup
+from statsmerging.report.settings import setting_text
 
 #: What of a learning curve is drawn: column of ``metrics.csv`` → its name.
 CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}
@@ -46,7 +47,8 @@ def averages(groups: Sequence[RunGroup]) -> pd.DataFrame:
             for seed, method, title, row in method_rows(group)
         ),
     )
-    means = frame.groupby("task")["accuracy"].transform("mean")
+    merged = frame["accuracy"].where(~frame["method"].isin(BOUNDS))
+    means = merged.groupby([frame["setting"], frame["task"]]).transform("mean")
     return frame.assign(mean=means).sort_values("mean", ascending=False, kind="stable")
 
 

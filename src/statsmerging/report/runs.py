@@ -11,20 +11,18 @@ from omegaconf import OmegaConf
 
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
-from statsmerging.records.run_directory import PRESENTATION
-
-#: Runs that differ in one of these answer different questions; other keys tell settings apart.
-QUESTION = ("job.name", "suite.name", "backbone.label")
-
-#: Beginnings of keys that tell images and experts; runs that differ in one score something else.
-PROBLEM = ("suite.", "corruption.", "zoo.", "backbone.")
+from statsmerging.report.rows import rows_by_method
+from statsmerging.report.settings import (
+    flatten,
+    methods_of,
+    relevant_settings,
+    repeating_seeds,
+    setting_text,
+    told_apart,
+)
 
 #: Jobs whose run directories hold results when they are complete.
 WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
-
-#: Keys that tell on what a run computes and what it computes besides: the same numbers, up to the
-#: rounding of sums in another order.
-INDIFFERENT = ("threads", "accelerator", "merge.memory_map", "merge.compile", "joint")
 
 #: Methods that a title names; of more it gives the number.
 LISTED = 4
@@ -102,15 +100,6 @@ class _Gathered:
         )
 
 
-def setting_text(value: Any) -> str:
-    """A value of the config as the command line takes it: ``[mean,kind]``, ``null``, ``true``."""
-    if isinstance(value, list):
-        return f"[{','.join(map(setting_text, value))}]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def runs_by_setting(folder: Path) -> list[RunGroup]:
     """All finished runs below a folder, grouped by all but their seed and their choice of methods.
 
@@ -121,8 +110,10 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
         UserError: no finished run.
     """
     groups: list[_Gathered] = []
-    for run in finished_runs(folder):
-        setting, methods = _relevant(run.config), _methods(run.config)
+    runs = list(finished_runs(folder))
+    repeating = repeating_seeds([run.config for run in runs])
+    for run in runs:
+        setting, methods = relevant_settings(run.config, repeating), methods_of(run.config)
         group = next((group for group in groups if group.takes(setting, methods)), None)
         if group is None:
             group = _Gathered(setting)
@@ -132,7 +123,7 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
     if not groups:
         raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
     settings = [_shown(group) for group in groups]
-    own = _told_apart(settings)
+    own = told_apart(settings)
     found = [
         RunGroup(sorted(group.runs, key=_order), setting, differences)
         for group, setting, differences in zip(groups, settings, own, strict=True)
@@ -155,6 +146,20 @@ def unfinished_runs(folder: Path) -> list[str]:
         for path in _run_directories(folder)
         if not all((path / name).exists() for name in ("manifest.json", "results.json"))
         and OmegaConf.select(OmegaConf.load(path / "config.yaml"), "job.name") in WITH_RESULTS
+    ]
+
+
+def overruled_runs(groups: Sequence[RunGroup]) -> list[Path]:
+    """Directories that repeat the setting and seed of another run with other accuracies."""
+    shown = [(group, rows_by_method(group.runs)) for group in groups]
+    return [
+        run.path
+        for group, rows in shown
+        for run in group.members
+        if any(
+            row["accuracy"] != rows[method][run.results["seed"]]["accuracy"]
+            for method, row in run.results["methods"].items()
+        )
     ]
 
 
@@ -182,86 +187,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _relevant(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key → value, without methods, seeds of the run and what concerns its presentation."""
-    dropped = (*PRESENTATION, "seed", "method")
-    relevant = {key: value for key, value in config.items() if key not in dropped}
-    # The seed of the run stands again wherever something is drawn at random; those of the experts
-    # and of the corruption are others.
-    return {
-        key: value
-        for key, value in flatten(relevant)
-        if key not in INDIFFERENT
-        and (key.startswith(("zoo.", "corruption.")) or _leaf(key) != "seed")
-    }
-
-
-def _methods(config: dict[str, Any]) -> dict[str, Any]:
-    """Method → its parameters, without its seed, which is that of the run."""
-    return {
-        name: {key: value for key, value in entry.items() if key != "seed"}
-        for name, entry in config.get("method", {}).items()
-    }
-
-
 def _shown(group: _Gathered) -> dict[str, Any]:
     """The setting as titles tell it from others."""
     parameters = {f"method.{key}": value for key, value in flatten(group.methods)}
     names = list(group.methods)
     listed = ", ".join(names) if len(names) <= LISTED else f"{len(names)} methods"
     return {**group.setting, **parameters, "method": listed}
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every entry."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _told_apart(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The differences of every setting; where they are none, the keys that only one of them has."""
-    differences = [dict(_differences(setting, settings)) for setting in settings]
-    told = []
-    for setting, own in zip(settings, differences, strict=True):
-        alike = [other for other, its in zip(settings, differences, strict=True) if its == own]
-        twins = [other for other in alike if _question(other) == _question(setting)]
-        lacking = {
-            key: value
-            for key, value in setting.items()
-            if not key.startswith("method") and any(key not in twin for twin in twins)
-        }
-        told.append(own | lacking)
-    return told
-
-
-def _question(setting: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(setting.get(key) for key in QUESTION)
-
-
-def _differences(
-    config: dict[str, Any], others: Sequence[dict[str, Any]]
-) -> Iterator[tuple[str, Any]]:
-    peers = [other for other in others if _question(other) == _question(config)]
-    for key, value in config.items():
-        # A key that only one of them has belongs to a method that only one of them ran.
-        if any(key in peer and peer[key] != value for peer in peers) and not follows(key, peers):
-            yield key, value
-
-
-def follows(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a method's parameter is everywhere what a key of the whole run says."""
-    if not key.startswith("method."):
-        return False
-    name = _leaf(key)
-    return any(
-        all(setting.get(key, setting.get(leader)) == setting.get(leader) for setting in settings)
-        for leader in settings[0]
-        if not leader.startswith("method.") and _leaf(leader.removesuffix(".kind")) == name
-    )
-
-
-def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]

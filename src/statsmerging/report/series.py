@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from statsmerging.report.frames import method_rows
-from statsmerging.report.rows import BOUNDS
-from statsmerging.report.runs import PROBLEM, RunGroup, follows, setting_text
+from statsmerging.report.runs import RunGroup
+from statsmerging.report.settings import concerns, follows, setting_text
 
 #: Columns of all series.
 COLUMNS = ["problem", "line", "panel", "x", "mean", "std", "seeds"]
@@ -84,14 +84,8 @@ def _fixed(settings: Mapping[str, Any], method: str, varied: str) -> dict[str, s
     return {
         key: setting_text(value)
         for key, value in settings.items()
-        if not key.startswith(varied) and _concerns(key, method)
+        if key != "method" and not key.startswith(varied) and concerns(key, method)
     }
-
-
-def _concerns(key: str, method: str) -> bool:
-    if method in BOUNDS:
-        return key.startswith(PROBLEM)
-    return key != "method" and (not key.startswith("method.") or key.split(".")[1] == method)
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -146,11 +140,15 @@ def _kind(row: Mapping[str, Any]) -> str:
 
 
 def _telling_corruptions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The kind, and those of constants and protocol that not all rows share."""
-    keys = ("corruption.constants", "corruption.protocol")
-    differ = [key for key in keys if len({row["settings"].get(key) for row in rows}) > 1]
+    """The kind, and what else of a corruption, but for its severity, not all rows share."""
+    keys = [f"corruption.{name}" for name in ("constants", "protocol", "tasks", "seed")]
+    differ = [key for key in keys if len({_value(row, key) for row in rows}) > 1]
     return ["corruption.kind", *differ]
 
 
 def _corruption(row: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(str(row["settings"].get(key)) for key in keys)
+    return ", ".join(_value(row, key) for key in keys)
+
+
+def _value(row: Mapping[str, Any], key: str) -> str:
+    return setting_text(row["settings"].get(key))

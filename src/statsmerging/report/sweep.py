@@ -17,18 +17,14 @@ from statsmerging.records.results import ANEW
 from statsmerging.report.rows import Results, method_title, percentage
 from statsmerging.report.tables.content import numbers_over_seeds
 from statsmerging.report.tables.markdown import markdown_row
+from statsmerging.report.tables.sweep import COLUMNS
 
 #: Columns that say what was run; those of text stand to the left.
 _LABELS = ("setting", "jobs done", "method")
 _TEXTS = ("setting", "method")
 
 #: Columns of numbers, and the keys of each in a row of ``results.json``.
-_NUMBERS = {
-    "average": ("average",),
-    "normalised": ("normalised_average",),
-    "agreement": ("teacher_agreement",),
-    "unseen average": ("unseen", "average"),
-}
+_NUMBERS = dict(COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from statsmerging.jobs.loggers.store import LoggedRun, Store
 from statsmerging.records.errors import UserError, first_line
 from statsmerging.records.run_directory import PRESENTATION
 from statsmerging.report.heatmap import coefficient_heatmaps
-from statsmerging.report.runs import flatten
+from statsmerging.report.settings import flatten
 from statsmerging.report.table import markdown_table
 
 #: As many entries as MLflow takes at once.

@@ -10,7 +10,8 @@ from typing import Any
 
 from statsmerging.records.files import read_json
 from statsmerging.report.rows import BOUNDS, is_static, method_title
-from statsmerging.report.runs import QUESTION, FinishedRun, RunGroup, flatten, runs_by_setting
+from statsmerging.report.runs import FinishedRun, RunGroup, runs_by_setting
+from statsmerging.report.settings import QUESTION, flatten, problem_of
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.content import Row, Table
 from statsmerging.report.tables.sweep import sweep_tables
@@ -64,7 +65,10 @@ def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
         "stamps": results.get("stamps", []),
         "warnings": results.get("warnings", []),
         "distilled": results.get("distilled", {}),
-        "methods": [_method(name, row, results) for name, row in results["methods"].items()],
+        "methods": [
+            _method(name, row, [*problem_of(config), *results.get("stamps", [])])
+            for name, row in results["methods"].items()
+        ],
         "config": run.config,
         "config_text": _config_text(run),
         "command": shlex.join(["python", *command]) if command else "",
@@ -87,15 +91,14 @@ def _name(run: FinishedRun, folder: Path) -> str:
     return run.path.absolute().name if name == "." else name
 
 
-def _method(name: str, row: Mapping[str, Any], results: Mapping[str, Any]) -> Content:
+def _method(name: str, row: Mapping[str, Any], problem: Sequence[str]) -> Content:
     unseen = row.get("unseen", {})
-    question = [results["suite"], results["backbone"], results.get("corruption")]
     return {
         "name": name,
         "title": method_title(name, dict(row)),
         "bound": name in BOUNDS,
         # The best number is the best among rows with equal peers.
-        "peers": json.dumps([*question, *row["accuracy"], is_static(dict(row))]),
+        "peers": json.dumps([*problem, *row["accuracy"], is_static(dict(row))]),
         "parameters": row.get("parameters", {}),
         "accuracy": row["accuracy"],
         "average": row["average"],

@@ -40,9 +40,7 @@ NEEDS = {
     "gradients": "gradients",
 }
 
-CAPTION = (
-    "top-1 accuracy on test images, %; agreement: with the teachers, on unlabeled validation images"
-)
+CAPTION = "top-1 accuracy on test images, %; agreement: with the teachers, on the learning images"
 
 #: What results of clean images say of their corruption; a title does not.
 CLEAN = "none"
@@ -204,14 +202,15 @@ def _facts(results: Results) -> dict[str, Any]:
 
 
 def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
-    """Facts and setting; what both say stands once."""
+    """Facts and setting; what both say stands once. A stamp of any run is one of the table."""
     first = runs[0]
     keys = {item.partition("=")[0].removesuffix(".kind") for item in setting} - {"corruption"}
     facts = [first[key] for key in FACTS if key not in keys and first.get(key, CLEAN) != CLEAN]
     corruption = first.get("corruption", CLEAN).replace(",", "").split()
     own = [item for item in setting if not _told(item, corruption)]
     seeds = ", ".join(map(str, seeds_of(runs)))
-    return " · ".join([*facts, *own, f"seed {seeds}", *first["stamps"]])
+    stamps = dict.fromkeys(stamp for run in runs for stamp in run["stamps"])
+    return " · ".join([*facts, *own, f"seed {seeds}", *stamps])
 
 
 def _told(item: str, corruption: Sequence[str]) -> bool:

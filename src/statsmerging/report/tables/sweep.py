@@ -8,7 +8,8 @@ from itertools import groupby
 from typing import Any
 
 from statsmerging.report.rows import BOUNDS, Results, method_title, percentage, rows_by_method
-from statsmerging.report.runs import PROBLEM, QUESTION, RunGroup, setting_text
+from statsmerging.report.runs import RunGroup
+from statsmerging.report.settings import QUESTION, concerns, problem_of, setting_text
 from statsmerging.report.tables.accuracy import Column, caption, group_facts, sections_of
 from statsmerging.report.tables.content import (
     Row,
@@ -45,7 +46,7 @@ class _Entry:
 
 
 def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
-    """One table for each suite and backbone on which several settings were run.
+    """One table for each suite, backbone and family of experts with several settings.
 
     Text columns are the keys in which the settings differ, the method if there are several, and
     the number of seeds if it is not the same everywhere. A method that scores the same in all
@@ -57,7 +58,8 @@ def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
 
 
 def _question(group: RunGroup) -> tuple[str, ...]:
-    return tuple(str(group.settings.get(key)) for key in QUESTION)
+    # Experts of another family are others, although they are fine-tuned on the same images.
+    return tuple(str(group.settings.get(key)) for key in (*QUESTION, "zoo.name"))
 
 
 def _table(groups: Sequence[RunGroup]) -> Table:
@@ -106,7 +108,9 @@ def _which(bearing: Sequence[RunGroup], groups: Sequence[RunGroup]) -> str:
 
 
 def _keys(groups: Sequence[RunGroup]) -> list[str]:
-    return list(dict.fromkeys(key for group in groups for key in group.differences))
+    """Those in which the settings of this table differ, not only those of all."""
+    keys = dict.fromkeys(key for group in groups for key in group.differences)
+    return [key for key in keys if len({_text(group, key) for group in groups}) > 1]
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
@@ -116,10 +120,10 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 
 def _entries(group: RunGroup, keys: Sequence[str]) -> Iterator[_Entry]:
-    problem = tuple(str(item) for item in group.settings.items() if item[0].startswith(PROBLEM))
+    problem = problem_of(group.settings)
     for method, by_seed in rows_by_method(group.runs).items():
         rows = list(by_seed.values())
-        texts = [_text(group, key) if _of(key, method) else "" for key in keys]
+        texts = [_text(group, key) if concerns(key, method) else "" for key in keys]
         cells = [[percentage(row, path) for row in rows] for _, path in COLUMNS]
         labels = (*texts, method_title(method, rows[0]), str(len(rows)))
         facts = {**group_facts(group), "method": method, "source": "ours"}
@@ -128,16 +132,6 @@ def _entries(group: RunGroup, keys: Sequence[str]) -> Iterator[_Entry]:
 
 def _text(group: RunGroup, key: str) -> str:
     return setting_text(group.differences[key]) if key in group.differences else ""
-
-
-def _of(key: str, method: str) -> bool:
-    """Whether a key says something of this method: not if it is another's parameter.
-
-    Of bounds, only images and experts do: nothing is merged or learned.
-    """
-    if method in BOUNDS:
-        return key.startswith(PROBLEM)
-    return not key.startswith("method.") or key.split(".")[1] == method
 
 
 def _without_repetition(entries: Sequence[_Entry], settings: int, keys: int) -> Iterator[_Entry]:

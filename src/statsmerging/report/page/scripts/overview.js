@@ -10,7 +10,7 @@ const MEASURES = [
   },
   {
     label: "agreement",
-    title: "with the teachers, on unlabeled validation images, %",
+    title: "with the teachers, on the learning images, %",
     of: (m) => m.agreement,
   },
   {
