@@ -110,6 +110,16 @@ def test_table1_compares_all_methods_but_the_one_that_is_not_label_free() -> Non
     assert compared == set(method_sections()) - {"released_code"}
 
 
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")])
+def test_the_methods_of_an_experiment_can_be_replaced(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.safetensors"
+    file.touch()
+    needed = [
+        text.format(folder=tmp_path, file=file) for text in NEEDED.get(f"experiment={name}", [])
+    ]
+    assert list(composed(f"experiment={name}", "method=[ties]", *needed).method) == ["ties"]
+
+
 def test_a_value_that_is_needed_says_right_above_what_it_is() -> None:
     """The command line shows that comment to whoever did not give the value."""
     for file in (ROOT / "conf").glob("[!e]*/*.yaml"):  # an experiment says it in its heading
