@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
+from statsmerging.evaluation.accuracy import Scorer
+from statsmerging.evaluation.candidate import Candidate
 from statsmerging.records.errors import UserError
+from statsmerging.records.results import MethodResult
 from tests.conftest import JobRunner, run_in_process, write_suite
 
 METHODS = "method=[task_arithmetic,constant_input,free,stats_merging]"
@@ -24,11 +28,20 @@ def transfer(small_run: list[str], tmp_path: Path) -> JobRunner:
     return lambda *more: run_in_process([*overrides, unseen, *more], tmp_path / "run")
 
 
+@pytest.mark.parametrize("density", ["null", "0.2"])
 def test_unseen_experts_that_are_the_seen_ones_get_their_coefficients(
-    transfer: JobRunner, tmp_path: Path
+    transfer: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, density: str
 ) -> None:
     """The unseen tasks are the seen ones under other names: prediction equals learning."""
-    results = transfer()
+    scored: list[Candidate] = []
+    score = Scorer.score
+
+    def recording(self: Scorer, candidate: Candidate) -> MethodResult:
+        scored.append(candidate)
+        return score(self, candidate)
+
+    monkeypatch.setattr(Scorer, "score", recording)
+    results = transfer(f"method.stats_merging.density={density}")
     assert list(results["methods"]) == [
         "pretrained",
         "individual",
@@ -41,6 +54,11 @@ def test_unseen_experts_that_are_the_seen_ones_get_their_coefficients(
     ]
     for row in results["methods"].values():
         assert list(row["accuracy"].values()) == list(row["unseen"]["accuracy"].values())
+    assert len(scored) == len(results["methods"])
+    for candidate in scored:
+        for task in ("parity", "size"):
+            again = candidate.weights[f"{task}_again"]
+            torch.testing.assert_close(dict(candidate.weights[task]), dict(again))
     table = pd.read_parquet(tmp_path / "run" / "coefficients.parquet")
     for method, frame in table.groupby("method"):
         wide = frame.pivot(index="layer", columns="task", values="coefficient")

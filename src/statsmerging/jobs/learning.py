@@ -17,6 +17,7 @@ from statsmerging.data.image_cache import ImageSplit
 from statsmerging.data.unlabeled import UnlabeledDataModule
 from statsmerging.distillation.module import StatsMerging
 from statsmerging.distillation.settings import LearnedMethodSettings
+from statsmerging.jobs.banks import at_density
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
@@ -54,6 +55,7 @@ def learn(
     method: LearnedMethodSettings,
     bench: Workbench,
     bank: TaskVectorBank,
+    statistics: LayerStatistics,
     images: Mapping[str, ImageSplit],
     targets: Mapping[str, Tensor],
     directory: RunDirectory,
@@ -66,6 +68,8 @@ def learn(
     Args:
         name: of the method, as it stands in the names of its files.
         method: what is learned, and from what.
+        bank: the task vectors at the method's density.
+        statistics: of that bank.
         images: seen task → its unlabeled learning images.
         targets: seen task → the scores to be learned on them, N × C.
         loggers: where the metrics of every step go.
@@ -76,7 +80,7 @@ def learn(
     if config.trainer.devices > 1 and config.merge.memory_map:
         raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
     module = StatsMerging(
-        _learner(config, method, bench, bank),
+        _learner(config, method, statistics),
         merged_model(config, bench, bank),
         {task: bench.zoo.experts[task].head for task in bank.tasks},
         targets,
@@ -140,21 +144,19 @@ def gradient_norm(trainer: L.Trainer) -> float:
 
 
 def run_statistics(
-    config: Config,
-    bench: Workbench,
-    bank: TaskVectorBank,
-    density: float | None = None,
+    config: Config, bench: Workbench, bank: TaskVectorBank, density: float | None
 ) -> LayerStatistics:
-    """The statistics of the bank that the config asks for.
+    """The statistics that the config asks for.
 
     Args:
-        density: share of entries that were kept of each task vector in the bank, for the cache.
+        bank: whole task vectors; they are trimmed here, as the name in the cache says they are.
+        density: at which a method sees them, see ``at_density``.
     """
     hashes = [
         bench.zoo.hashes[name] for name in ("pretrained", *(f"{t}/backbone" for t in bank.tasks))
     ]
     return cached_layer_statistics(
-        bank,
+        at_density(bank, density),
         key_of([*hashes, config.merge.precision, f"density {density}"]),
         bench.cache,
         of=config.statistics.of,
@@ -164,11 +166,11 @@ def run_statistics(
 
 
 def _learner(
-    config: Config, method: LearnedMethodSettings, bench: Workbench, bank: TaskVectorBank
+    config: Config, method: LearnedMethodSettings, statistics: LayerStatistics
 ) -> StatsMergeLearner:
     assert method.learner != "released_code"  # that one has a learning step of its own
     return StatsMergeLearner(
-        run_statistics(config, bench, bank, method.density),
+        statistics,
         method.granularity,
         kind=method.learner,
         standardise=config.statistics.standardise,

@@ -59,7 +59,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     if done.learned:
         coefficients = {name: learned.coefficients for name, learned in done.learned.items()}
         write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
-        statistics = run_statistics(config, bench, bank)
+        statistics = run_statistics(config, bench, bank, _density(methods))
         write_statistics(
             directory.statistics, statistics.values, statistics.columns, bank.layers, bank.tasks
         )
@@ -124,6 +124,13 @@ def _run_methods(
             done.failed[method.name] = f"{type(error).__name__}: {error}"
             log.error("%s failed: %s", method.name, done.failed[method.name])
     return done
+
+
+def _density(methods: Sequence[LearnedMethod | FixedMethod]) -> float | None:
+    """At which the learners saw the task vectors; ``None``, all of them, where they disagree."""
+    settings = [method.settings for method in methods if isinstance(method, LearnedMethod)]
+    seen = {each.density for each in settings if each.reads_statistics}
+    return seen.pop() if len(seen) == 1 else None
 
 
 def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodResult:

@@ -17,7 +17,8 @@ from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.gradients import fisher_diagonals
 from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.jobs.adapted_methods import corrected_features, routed_experts
-from statsmerging.jobs.learning import Learned, learn
+from statsmerging.jobs.banks import at_density
+from statsmerging.jobs.learning import Learned, learn, run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.released_code import learn_as_released
 from statsmerging.jobs.schema import Config
@@ -31,7 +32,6 @@ from statsmerging.merging.methods import (
     PerTaskMethod,
 )
 from statsmerging.merging.methods.surgery import RepresentationSurgery
-from statsmerging.merging.methods.ties import trimmed_bank
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.run_directory import RunDirectory
@@ -183,15 +183,16 @@ class Merger:
         settings = method.settings
         if settings.learner == "released_code":
             return self._as_released(method)
-        bank = self.bank
-        if settings.density is not None:
-            bank = trimmed_bank(bank, settings.density)
+        # First, because it trims a bank too: three of them would be in memory at once.
+        statistics = run_statistics(self.config, self.bench, self.bank, settings.density)
+        bank = at_density(self.bank, settings.density)
         learned = learn(
             self.config,
             method.name,
             settings,
             self.bench,
             bank,
+            statistics,
             self.images,
             self._targets,
             self.directory,

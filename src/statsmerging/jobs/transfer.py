@@ -14,7 +14,7 @@ from torch import Tensor
 
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.teachers import teacher_quality
-from statsmerging.jobs.banks import create_bank
+from statsmerging.jobs.banks import at_density, create_bank
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.learning import run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog, logged
@@ -106,12 +106,12 @@ def _learned_rows(
     assert here.learned is not None
     assert anew.learned is not None
     if method.settings.learner != "free":
-        config = seen.merger.config
-        statistics = run_statistics(config, unseen.bench, unseen.bank, method.settings.density)
+        config, density = seen.merger.config, method.settings.density
+        statistics = run_statistics(config, unseen.bench, unseen.bank, density)
         with torch.no_grad():
             predicted = here.learned.learner.cpu().predict(statistics)
         title = f"{method.settings.title}, predicted"
-        state = unseen.bank.merge(predicted, config.merge.anchor)
+        state = at_density(unseen.bank, density).merge(predicted, config.merge.anchor)
         rows[method.name] = _score(seen, _titled(here, title), state)
         coefficients[method.name] = torch.cat([here.learned.coefficients, predicted], dim=-1)
     title = f"{method.settings.title}, learned anew"
