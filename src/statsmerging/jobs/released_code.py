@@ -34,10 +34,13 @@ def learn_as_released(
     """Coefficients, L × K, and trained heads of the epoch that is best on test images.
 
     Raises:
-        UserError: several processes; the best epoch is chosen in one.
+        UserError: several processes, the best epoch is chosen in one; or accumulation task by
+            task, which gives the learner its gradient and the heads none.
     """
     if config.trainer.devices > 1:
         raise UserError(f"method {name} needs trainer.devices=1")
+    if config.trainer.accumulate == "per_task":
+        raise UserError(f"method {name} needs trainer.accumulate=joint")
     labels = LabelSettings(kind="ground_truth")
     heads = {task: bench.zoo.experts[task].head for task in bank.tasks}
     epochs = config.trainer.steps // config.trainer.steps_per_epoch
