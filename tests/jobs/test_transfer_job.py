@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
+from statsmerging.evaluation import diagnostics
 from statsmerging.evaluation.accuracy import Scorer
 from statsmerging.evaluation.candidate import Candidate
+from statsmerging.jobs import transfer as transfer_job
 from statsmerging.records.errors import UserError
 from statsmerging.records.results import MethodResult
 from tests.conftest import JobRunner, run_in_process, write_suite
@@ -73,6 +75,35 @@ def test_two_unseen_tasks_are_needed(transfer: JobRunner) -> None:
         transfer("suite.unseen=[size_again]", "suite.tasks=[parity,size]")
 
 
-def test_methods_without_a_single_model_are_refused(transfer: JobRunner) -> None:
-    with pytest.raises(UserError, match="method emr: job=transfer needs methods that give one"):
-        transfer("method=[emr]")
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=[emr]"], "method emr: job=transfer needs methods that give one model"),
+        (["method=[released_code]"], "released_code: job=transfer needs statistics of single exp"),
+        (["method.free.tune=[0.1]"], "method.free.tune: job=transfer tunes nothing"),
+    ],
+)
+def test_methods_without_a_place_are_refused_before_anything_is_learned(
+    transfer: JobRunner, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setattr(transfer_job, "prepare", None)
+    with pytest.raises(UserError, match=message):
+        transfer(*overrides)
+
+
+def test_what_looks_wrong_is_recorded(
+    transfer: JobRunner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both sets of experts are the same: the gap is 0, which is made to count as one."""
+    monkeypatch.setattr(diagnostics, "GAP", -0.01)
+    monkeypatch.setattr(diagnostics, "NEAR_IDENTICAL", -1.0)
+    methods = "method=[simple_average,stats_merging]"
+    warnings = transfer(methods, "trainer.learning_rate=0", "trainer.steps=2")["warnings"]
+    for beginning in (
+        *(f"{name} keeps" for name in ("simple_average", "stats_merging", "stats_merging_anew")),
+        *(f"{name}: all coefficients" for name in ("stats_merging", "stats_merging_anew")),
+        "the task vectors of parity and size",
+        "the task vectors of parity_again and size_again",
+    ):
+        (line,) = (line for line in warnings if line.startswith(beginning))
+        assert line in caplog.messages

@@ -68,9 +68,6 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     teachers = teacher_quality(merger.teachers, merger.images) if done.learned else {}
     cosines = task_vector_cosines(bank)
     rows = {**bounds, **done.rows}
-    warnings = diagnose(config, bench, cosines, rows, teachers, done.learned)
-    for line in warnings:
-        log.warning("%s", line)
     finish(
         config,
         directory,
@@ -85,7 +82,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
         failed=done.failed,
         teachers={task: asdict(quality) for task, quality in teachers.items()},
         task_vector_cosines=_by_task(cosines, bank.tasks),
-        warnings=warnings,
+        warnings=diagnose(config, bench, cosines, rows, teachers, done.learned),
     )
     if done.failed:
         names = ", ".join(done.failed)

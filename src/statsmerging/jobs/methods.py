@@ -124,13 +124,16 @@ class Merger:
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
         """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
-        if isinstance(method, LearnedMethod):
-            yield self._learned(method)
-        else:
-            yield self._fixed(method.method)
+        yield self.as_configured(method)
         tuned = self._tuned(method)
         if tuned is not None:
             yield tuned
+
+    def as_configured(self, method: LearnedMethod | FixedMethod) -> Merged:
+        """The method without its grid."""
+        if isinstance(method, LearnedMethod):
+            return self._learned(method)
+        return self._fixed(method.method)
 
     @cached_property
     def teachers(self) -> dict[str, Tensor]:
