@@ -13,10 +13,10 @@ from statsmerging.evaluation.teachers import teacher_quality
 from statsmerging.jobs.banks import create_bank
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.diagnosis import diagnose
-from statsmerging.jobs.learning import Learned, run_statistics
+from statsmerging.jobs.learning import Learned, LearnedMethod, run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.method_settings import parse_methods
-from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
+from statsmerging.jobs.methods import FixedMethod, Merged, Merger
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.relations import task_vector_cosines

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from statsmerging.distillation.settings import LearnedMethodSettings
 from statsmerging.distillation.teachers import Teacher, learning_targets, teacher_scores
 from statsmerging.evaluation.activations import gram_matrices
 from statsmerging.evaluation.agreement import TeacherAgreement
@@ -18,7 +17,7 @@ from statsmerging.evaluation.gradients import fisher_diagonals
 from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.jobs.adapted_methods import corrected_features, routed_experts
 from statsmerging.jobs.banks import at_density
-from statsmerging.jobs.learning import Learned, learn, run_statistics
+from statsmerging.jobs.learning import Learned, LearnedMethod, Learning, learn, run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.released_code import learn_as_released
 from statsmerging.jobs.schema import Config
@@ -38,31 +37,6 @@ from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.experts import Expert
 
 State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class LearnedMethod:
-    """A method whose coefficients are learned: StatsMerging, its controls, AdaMerging."""
-
-    name: str
-    settings: LearnedMethodSettings
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Title, needs, returns and parameters, for the record."""
-        return {
-            "title": self.settings.title,
-            "needs": "labels" if self.settings.learner == "released_code" else "unlabeled images",
-            "returns": "state dict",
-            "parameters": self.settings.model_dump(exclude={"title", "tune"}),
-        }
-
-    def candidates(self) -> Iterator[LearnedMethod]:
-        """The method with every learning rate of its grid."""
-        for rate in self.settings.tune or ():
-            settings = self.settings.model_copy(update={"learning_rate": rate})
-            # A name of its own, so that it continues from checkpoints of its own.
-            yield LearnedMethod(f"{self.name}-{rate:g}", settings)
 
 
 @dataclass(frozen=True)
@@ -118,9 +92,8 @@ class Merger:
         self.bench = bench
         self.zoo = bench.zoo
         self.bank = bank
-        self.directory = directory
-        self.run_log = run_log
         self.images = bench.learning_images()
+        self.learning = Learning(config, bench, self.images, directory, run_log)
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
         """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
@@ -189,34 +162,14 @@ class Merger:
         # First, because it trims a bank too: three of them would be in memory at once.
         statistics = run_statistics(self.config, self.bench, self.bank, settings.density)
         bank = at_density(self.bank, settings.density)
-        learned = learn(
-            self.config,
-            method.name,
-            settings,
-            self.bench,
-            bank,
-            statistics,
-            self.images,
-            self._targets,
-            self.directory,
-            self.run_log.curves(method.name),
-        )
+        learned = learn(self.learning, method, bank, statistics, self._targets)
         state = bank.merge(learned.coefficients, self.config.merge.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         return Merged(method.name, candidate, method.about, state, learned)
 
     def _as_released(self, method: LearnedMethod) -> Merged:
         """With heads of its own."""
-        learned, heads = learn_as_released(
-            self.config,
-            method.name,
-            method.settings,
-            self.bench,
-            self.bank,
-            self.images,
-            self.directory,
-            self.run_log.curves(method.name),
-        )
+        learned, heads = learn_as_released(self.learning, method, self.bank)
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
         state = self.bank.merge(learned.coefficients, self.config.merge.anchor)
