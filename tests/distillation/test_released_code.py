@@ -13,6 +13,7 @@ from statsmerging.data.image_cache import ImageSplit
 from statsmerging.distillation.released_code import BestOnTest
 from statsmerging.merging import MergingError, TaskVectorBank, layer_statistics
 from statsmerging.merging.released_code import ReleasedCodeLearner, stacked_statistics
+from statsmerging.records.errors import UserError
 from tests.conftest import JobRunner
 
 METHOD = "method=[task_arithmetic,released_code]"
@@ -57,6 +58,20 @@ def test_a_run_is_stamped_and_repeats_itself(run_job: JobRunner, tmp_path: Path)
     assert first["methods"]["released_code"]["needs"] == "labels"
     again = run_job(METHOD, "learning.split=test", directory=tmp_path / "again")
     assert again["methods"] == first["methods"]
+
+
+@pytest.mark.parametrize(
+    ("override", "needed"),
+    [
+        ("trainer.devices=2", "trainer.devices=1"),
+        ("trainer.accumulate=per_task", "trainer.accumulate=joint"),
+    ],
+)
+def test_a_trainer_that_would_leave_something_out_is_refused(
+    run_job: JobRunner, override: str, needed: str
+) -> None:
+    with pytest.raises(UserError, match=f"method released_code needs {needed}"):
+        run_job("method=[released_code]", override)
 
 
 @pytest.mark.parametrize(("accuracies", "best"), [((0.9, 0.2, 0.4), 0), ((0.2, 0.2, 0.9), 2)])

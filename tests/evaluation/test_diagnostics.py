@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -18,6 +20,8 @@ from statsmerging.evaluation.diagnostics import (
     weak_students,
 )
 from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
+from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
+from statsmerging.merging.learner import Granularity
 from statsmerging.records.results import MethodResult, TaskAccuracy
 from tests.evaluation.conftest import unlabeled
 
@@ -101,8 +105,32 @@ def test_near_identical_experts_are_named_in_pairs() -> None:
 
 
 def test_coefficients_that_do_not_differ_are_named() -> None:
-    assert list(uniform_coefficients("stats_merging", torch.full((3, 2), 0.3)))
-    assert not list(uniform_coefficients("stats_merging", torch.tensor([0.3, 0.31])))
+    for coefficients, warned in (
+        (torch.full((3, 2), 0.3), True),
+        (torch.tensor([0.3, 0.31]), False),
+        (torch.tensor([0.3]), False),  # of one task: nothing to differ from
+    ):
+        found = uniform_coefficients("stats_merging", coefficients, per_layer=False)
+        assert bool(list(found)) == warned
+
+
+@pytest.mark.parametrize("granularity", get_args(Granularity))
+def test_a_learner_per_layer_that_ignores_its_input_is_named(
+    bank: TaskVectorBank, granularity: Granularity
+) -> None:
+    """Its biases set layers apart; output weights of zero leave the statistics no influence."""
+    generator = torch.Generator().manual_seed(0)
+    learner = StatsMergeLearner(
+        layer_statistics(bank), granularity, kind="per_layer", generator=generator
+    )
+    for name, weight in learner.named_parameters():
+        if name.endswith("output_bias"):
+            weight.data = 0.1 * torch.arange(float(weight.numel())).reshape(weight.shape)
+    assert list(uniform_coefficients("ours", learner().detach(), per_layer=True))
+    for name, weight in learner.named_parameters():
+        if name.endswith("output_weight"):
+            weight.data.normal_(generator=generator)
+    assert not list(uniform_coefficients("ours", learner().detach(), per_layer=True))
 
 
 def test_a_gradient_of_nothing_is_named() -> None:

@@ -118,6 +118,23 @@ def test_statistics_are_recorded_as_the_learner_saw_them(
     assert "singular_value_3" not in statistics
 
 
+def test_statistics_of_trimmed_task_vectors_are_recorded(
+    run_job: JobRunner, tmp_path: Path
+) -> None:
+    """At density 0.2 a task vector keeps at most its largest fifth, and part of its norm."""
+    norms = {}
+    for density in ("null", "0.2"):
+        run_job(
+            ONLY,
+            f"method.stats_merging.density={density}",
+            "statistics.of=task_vectors",
+            directory=tmp_path / density,
+        )
+        norms[density] = pd.read_parquet(tmp_path / density / "statistics.parquet")["magnitude"]
+    assert (norms["0.2"] <= norms["null"]).all()
+    assert norms["0.2"].sum() < 0.95 * norms["null"].sum()
+
+
 def test_cosines_of_task_vectors_are_recorded(run_job: JobRunner) -> None:
     cosines = run_job(ONLY)["task_vector_cosines"]
     assert cosines["parity"]["parity"] == pytest.approx(1)

@@ -6,7 +6,7 @@ Apart from the label-free ``StatsMerging`` on purpose. Every table it touches is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,7 +17,11 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from statsmerging.data.image_cache import ImageSplit
+from statsmerging.data.preprocess import Preprocess
 from statsmerging.distillation.module import StatsMerging
+from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.merging.functional import MergedModel
+from statsmerging.merging.released_code import ReleasedCodeLearner
 from statsmerging.zoo.heads import Head
 
 #: Images in one forward pass of the test.
@@ -28,14 +32,29 @@ class ReleasedCode(StatsMerging):
     """Learner and heads learn together, after a cosine that falls and rises with a period.
 
     Args:
+        heads: task name → head from which its trained one starts.
+        targets: task name → ground truth of its images, as scores, N × C.
         period: epochs after which the learning rate has fallen to 0, and rises again.
-        others: those of ``StatsMerging``; ``targets`` are ground truth.
+
+    The others are those of ``StatsMerging``.
     """
 
-    def __init__(self, *others: Any, period: int) -> None:
-        super().__init__(*others)
+    def __init__(
+        self,
+        learner: ReleasedCodeLearner,
+        student: MergedModel,
+        heads: Mapping[str, Head],
+        targets: Mapping[str, Tensor],
+        preprocess: Preprocess,
+        labels: LabelSettings,
+        objective: Objective,
+        settings: LearningSettings,
+        *,
+        period: int,
+    ) -> None:
+        super().__init__(learner, student, heads, targets, preprocess, labels, objective, settings)
         self.period = period
-        self.heads = nn.ModuleList(_TrainableHead(cast("Head", head)) for head in self.heads)
+        self.heads = nn.ModuleList(_TrainableHead(heads[task]) for task in student.bank.tasks)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [*self.learner.parameters(), *self.heads.parameters()]

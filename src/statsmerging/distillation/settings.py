@@ -68,6 +68,11 @@ class LearnedMethodSettings(Settings):
     density: float | None = Field(gt=0, le=1)
     tune: list[NonNegativeFloat] | None
 
+    @property
+    def reads_statistics(self) -> bool:
+        """Whether a coefficient depends on the statistics of its expert."""
+        return self.learner in ("shared", "per_layer")
+
 
 class LearningSettings(Settings):
     """Optimisation of the learner.

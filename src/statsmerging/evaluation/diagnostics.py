@@ -126,13 +126,24 @@ def near_identical_experts(tasks: Sequence[str], cosines: Tensor) -> Iterator[st
             )
 
 
-def uniform_coefficients(method: str, coefficients: Tensor) -> Iterator[str]:
-    """A learner that ignores its input."""
-    spread = float(coefficients.max() - coefficients.min())
-    if spread < UNIFORM:
+def uniform_coefficients(method: str, coefficients: Tensor, *, per_layer: bool) -> Iterator[str]:
+    """A learner that ignores its input.
+
+    Args:
+        coefficients: L × K or K.
+        per_layer: every layer has a bias of its own, by which layers differ without any input.
+    """
+    compared = coefficients if per_layer else coefficients.flatten()
+    spread = float((compared.amax(dim=-1) - compared.amin(dim=-1)).max())
+    if spread < UNIFORM and compared.shape[-1] > 1:
+        found = (
+            "the coefficients of each layer are the same for all tasks"
+            if per_layer
+            else f"all coefficients are {float(coefficients.mean()):.3f}"
+        )
         yield (
-            f"{method}: all coefficients are {float(coefficients.mean()):.3f}: the learner ignores "
-            "its input; learning rate, steps or link (coefficients=…) may be the cause"
+            f"{method}: {found}: the learner ignores its input; learning rate, steps or link "
+            "(coefficients=…) may be the cause"
         )
 
 

@@ -1,4 +1,4 @@
-"""The task vectors of a run's seen tasks, where the config wants them."""
+"""The task vectors of a run's seen tasks, where the config and a method want them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
+from statsmerging.merging.methods.ties import trimmed_bank
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.run_directory import RunDirectory
 
@@ -27,3 +28,12 @@ def create_bank(config: Config, bench: Workbench, directory: RunDirectory) -> Ta
     if memory_map is not None:
         memory_map.unlink()  # the mapping lives as long as the process, the file needs no name
     return bank
+
+
+def at_density(bank: TaskVectorBank, density: float | None) -> TaskVectorBank:
+    """The task vectors a method learns on: whole ones, or trimmed as in TIES.
+
+    Args:
+        density: share of entries kept of each task vector; ``None`` keeps all.
+    """
+    return bank if density is None else trimmed_bank(bank, density)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from statsmerging.jobs.finished import show_table
@@ -26,16 +26,20 @@ def finish(
     bench: Workbench,
     methods: Mapping[str, MethodResult],
     *,
+    warnings: Sequence[str] = (),
     complete: bool = True,
     **facts: Any,
 ) -> None:
     """Write ``results.json`` and ``manifest.json``, then show and log the table.
 
     Args:
+        warnings: what looks wrong, a line each, for the log and the results.
         complete: ``False`` where something failed: there is no manifest then, so that the same
             command tries again.
         facts: further numbers that belong into the results.
     """
+    for line in warnings:
+        log.warning("%s", line)
     departures = stamps(config)
     results = results_json(
         methods,
@@ -47,6 +51,7 @@ def finish(
         stamps=departures,
         **_distilled(bench, methods),
         **facts,
+        warnings=list(warnings),
     )
     record = manifest(
         config.model_dump(mode="json"),

@@ -40,8 +40,11 @@ def diagnose(
         lines += diagnostics.trained_on_learning_images(teachers, labelled)
         lines += diagnostics.unsure_teachers(teachers, labelled)
     for name, result in learned.items():
-        if result.learner.kind in ("shared", "per_layer"):
-            lines += diagnostics.uniform_coefficients(name, result.coefficients)
+        kind = result.learner.kind
+        if kind in ("shared", "per_layer"):
+            lines += diagnostics.uniform_coefficients(
+                name, result.coefficients, per_layer=kind == "per_layer"
+            )
         lines += diagnostics.vanishing_gradient(name, result.gradient_norm)
     for name, row in rows.items():
         if name in BOUNDS:

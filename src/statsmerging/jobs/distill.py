@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from statsmerging.evaluation.diagnostics import weak_students
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.loggers.run_log import RunLog, logged
@@ -12,8 +10,6 @@ from statsmerging.jobs.workbench import prepare
 from statsmerging.records.errors import UserError
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.experts import write_zoo
-
-log = logging.getLogger(__name__)
 
 
 @logged
@@ -32,6 +28,4 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     write_zoo(directory.path, bench.zoo)
     methods = bench.bounds()
     warnings = list(weak_students(methods, bench.other_architectures))
-    for line in warnings:
-        log.warning("%s", line)
     finish(config, directory, run_log, bench, methods, warnings=warnings)

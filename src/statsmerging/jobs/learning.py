@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.data.unlabeled import UnlabeledDataModule
 from statsmerging.distillation.module import StatsMerging
 from statsmerging.distillation.settings import LearnedMethodSettings
+from statsmerging.jobs.banks import at_density
+from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.merging.functional import MergedModel
@@ -31,6 +33,48 @@ from statsmerging.zoo.statistics import cached_layer_statistics
 from statsmerging.zoo.trainer import create_trainer
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LearnedMethod:
+    """A method whose coefficients are learned: StatsMerging, its controls, AdaMerging."""
+
+    name: str
+    settings: LearnedMethodSettings
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Title, needs, returns and parameters, for the record."""
+        return {
+            "title": self.settings.title,
+            "needs": "labels" if self.settings.learner == "released_code" else "unlabeled images",
+            "returns": "state dict",
+            "parameters": self.settings.model_dump(exclude={"title", "tune"}),
+        }
+
+    def candidates(self) -> Iterator[LearnedMethod]:
+        """The method with every learning rate of its grid."""
+        for rate in self.settings.tune or ():
+            settings = self.settings.model_copy(update={"learning_rate": rate})
+            # A name of its own, so that it continues from checkpoints of its own.
+            yield LearnedMethod(f"{self.name}-{rate:g}", settings)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What the learning steps of a run have in common.
+
+    Attributes:
+        images: seen task → its unlabeled learning images.
+        directory: where checkpoints go.
+        run_log: where the metrics of every step go.
+    """
+
+    config: Config
+    bench: Workbench
+    images: Mapping[str, ImageSplit]
+    directory: RunDirectory
+    run_log: RunLog
 
 
 @dataclass(frozen=True)
@@ -49,43 +93,42 @@ class Learned:
 
 
 def learn(
-    config: Config,
-    name: str,
-    method: LearnedMethodSettings,
-    bench: Workbench,
+    learning: Learning,
+    method: LearnedMethod,
     bank: TaskVectorBank,
-    images: Mapping[str, ImageSplit],
+    statistics: LayerStatistics,
     targets: Mapping[str, Tensor],
-    directory: RunDirectory,
-    loggers: Sequence[Logger],
 ) -> Learned:
     """Train the learner of merging coefficients.
 
     A run that was killed continues from its last checkpoint and ends at the same coefficients.
 
     Args:
-        name: of the method, as it stands in the names of its files.
         method: what is learned, and from what.
-        images: seen task → its unlabeled learning images.
-        targets: seen task → the scores to be learned on them, N × C.
-        loggers: where the metrics of every step go.
+        bank: the task vectors at the method's density.
+        statistics: of that bank.
+        targets: seen task → the scores to be learned on its images, N × C.
+
+    Raises:
+        UserError: several processes with a setting that needs one.
     """
+    config, bench, settings = learning.config, learning.bench, method.settings
     if config.trainer.devices > 1 and config.labels.min_confidence > 0:
         # Each process would divide by the number of its own confident images.
         raise UserError("labels.min_confidence needs trainer.devices=1")
     if config.trainer.devices > 1 and config.merge.memory_map:
         raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
     module = StatsMerging(
-        _learner(config, method, bench, bank),
+        _learner(config, settings, statistics),
         merged_model(config, bench, bank),
         {task: bench.zoo.experts[task].head for task in bank.tasks},
         targets,
         bench.zoo.preprocess,
         config.labels,
-        method.objective,
-        config.trainer.model_copy(update={"learning_rate": method.learning_rate}),
+        settings.objective,
+        config.trainer.model_copy(update={"learning_rate": settings.learning_rate}),
     )
-    trainer = fit(module, config, name, method, bench, images, directory, loggers)
+    trainer = fit(module, learning, method)
     with torch.no_grad():
         coefficients: Tensor = module.learner().cpu()
     return Learned(module.learner, coefficients, gradient_norm(trainer))
@@ -99,35 +142,31 @@ def merged_model(config: Config, bench: Workbench, bank: TaskVectorBank) -> Merg
 
 def fit(
     module: StatsMerging,
-    config: Config,
-    name: str,
-    method: LearnedMethodSettings,
-    bench: Workbench,
-    images: Mapping[str, ImageSplit],
-    directory: RunDirectory,
-    loggers: Sequence[Logger],
+    learning: Learning,
+    method: LearnedMethod,
     callbacks: Sequence[Callback] = (),
 ) -> L.Trainer:
     """Train the module, from its last checkpoint where a killed run has left one."""
+    config, bench, checkpoints = learning.config, learning.bench, learning.directory.checkpoints
     data = UnlabeledDataModule(
-        {task: split.images for task, split in images.items()},
+        {task: split.images for task, split in learning.images.items()},
         images_per_task=config.trainer.images_per_task,
         steps_per_epoch=config.trainer.steps_per_epoch,
         seed=config.trainer.seed,
     )
     # Named after weights and images, so that a run never continues from what others gave.
     sources = [*bench.weight_hashes.values(), *bench.images.fingerprints().values()]
-    file = f"{name}-{key_of(sources)}"
-    checkpoint = ModelCheckpoint(directory.checkpoints, filename=file, enable_version_counter=False)
+    file = f"{method.name}-{key_of(sources)}"
+    checkpoint = ModelCheckpoint(checkpoints, filename=file, enable_version_counter=False)
     trainer = create_trainer(
         accelerator=config.accelerator,
         epochs=config.trainer.steps // config.trainer.steps_per_epoch,
-        description=f"learning coefficients of {method.title}",
+        description=f"learning coefficients of {method.settings.title}",
         callbacks=[*callbacks, checkpoint],
-        loggers=loggers,
+        loggers=learning.run_log.curves(method.name),
         devices=config.trainer.devices,
     )
-    last = directory.checkpoints / f"{file}.ckpt"
+    last = checkpoints / f"{file}.ckpt"
     if last.exists():
         log.info("continuing from %s", last)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -140,21 +179,19 @@ def gradient_norm(trainer: L.Trainer) -> float:
 
 
 def run_statistics(
-    config: Config,
-    bench: Workbench,
-    bank: TaskVectorBank,
-    density: float | None = None,
+    config: Config, bench: Workbench, bank: TaskVectorBank, density: float | None
 ) -> LayerStatistics:
-    """The statistics of the bank that the config asks for.
+    """The statistics that the config asks for.
 
     Args:
-        density: share of entries that were kept of each task vector in the bank, for the cache.
+        bank: whole task vectors; they are trimmed here, as the name in the cache says they are.
+        density: at which a method sees them, see ``at_density``.
     """
     hashes = [
         bench.zoo.hashes[name] for name in ("pretrained", *(f"{t}/backbone" for t in bank.tasks))
     ]
     return cached_layer_statistics(
-        bank,
+        at_density(bank, density),
         key_of([*hashes, config.merge.precision, f"density {density}"]),
         bench.cache,
         of=config.statistics.of,
@@ -164,13 +201,13 @@ def run_statistics(
 
 
 def _learner(
-    config: Config, method: LearnedMethodSettings, bench: Workbench, bank: TaskVectorBank
+    config: Config, settings: LearnedMethodSettings, statistics: LayerStatistics
 ) -> StatsMergeLearner:
-    assert method.learner != "released_code"  # that one has a learning step of its own
+    assert settings.learner != "released_code"  # that one has a learning step of its own
     return StatsMergeLearner(
-        run_statistics(config, bench, bank, method.density),
-        method.granularity,
-        kind=method.learner,
+        statistics,
+        settings.granularity,
+        kind=settings.learner,
         standardise=config.statistics.standardise,
         link=config.coefficients,
         hidden=config.learner.hidden,

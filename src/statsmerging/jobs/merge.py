@@ -13,10 +13,10 @@ from statsmerging.evaluation.teachers import teacher_quality
 from statsmerging.jobs.banks import create_bank
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.diagnosis import diagnose
-from statsmerging.jobs.learning import Learned, run_statistics
+from statsmerging.jobs.learning import Learned, LearnedMethod, run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog, logged
 from statsmerging.jobs.method_settings import parse_methods
-from statsmerging.jobs.methods import FixedMethod, LearnedMethod, Merged, Merger
+from statsmerging.jobs.methods import FixedMethod, Merged, Merger
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.relations import task_vector_cosines
@@ -59,7 +59,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     if done.learned:
         coefficients = {name: learned.coefficients for name, learned in done.learned.items()}
         write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
-        statistics = run_statistics(config, bench, bank)
+        statistics = run_statistics(config, bench, bank, _density(methods))
         write_statistics(
             directory.statistics, statistics.values, statistics.columns, bank.layers, bank.tasks
         )
@@ -68,9 +68,6 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     teachers = teacher_quality(merger.teachers, merger.images) if done.learned else {}
     cosines = task_vector_cosines(bank)
     rows = {**bounds, **done.rows}
-    warnings = diagnose(config, bench, cosines, rows, teachers, done.learned)
-    for line in warnings:
-        log.warning("%s", line)
     finish(
         config,
         directory,
@@ -85,7 +82,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
         failed=done.failed,
         teachers={task: asdict(quality) for task, quality in teachers.items()},
         task_vector_cosines=_by_task(cosines, bank.tasks),
-        warnings=warnings,
+        warnings=diagnose(config, bench, cosines, rows, teachers, done.learned),
     )
     if done.failed:
         names = ", ".join(done.failed)
@@ -124,6 +121,13 @@ def _run_methods(
             done.failed[method.name] = f"{type(error).__name__}: {error}"
             log.error("%s failed: %s", method.name, done.failed[method.name])
     return done
+
+
+def _density(methods: Sequence[LearnedMethod | FixedMethod]) -> float | None:
+    """At which the learners saw the task vectors; ``None``, all of them, where they disagree."""
+    settings = [method.settings for method in methods if isinstance(method, LearnedMethod)]
+    seen = {each.density for each in settings if each.reads_statistics}
+    return seen.pop() if len(seen) == 1 else None
 
 
 def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodResult:

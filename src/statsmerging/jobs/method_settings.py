@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from statsmerging.jobs.early_checks import grid_of, learned_settings
-from statsmerging.jobs.methods import FixedMethod, LearnedMethod
+from statsmerging.jobs.learning import LearnedMethod
+from statsmerging.jobs.methods import FixedMethod
 from statsmerging.merging.methods import method_named
 from statsmerging.records.errors import UserError
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from statsmerging.distillation.settings import LearnedMethodSettings
 from statsmerging.distillation.teachers import Teacher, learning_targets, teacher_scores
 from statsmerging.evaluation.activations import gram_matrices
 from statsmerging.evaluation.agreement import TeacherAgreement
@@ -17,7 +16,8 @@ from statsmerging.evaluation.candidate import Candidate
 from statsmerging.evaluation.gradients import fisher_diagonals
 from statsmerging.evaluation.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.jobs.adapted_methods import corrected_features, routed_experts
-from statsmerging.jobs.learning import Learned, learn
+from statsmerging.jobs.banks import at_density
+from statsmerging.jobs.learning import Learned, LearnedMethod, Learning, learn, run_statistics
 from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.released_code import learn_as_released
 from statsmerging.jobs.schema import Config
@@ -31,38 +31,12 @@ from statsmerging.merging.methods import (
     PerTaskMethod,
 )
 from statsmerging.merging.methods.surgery import RepresentationSurgery
-from statsmerging.merging.methods.ties import trimmed_bank
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.experts import Expert
 
 State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class LearnedMethod:
-    """A method whose coefficients are learned: StatsMerging, its controls, AdaMerging."""
-
-    name: str
-    settings: LearnedMethodSettings
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Title, needs, returns and parameters, for the record."""
-        return {
-            "title": self.settings.title,
-            "needs": "labels" if self.settings.learner == "released_code" else "unlabeled images",
-            "returns": "state dict",
-            "parameters": self.settings.model_dump(exclude={"title", "tune"}),
-        }
-
-    def candidates(self) -> Iterator[LearnedMethod]:
-        """The method with every learning rate of its grid."""
-        for rate in self.settings.tune or ():
-            settings = self.settings.model_copy(update={"learning_rate": rate})
-            # A name of its own, so that it continues from checkpoints of its own.
-            yield LearnedMethod(f"{self.name}-{rate:g}", settings)
 
 
 @dataclass(frozen=True)
@@ -118,19 +92,21 @@ class Merger:
         self.bench = bench
         self.zoo = bench.zoo
         self.bank = bank
-        self.directory = directory
-        self.run_log = run_log
         self.images = bench.learning_images()
+        self.learning = Learning(config, bench, self.images, directory, run_log)
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
         """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
-        if isinstance(method, LearnedMethod):
-            yield self._learned(method)
-        else:
-            yield self._fixed(method.method)
+        yield self.as_configured(method)
         tuned = self._tuned(method)
         if tuned is not None:
             yield tuned
+
+    def as_configured(self, method: LearnedMethod | FixedMethod) -> Merged:
+        """The method without its grid."""
+        if isinstance(method, LearnedMethod):
+            return self._learned(method)
+        return self._fixed(method.method)
 
     @cached_property
     def teachers(self) -> dict[str, Tensor]:
@@ -183,36 +159,17 @@ class Merger:
         settings = method.settings
         if settings.learner == "released_code":
             return self._as_released(method)
-        bank = self.bank
-        if settings.density is not None:
-            bank = trimmed_bank(bank, settings.density)
-        learned = learn(
-            self.config,
-            method.name,
-            settings,
-            self.bench,
-            bank,
-            self.images,
-            self._targets,
-            self.directory,
-            self.run_log.curves(method.name),
-        )
+        # First, because it trims a bank too: three of them would be in memory at once.
+        statistics = run_statistics(self.config, self.bench, self.bank, settings.density)
+        bank = at_density(self.bank, settings.density)
+        learned = learn(self.learning, method, bank, statistics, self._targets)
         state = bank.merge(learned.coefficients, self.config.merge.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         return Merged(method.name, candidate, method.about, state, learned)
 
     def _as_released(self, method: LearnedMethod) -> Merged:
         """With heads of its own."""
-        learned, heads = learn_as_released(
-            self.config,
-            method.name,
-            method.settings,
-            self.bench,
-            self.bank,
-            self.images,
-            self.directory,
-            self.run_log.curves(method.name),
-        )
+        learned, heads = learn_as_released(self.learning, method, self.bank)
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
         state = self.bank.merge(learned.coefficients, self.config.merge.anchor)

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
-from lightning.pytorch.loggers import Logger
 
-from statsmerging.data.image_cache import ImageSplit
 from statsmerging.distillation.released_code import BestOnTest, ReleasedCode
-from statsmerging.distillation.settings import LabelSettings, LearnedMethodSettings
+from statsmerging.distillation.settings import LabelSettings
 from statsmerging.distillation.teachers import learning_targets
-from statsmerging.jobs.learning import Learned, fit, gradient_norm, merged_model
-from statsmerging.jobs.schema import Config
-from statsmerging.jobs.workbench import Workbench
+from statsmerging.jobs.learning import (
+    Learned,
+    LearnedMethod,
+    Learning,
+    fit,
+    gradient_norm,
+    merged_model,
+)
 from statsmerging.merging.released_code import ReleasedCodeLearner
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.errors import UserError
-from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.heads import Head
 
 
 def learn_as_released(
-    config: Config,
-    name: str,
-    method: LearnedMethodSettings,
-    bench: Workbench,
-    bank: TaskVectorBank,
-    images: Mapping[str, ImageSplit],
-    directory: RunDirectory,
-    loggers: Sequence[Logger],
+    learning: Learning, method: LearnedMethod, bank: TaskVectorBank
 ) -> tuple[Learned, dict[str, Head]]:
     """Coefficients, L × K, and trained heads of the epoch that is best on test images.
 
     Raises:
-        UserError: several processes; the best epoch is chosen in one.
+        UserError: several processes, the best epoch is chosen in one; or accumulation task by
+            task, which gives the learner its gradient and the heads none.
     """
+    config, bench = learning.config, learning.bench
     if config.trainer.devices > 1:
-        raise UserError(f"method {name} needs trainer.devices=1")
+        raise UserError(f"method {method.name} needs trainer.devices=1")
+    if config.trainer.accumulate == "per_task":
+        raise UserError(f"method {method.name} needs trainer.accumulate=joint")
     labels = LabelSettings(kind="ground_truth")
     heads = {task: bench.zoo.experts[task].head for task in bank.tasks}
     epochs = config.trainer.steps // config.trainer.steps_per_epoch
@@ -49,13 +46,12 @@ def learn_as_released(
         learning_targets(labels, bench.teachers("student"), bench.cache),
         bench.zoo.preprocess,
         labels,
-        method.objective,
-        config.trainer.model_copy(update={"learning_rate": method.learning_rate}),
+        method.settings.objective,
+        config.trainer.model_copy(update={"learning_rate": method.settings.learning_rate}),
         period=max(1, epochs // 5),  # 100 of 500 epochs
     )
     tested = {task.name: bench.images.split(task, "test") for task in bench.suite.seen}
     best = BestOnTest(tested)
-    callbacks = [best]
-    trainer = fit(module, config, name, method, bench, images, directory, loggers, callbacks)
+    trainer = fit(module, learning, method, [best])
     learned = Learned(learner, best.best["coefficients"], gradient_norm(trainer))
     return learned, best.best_heads(heads)

@@ -64,7 +64,10 @@ class RunDirectory:
 
     @property
     def statistics(self) -> Path:
-        """Statistics by layer and task, as the learner saw them before standardisation."""
+        """Statistics by layer and task, as the learner saw them before standardisation.
+
+        Of whole task vectors, where several learners saw different ones.
+        """
         return self.path / "statistics.parquet"
 
     @property
