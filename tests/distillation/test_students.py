@@ -171,4 +171,4 @@ def test_batches_hold_no_label(
     monkeypatch.setattr(Distillation, "training_step", recording)
     distilled(tmp_path, teacher)
     assert len(seen) == 6
-    assert all(batch._fields == ("images", "tasks", "indices") for batch in seen)
+    assert all(batch._fields == ("images", "indices") for batch in seen)

@@ -262,7 +262,7 @@ def test_fit_sees_no_label_and_no_test_image(
     monkeypatch.setattr(StatsMerging, "training_step", recording_step)
     run_job()
     assert len(seen) == 6
-    assert all(batch._fields == ("images", "tasks", "indices") for batch in seen)
+    assert all(batch._fields == ("images", "indices") for batch in seen)
 
 
 def test_wrong_labels_of_the_learning_images_change_nothing(
