@@ -39,7 +39,7 @@ def test_epochs_continue_the_stream() -> None:
     assert list(TaskBalancedSampler([7, 5], 2, 6, seed=4)) != whole
 
 
-def test_a_batch_has_images_tasks_and_indices_and_no_label() -> None:
+def test_a_batch_has_images_task_by_task_their_indices_and_no_label() -> None:
     images = {
         "a": torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1),
         "b": torch.full((3, 1, 1, 1), 9),
@@ -49,8 +49,7 @@ def test_a_batch_has_images_tasks_and_indices_and_no_label() -> None:
     assert len(batches) == 3
     for batch in batches:
         assert isinstance(batch, UnlabeledBatch)
-        assert batch._fields == ("images", "tasks", "indices")
-        assert batch.tasks.tolist() == [0, 0, 1, 1]
-        for image, task, index in zip(*batch, strict=True):
-            assert torch.equal(image, images["ab"[int(task)]][int(index)])
+        assert batch._fields == ("images", "indices")
+        for task, image, index in zip("aabb", *batch, strict=True):
+            assert torch.equal(image, images[task][int(index)])
     assert not any("label" in name for name in vars(UnlabeledImages(images)))

@@ -8,15 +8,56 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from statsmerging.data.image_cache import ImageSplit
-from statsmerging.distillation.released_code import BestOnTest
-from statsmerging.merging import MergingError, TaskVectorBank, layer_statistics
+from statsmerging.data.preprocess import Preprocess
+from statsmerging.distillation.released_code import BATCH, BestOnTest, ReleasedCode
+from statsmerging.distillation.settings import LabelSettings, LearningSettings
+from statsmerging.merging import MergedModel, MergingError, TaskVectorBank, layer_statistics
 from statsmerging.merging.released_code import ReleasedCodeLearner, stacked_statistics
 from statsmerging.records.errors import UserError
+from statsmerging.zoo.heads import Head
+from statsmerging.zoo.trainer import create_trainer
 from tests.conftest import JobRunner
+from tests.small_models import TinyBackbone
 
 METHOD = "method=[task_arithmetic,released_code]"
+PREPROCESS = Preprocess(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def noise(size: int, generator: torch.Generator) -> ImageSplit:
+    """Images of noise, with labels that have nothing to do with them."""
+    pixels = torch.randint(256, (size, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(4, (size,), generator=generator)
+    return ImageSplit(pixels, labels, torch.zeros(size, 16, dtype=torch.uint8), "noise")
+
+
+def small_module(bank: TaskVectorBank, generator: torch.Generator) -> ReleasedCode:
+    """The protocol's module on a small backbone, with heads for four classes."""
+    heads = {
+        task: Head(torch.randn(4, 5, generator=generator), torch.zeros(4)) for task in bank.tasks
+    }
+    settings = LearningSettings(
+        steps=2,
+        images_per_task=4,
+        learning_rate=0.01,
+        weight_decay=0.0,
+        accumulate="joint",
+        steps_per_epoch=2,
+        seed=0,
+    )
+    return ReleasedCode(
+        ReleasedCodeLearner(bank, hidden=8, generator=generator),
+        MergedModel(TinyBackbone(), bank),
+        heads,
+        {task: torch.zeros(1) for task in bank.tasks},
+        PREPROCESS,
+        LabelSettings(kind="ground_truth"),
+        "teacher_labels",
+        settings,
+        period=1,
+    )
 
 
 def test_statistics_of_stacked_task_vectors_equal_numpy(bank: TaskVectorBank) -> None:
@@ -100,7 +141,26 @@ def test_the_best_epoch_on_test_is_kept(
     assert torch.equal(merged[-1], seen[best])
 
 
-def test_accuracy_counts_every_image_of_every_task(run_job: JobRunner) -> None:
+def test_accuracy_counts_every_image_and_averages_over_tasks(bank: TaskVectorBank) -> None:
+    """The tasks' test images fill whole batches, and parts of one."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = dict(zip(bank.tasks, (2 * BATCH + 7, BATCH, 5), strict=True))
+    images = {task: noise(size, generator) for task, size in sizes.items()}
+    module = small_module(bank, generator)
+    best = BestOnTest(images)
+    best.on_train_epoch_end(create_trainer(accelerator="cpu", epochs=1, description=""), module)
+    with torch.no_grad():
+        state = bank.merge(module.learner())
+        shares = []
+        for head, split in zip(module.heads, images.values(), strict=True):
+            inputs = PREPROCESS.normalise(split.images)
+            classes = head(functional_call(TinyBackbone().eval(), state, (inputs,))).argmax(dim=1)
+            shares.append(float((classes == split.labels).double().mean()))
+    assert best.state_dict()["accuracy"] == pytest.approx(sum(shares) / 3)
+    assert len(set(shares)) == 3
+
+
+def test_the_epoch_is_chosen_on_all_test_images_of_all_tasks(run_job: JobRunner) -> None:
     sizes: list[int] = []
     original = BestOnTest.__init__
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.data.preprocess import Preprocess
@@ -158,6 +158,23 @@ def test_a_student_is_made_once_for_what_determines_it(
     assert distilled(tmp_path, teacher).sha256 == first.sha256
 
 
+def test_a_student_of_another_architecture_is_another(tmp_path: Path) -> None:
+    """The same weights under another activation learn something else."""
+    generator = torch.Generator().manual_seed(0)
+    layer = {"1.weight": torch.randn(5, 3 * 8 * 8, generator=generator), "1.bias": torch.zeros(5)}
+    expert = Expert(Weights(layer), Head(torch.randn(3, 5, generator=generator), torch.zeros(3)))
+    images, teacher = images_without_labels(), torch.randn(64, 3, generator=generator)
+
+    def student(activation: nn.Module, cache: str) -> str:
+        backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5), activation)
+        zoo = Zoo(backbone, PREPROCESS, expert.state, {"task": expert}, torch.device("cpu"))
+        options: Any = {"cache": Cache(tmp_path / cache), "accelerator": "cpu"}
+        return student_weights(zoo, "task", images, teacher, settings(), **options).sha256
+
+    first = student(nn.ReLU(), "shared")
+    assert student(nn.Tanh(), "shared") == student(nn.Tanh(), "own") != first
+
+
 def test_batches_hold_no_label(
     tmp_path: Path, teacher: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,4 +188,4 @@ def test_batches_hold_no_label(
     monkeypatch.setattr(Distillation, "training_step", recording)
     distilled(tmp_path, teacher)
     assert len(seen) == 6
-    assert all(batch._fields == ("images", "tasks", "indices") for batch in seen)
+    assert all(batch._fields == ("images", "indices") for batch in seen)

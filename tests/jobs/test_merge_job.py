@@ -262,7 +262,7 @@ def test_fit_sees_no_label_and_no_test_image(
     monkeypatch.setattr(StatsMerging, "training_step", recording_step)
     run_job()
     assert len(seen) == 6
-    assert all(batch._fields == ("images", "tasks", "indices") for batch in seen)
+    assert all(batch._fields == ("images", "indices") for batch in seen)
 
 
 def test_wrong_labels_of_the_learning_images_change_nothing(
@@ -406,7 +406,23 @@ def test_local_zoo_and_evaluate_repeat_the_numbers(
         run_in_process([*local, "backbone.weights=pretrain"], tmp_path / "none")
     checkpoint = f"job.checkpoint={tmp_path / 'run' / 'merged.safetensors'}"
     scored = run_job("job=evaluate", checkpoint, directory=tmp_path / "scored")["methods"]
-    assert scored["merged"]["accuracy"] == merged["stats_merging"]["accuracy"]
+    assert scored["checkpoint"]["accuracy"] == merged["stats_merging"]["accuracy"]
+
+
+@pytest.mark.parametrize("name", ["pretrained", "individual"])
+def test_a_checkpoint_named_like_a_bound_leaves_the_bound(
+    run_job: JobRunner, tmp_path: Path, name: str
+) -> None:
+    bounds = run_job("job=finetune", directory=tmp_path / "zoo")["methods"]
+    other = {
+        tensor: value + 0.1 if value.is_floating_point() else value
+        for tensor, value in load_file(tmp_path / "zoo" / "pretrained.safetensors").items()
+    }
+    file = tmp_path / f"{name}.safetensors"
+    save_file(other, file)
+    scored = run_job("job=evaluate", f"job.checkpoint={file}")["methods"]
+    assert scored.pop("checkpoint")["title"] == f"{name}.safetensors"
+    assert scored == bounds
 
 
 def test_files_and_teachers_are_recorded_and_a_wrong_class_order_is_noticed(

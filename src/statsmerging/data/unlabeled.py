@@ -18,12 +18,10 @@ class UnlabeledBatch(NamedTuple):
 
     Attributes:
         images: uint8, (K·n) × 3 × S × S, task by task.
-        tasks: int64, K·n, index of the task.
         indices: int64, K·n, index of the image within its task.
     """
 
     images: Tensor
-    tasks: Tensor
     indices: Tensor
 
 
@@ -35,13 +33,11 @@ class UnlabeledImages(Dataset[UnlabeledBatch]):
     """
 
     def __init__(self, images: Mapping[str, Tensor]) -> None:
-        self.tasks = tuple(images)
         self.images = tuple(images.values())
 
     def __getitem__(self, addresses: list[Address]) -> UnlabeledBatch:
         return UnlabeledBatch(
             torch.stack([self.images[task][index] for task, index in addresses]),
-            torch.tensor([task for task, _ in addresses]),
             torch.tensor([index for _, index in addresses]),
         )
 

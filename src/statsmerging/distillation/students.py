@@ -89,6 +89,7 @@ def student_weights(
     """
     key = key_of(
         [
+            zoo.architecture,
             zoo.pretrained.sha256,
             state_sha256(zoo.experts[task].head.state_dict()),
             state_sha256({"scores": teacher_scores}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.closing import finish
 from statsmerging.jobs.loggers.run_log import RunLog, logged
@@ -16,15 +18,17 @@ from statsmerging.zoo.checkpoints import read_weights
 
 @logged
 def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
-    """Score the checkpoint beside the pre-trained and the individual models."""
+    """Score the checkpoint beside the pre-trained and the individual models.
+
+    Its row is named ``checkpoint``, whatever the file is called: a file may share its name with a
+    bound.
+    """
     if config.job.checkpoint is None:
         raise UserError("job.checkpoint: a .safetensors file with backbone weights is needed")
     path = config.job.checkpoint
     state = read_weights(path)
     bench = prepare(config)
     check_same_tensors(bench.zoo.pretrained, state, expected="backbone", found=str(path))
-    methods = {
-        **bench.bounds(),
-        path.stem: bench.scorer.score(Candidate.of_state(path.stem, bench.zoo, state)),
-    }
+    scored = bench.scorer.score(Candidate.of_state(path.name, bench.zoo, state))
+    methods = {**bench.bounds(), "checkpoint": replace(scored, about={"title": path.name})}
     finish(config, directory, run_log, bench, methods, checkpoint_sha256=file_sha256(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +13,12 @@ from torch import nn
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.merging.task_vectors import check_finite
 from statsmerging.records.errors import UserError
-from statsmerging.records.hashing import key_of, state_sha256
+from statsmerging.records.hashing import state_sha256
+from statsmerging.zoo.architecture import architecture_key
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.formats.foreign import NORMALISES
 from statsmerging.zoo.heads import Head
+from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import FileTensors, Weights
 
 _BACKBONE, _HEAD = "backbone.", "head."
@@ -41,6 +42,7 @@ class Zoo:
         pretrained: θ₀ by tensor name.
         experts: one expert per task, of seen and unseen tasks.
         device: where forward passes and task vectors belong.
+        settings: the backbone was made with; ``None`` if it was made without any.
     """
 
     backbone: nn.Module
@@ -48,11 +50,12 @@ class Zoo:
     pretrained: Weights
     experts: Mapping[str, Expert]
     device: torch.device
+    settings: BackboneSettings | None = None
 
     @cached_property
     def architecture(self) -> str:
-        """Hash of the backbone's modules: under another activation, the same weights are others."""
-        return key_of([re.sub(r" at 0x[0-9a-f]+", "", repr(self.backbone))])
+        """Hash of what the backbone is, besides its weights."""
+        return architecture_key(self.backbone, self.settings)
 
     @cached_property
     def hashes(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import MissingFilesError, UserError, gather_missing
 from statsmerging.records.hashing import file_sha256, key_of
+from statsmerging.zoo.architecture import architecture_key
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert, read_expert_head
@@ -118,7 +119,8 @@ def zoo_from_files(
     device = inference_device(accelerator)
     reader = _ExpertReader(network, pretrained, cache)
 
-    probed = ProbedHeads(network, pretrained, images, cache, device)
+    architecture = architecture_key(network, backbone)
+    probed = ProbedHeads(network, architecture, pretrained, images, cache, device)
 
     def own(task: Task) -> Head:
         if task.name not in files.experts:
@@ -141,7 +143,7 @@ def zoo_from_files(
         return Expert(reader.read(files.experts[task.name]), head)
 
     experts = {task.name: expert(task) for task in images.suite.tasks}
-    return Zoo(network, preprocess_of(backbone), pretrained, experts, device)
+    return Zoo(network, preprocess_of(backbone), pretrained, experts, device, backbone)
 
 
 class _ExpertReader:

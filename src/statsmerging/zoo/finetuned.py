@@ -13,6 +13,7 @@ from statsmerging.data.suites import Task
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import json_sha256, key_of, state_sha256
+from statsmerging.zoo.architecture import architecture_key
 from statsmerging.zoo.backbones import create_backbone, feature_dimension
 from statsmerging.zoo.checkpoints import read_weights, write_weights
 from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
@@ -55,14 +56,17 @@ def finetuned_zoo(
         backbone = create_backbone(settings)
     device = inference_device(accelerator)
     pretrained = copy_state(backbone)
-    probed = ProbedHeads(backbone, pretrained, images, cache, device)
+    architecture = architecture_key(backbone, settings)
+    probed = ProbedHeads(backbone, architecture, pretrained, images, cache, device)
     source = head_source(heads, probed, settings, probed=probed, base=None, cache=cache)
-    maker = _ExpertMaker(backbone, pretrained, source, images, zoo.finetuning, cache, accelerator)
+    maker = _ExpertMaker(
+        backbone, architecture, pretrained, source, images, zoo.finetuning, cache, accelerator
+    )
     experts = {
         task.name: Expert(pretrained, source(task)) if task.name in untrained else maker.make(task)
         for task in images.suite.tasks
     }
-    return Zoo(backbone, images.preprocess, pretrained, experts, device)
+    return Zoo(backbone, images.preprocess, pretrained, experts, device, settings)
 
 
 def _pretrained_here(
@@ -118,6 +122,7 @@ class _ExpertMaker:
     def __init__(
         self,
         backbone: nn.Module,
+        architecture: str,
         pretrained: Weights,
         heads: HeadSource,
         images: SuiteImages,
@@ -126,6 +131,7 @@ class _ExpertMaker:
         accelerator: str,
     ) -> None:
         self.backbone = backbone
+        self.architecture = architecture
         self.pretrained = pretrained
         self.heads = heads
         self.images = images
@@ -137,7 +143,13 @@ class _ExpertMaker:
         """The expert of one task, from the cache if these settings made it before."""
         train = self.images.split(task, "train")
         preprocess = self.images.preprocess
-        parts = [self.pretrained.sha256, preprocess.key, train.key, self.training.model_dump_json()]
+        parts = [
+            self.architecture,
+            self.pretrained.sha256,
+            preprocess.key,
+            train.key,
+            self.training.model_dump_json(),
+        ]
         if not isinstance(self.heads, ProbedHeads):  # a probe follows from the other parts
             parts.append(state_sha256(self.heads(task).state_dict()))
 

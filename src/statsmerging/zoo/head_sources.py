@@ -32,7 +32,8 @@ class ProbedHeads:
     """Fits a linear probe on the pre-trained backbone's features of a task's training images.
 
     Args:
-        backbone: the architecture.
+        backbone: the network.
+        architecture: its ``architecture_key``.
         pretrained: its weights.
         images: the suite; train splits are opened.
         cache: of heads.
@@ -42,12 +43,14 @@ class ProbedHeads:
     def __init__(
         self,
         backbone: nn.Module,
+        architecture: str,
         pretrained: Weights,
         images: SuiteImages,
         cache: Cache,
         device: torch.device,
     ) -> None:
         self.backbone = backbone
+        self.architecture = architecture
         self.pretrained = pretrained
         self.images = images
         self.cache = cache
@@ -70,7 +73,7 @@ class ProbedHeads:
             head = fit_linear_probe(features, train.labels, len(task.classes))
             write_weights(path, head.state_dict())
 
-        key = key_of([self.pretrained.sha256, preprocess.key, train.key])
+        key = key_of([self.architecture, self.pretrained.sha256, preprocess.key, train.key])
         return read_head(self.cache.file("heads", f"{key}.safetensors", write))
 
 

@@ -44,6 +44,7 @@ def joint_weights(
     heads = [zoo.experts[task].head for task in splits]
     key = key_of(
         [
+            zoo.architecture,
             zoo.hashes["pretrained"],
             *(zoo.hashes[f"{task}/head"] for task in splits),
             *(split.key for split in splits.values()),

@@ -55,4 +55,5 @@ def single_expert_from_file(
         expert = Expert(Weights(weights_for(network, file)), classifier_in(file, network))
     check_classes(expert.head, task)
     device = inference_device(accelerator)
-    return Zoo(network, preprocess_of(backbone), expert.state, {task.name: expert}, device)
+    experts = {task.name: expert}
+    return Zoo(network, preprocess_of(backbone), expert.state, experts, device, backbone)

@@ -1,0 +1,85 @@
+"""The same weights in another network: nothing that the cache holds of one is taken for the other.
+
+Two vision transformers with two and with four attention heads take the same weights, and print
+themselves alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from statsmerging.data.image_cache import ImageSplit
+from statsmerging.records.cache import Cache
+from statsmerging.records.hashing import state_sha256
+from statsmerging.zoo.backbones import create_backbone, preprocess_of
+from statsmerging.zoo.class_scores import class_scores
+from statsmerging.zoo.experts import Expert, Zoo, copy_state
+from statsmerging.zoo.heads import Head
+from statsmerging.zoo.joint import joint_weights
+from statsmerging.zoo.settings import BackboneSettings
+from tests.zoo.test_backbones import settings
+from tests.zoo.test_experts import make_zoo, training
+
+BackboneOf = Callable[[int], BackboneSettings]
+
+
+@pytest.fixture
+def with_heads(small_weights: Path) -> BackboneOf:
+    """The small vision transformer, given its number of attention heads."""
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1}
+    return lambda heads: settings(
+        weights=str(small_weights), arguments={**sizes, "num_heads": heads}
+    )
+
+
+def zoo_of(backbone: BackboneSettings) -> Zoo:
+    """θ₀ as the expert of one task, under a head for three classes."""
+    network, preprocess = create_backbone(backbone), preprocess_of(backbone)
+    start = copy_state(network)
+    head = Head(torch.randn(3, 24, generator=torch.Generator().manual_seed(0)), torch.zeros(3))
+    experts = {"task": Expert(start, head)}
+    return Zoo(network, preprocess, start, experts, torch.device("cpu"), backbone)
+
+
+def noise() -> ImageSplit:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (12, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return ImageSplit(pixels, torch.arange(12) % 3, torch.zeros(12, 16, dtype=torch.uint8), "noise")
+
+
+def scores_hash(backbone: BackboneSettings, cache: Path) -> str:
+    zoo = zoo_of(backbone)
+    scores = class_scores(zoo, zoo.pretrained, "task", noise(), Cache(cache), description="")
+    return state_sha256({"scores": scores})
+
+
+def joint_hash(backbone: BackboneSettings, cache: Path) -> str:
+    zoo, images = zoo_of(backbone), {"task": noise()}
+    weights = joint_weights(zoo, images, training(2), cache=Cache(cache), accelerator="cpu")
+    return weights.sha256
+
+
+@pytest.mark.parametrize("made", [scores_hash, joint_hash])
+def test_scores_and_joint_weights_are_those_of_the_network(
+    with_heads: BackboneOf, tmp_path: Path, made: Callable[[BackboneSettings, Path], str]
+) -> None:
+    first = made(with_heads(2), tmp_path / "shared")
+    other = made(with_heads(4), tmp_path / "shared")
+    assert other == made(with_heads(4), tmp_path / "own") != first
+
+
+def test_probes_and_experts_are_those_of_the_network(
+    with_heads: BackboneOf, suite_root: Path, tmp_path: Path
+) -> None:
+    def made(heads: int, cache: str) -> list[str]:
+        experts = make_zoo(suite_root, with_heads(heads), tmp_path / cache)
+        expert = experts["size"]
+        return [state_sha256(expert.head.state_dict()), expert.state.sha256]
+
+    first, other = made(2, "shared"), made(4, "shared")
+    assert other == made(4, "own")
+    assert not set(first) & set(other)
