@@ -22,7 +22,7 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     if not config.heterogeneous.experts:
         raise UserError(
             "heterogeneous.experts: name the tasks whose experts have another architecture, "
-            "e.g. experiment=heterogeneous_cnn_into_vit"
+            "e.g. experiment=heterogeneous_cnn_into_vit hydra.mode=RUN"
         )
     bench = prepare(config)
     write_zoo(directory.path, bench.zoo)
