@@ -30,9 +30,6 @@ NEEDED = {
     "job=export": ["job.run={folder}", "job.target=exported"],
     "job=reproduce": ["job.run={folder}"],
     "experiment=mini_eight": ["suite.root={folder}"],
-    "experiment=heterogeneous_mini_eight": [
-        "heterogeneous.experts.sign_digits.backbone.weights={file}"
-    ],
 }
 
 
