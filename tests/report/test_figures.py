@@ -144,7 +144,7 @@ def test_figures_are_stored_for_print_and_for_screens(learned_run: Path, tmp_pat
 
 def test_the_browser_gets_the_same_figures(learned_run: Path) -> None:
     groups = runs_by_setting(learned_run)
-    figures = interactive_figures(learned_run)
+    figures = interactive_figures(drawings(groups))
     assert list(figures) == [drawing.title for drawing in drawings(groups)]
     heatmap = figures["Coefficients · The free · toy · vit"]
     cells = pd.DataFrame(heatmap.data[0].z, heatmap.data[0].y, heatmap.data[0].x)
@@ -156,7 +156,7 @@ def test_the_browser_gets_the_same_figures(learned_run: Path) -> None:
 
 
 def test_the_browser_gets_lines_over_severity(corrupted_runs: Path) -> None:
-    figure = interactive_figures(corrupted_runs)[
+    figure = interactive_figures(drawings(runs_by_setting(corrupted_runs)))[
         "Accuracy against severity of corruption · toy · vit"
     ]
     lines = {trace.name: trace for trace in figure.data}

@@ -10,9 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json, write_json
 from statsmerging.report.page.html import report_page
+from statsmerging.report.runs import runs_by_setting
 from tests.report.conftest import HOSTILE, WriteRun
 
 
@@ -40,7 +40,11 @@ class _Page(HTMLParser):
 
 @pytest.fixture
 def page(sweep_runs: Path) -> _Page:
-    return _Page(report_page(sweep_runs, {HOSTILE: go.Figure(go.Scatter(y=[1.0, 2.0]))}))
+    return _Page(
+        report_page(
+            runs_by_setting(sweep_runs), sweep_runs, {HOSTILE: go.Figure(go.Scatter(y=[1.0, 2.0]))}
+        )
+    )
 
 
 def test_names_stay_text(page: _Page) -> None:
@@ -115,7 +119,7 @@ def test_only_the_same_problem_has_peers(write_run: WriteRun) -> None:
     write_json(path, read_json(path) | {"stamps": ["not label-free"]})
     found = {
         run["name"]: method["peers"]
-        for run in _Page(report_page(runs, {})).content()["runs"]
+        for run in _Page(report_page(runs_by_setting(runs), runs, {})).content()["runs"]
         for method in run["methods"]
         if method["name"] == "ties"
     }
@@ -124,9 +128,4 @@ def test_only_the_same_problem_has_peers(write_run: WriteRun) -> None:
 
 
 def test_a_page_without_figures_has_no_plotting_library(sweep_runs: Path) -> None:
-    assert len(report_page(sweep_runs, {})) < 200_000
-
-
-def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no finished run"):
-        report_page(tmp_path, {})
+    assert len(report_page(runs_by_setting(sweep_runs), sweep_runs, {})) < 200_000

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import pytest
 
 from statsmerging.report.page.html import report_page
+from statsmerging.report.runs import runs_by_setting
 from tests.report.conftest import WriteRun
 
 #: Width of a phone in CSS pixels.
@@ -39,7 +40,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, sweep_runs: Path, tmp_path: Path) -> Any:
     """The browser at a fresh page without figures, 1280 pixels wide, light."""
-    return _opened(browser, tmp_path, report_page(sweep_runs, {}))
+    return _opened(browser, tmp_path, report_page(runs_by_setting(sweep_runs), sweep_runs, {}))
 
 
 def _opened(browser: Any, folder: Path, text: str) -> Any:
@@ -83,7 +84,9 @@ def test_it_loads_alone_and_without_complaint(
     browser: Any, sweep_runs: Path, tmp_path: Path
 ) -> None:
     figure = go.Figure(go.Scatter(y=[1.0, 2.0]))
-    text = report_page(sweep_runs, {"Line · first": figure, "Line · second": figure})
+    text = report_page(
+        runs_by_setting(sweep_runs), sweep_runs, {"Line · first": figure, "Line · second": figure}
+    )
     page = _opened(browser, tmp_path, text)
     find(page, "a[href='#figures']").click()
     page.execute_async_script("setTimeout(arguments[0], 500)")
@@ -149,7 +152,7 @@ def test_numbers_that_are_printed_alike_are_best_alike(
 ) -> None:
     for seed, average in enumerate([0.7201, 0.7204, 0.6]):
         runs = write_run(f"seed-{seed}", {"individual": 0.9, "free": average}, seed)
-    page = _opened(browser, tmp_path, report_page(runs, {}))
+    page = _opened(browser, tmp_path, report_page(runs_by_setting(runs), runs, {}))
     assert texts(page, "#overview-table tbody .best:nth-child(3)") == ["72.0", "72.0"]
 
 
@@ -216,7 +219,7 @@ def test_lists_stand_as_the_command_line_takes_them(
     for number, names in enumerate(features):
         statistics = {"features": names}
         runs = write_run(f"{number}", {"individual": 0.9, "free": 0.6}, statistics=statistics)
-    page = _opened(browser, tmp_path, report_page(runs, {}))
+    page = _opened(browser, tmp_path, report_page(runs_by_setting(runs), runs, {}))
     assert set(column(page, "features")) == {f"[{','.join(names)}]" for names in features}
     # All of a long one is to be seen, not only its beginning.
     cut = "return [...document.querySelectorAll('td')].some(e => e.scrollWidth > e.clientWidth)"

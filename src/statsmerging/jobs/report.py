@@ -10,6 +10,7 @@ from statsmerging.jobs.schema import Config
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_text
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.files import page, write_figures, write_tables
 from statsmerging.report.interactive import interactive_figures
 from statsmerging.report.page.html import report_page
@@ -45,10 +46,13 @@ def run(config: Config, directory: RunDirectory) -> None:
         for content in contents:
             console.print(terminal_table(content))
     write_tables(tables, directory.path / "tables")
-    figures = write_figures(groups, directory.path / "figures")
+    if len(groups) > DETAILED:
+        log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
+    planned = list(drawings(groups))
+    figures = write_figures(planned, directory.path / "figures")
     write_text(directory.path / "report.md", page(tables, groups, figures))
     path = directory.path / "report.html"
-    write_text(path, report_page(config.job.runs, interactive_figures(config.job.runs)))
+    write_text(path, report_page(groups, config.job.runs, interactive_figures(planned)))
     log.info("tables and figures: %s", path)
 
 

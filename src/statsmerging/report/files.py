@@ -18,7 +18,7 @@ from statsmerging.records.files import (
     write_text,
 )
 from statsmerging.records.progress import track
-from statsmerging.report.drawings import DETAILED, drawings
+from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.style import FORMATS, save
 from statsmerging.report.runs import RunGroup
@@ -56,11 +56,8 @@ def write_tables(tables: Mapping[str, Sequence[Table]], folder: Path) -> None:
             _write_csv(tidy(tables[kind]), folder / f"{kind}.csv")
 
 
-def write_figures(groups: Sequence[RunGroup], folder: Path) -> dict[str, str]:
-    """``NAME.pdf`` and ``NAME.png`` of every figure there are data for; gives title → name."""
-    planned = list(drawings(groups))
-    if len(groups) > DETAILED:
-        log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
+def write_figures(planned: Sequence[Drawing], folder: Path) -> dict[str, str]:
+    """``NAME.pdf`` and ``NAME.png`` of every figure; gives title → name."""
     names = file_names([drawing.title for drawing in planned])
     with replacing(folder, {f"{name}.{kind}" for name in names for kind in FORMATS}):
         pairs = list(zip(names, planned, strict=True))

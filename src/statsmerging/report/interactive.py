@@ -1,14 +1,14 @@
-"""The figures of a folder of runs for the browser, with the numbers under the pointer."""
+"""The figures for the browser, with the numbers under the pointer."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from statsmerging.report.drawings import Drawing, drawings
+from statsmerging.report.drawings import Drawing
 from statsmerging.report.frames import axis_scale, by_depth
 from statsmerging.report.palette import (
     DASHES,
@@ -20,7 +20,6 @@ from statsmerging.report.palette import (
     marker,
     scale,
 )
-from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.series import LABELS
 
 #: Height of a panel of lines or dots, of a row of a map, and of what stands around, in pixels.
@@ -33,15 +32,8 @@ DODGE = 5
 TICKS = 24
 
 
-def interactive_figures(folder: Path) -> dict[str, go.Figure]:
-    """Title → figure, for all finished runs below a folder; only what the runs have data for.
-
-    The background is transparent and the text grey, so that a page may be light or dark.
-
-    Raises:
-        UserError: no finished run.
-    """
-    planned = drawings(runs_by_setting(folder))
+def interactive_figures(planned: Iterable[Drawing]) -> dict[str, go.Figure]:
+    """Title → figure. The background is clear and the text grey: a page may be light or dark."""
     return {drawing.title: _neutral(_figure(drawing)) for drawing in planned}
 
 

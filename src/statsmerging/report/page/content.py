@@ -10,7 +10,7 @@ from typing import Any
 
 from statsmerging.records.files import read_json
 from statsmerging.report.rows import BOUNDS, is_static, method_title
-from statsmerging.report.runs import FinishedRun, RunGroup, runs_by_setting
+from statsmerging.report.runs import FinishedRun, RunGroup
 from statsmerging.report.settings import QUESTION, flatten, problem_of
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.content import Row, Table
@@ -22,13 +22,8 @@ _SWEEP_FLAGS = {"-m", "--multirun"}
 Content = dict[str, Any]
 
 
-def page_content(folder: Path) -> Content:
-    """All finished runs below a folder, their settings and their tables.
-
-    Raises:
-        UserError: no finished run.
-    """
-    groups = runs_by_setting(folder)
+def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
+    """All runs, named from their folder, their settings and their tables."""
     runs = [run for group in groups for run in group.members]
     keys = _differing_keys(groups, runs)
     return {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 from statsmerging.report.page.content import Content, page_content
+from statsmerging.report.runs import RunGroup
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -31,17 +32,15 @@ SCRIPTS = (
 )
 
 
-def report_page(folder: Path, figures: Mapping[str, Figure]) -> str:
+def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, Figure]) -> str:
     """The page of all finished runs below a folder; it loads nothing from anywhere.
 
     Args:
-        folder: with run directories.
+        groups: the runs.
+        folder: from which their directories are named.
         figures: title → interactive figure.
-
-    Raises:
-        UserError: no finished run.
     """
-    return _page(page_content(folder), figures, heading=f"Report on {folder.as_posix()}")
+    return _page(page_content(groups, folder), figures, heading=f"Report on {folder.as_posix()}")
 
 
 def _page(content: Content, figures: Mapping[str, Figure], heading: str) -> str:
