@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -116,28 +117,18 @@ def _pretrained_here(
     return backbone
 
 
+@dataclass(frozen=True)
 class _ExpertMaker:
     """Fine-tunes the backbone for a task, under a head that stays as it is."""
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        architecture: str,
-        pretrained: Weights,
-        heads: HeadSource,
-        images: SuiteImages,
-        training: TrainingSettings,
-        cache: Cache,
-        accelerator: str,
-    ) -> None:
-        self.backbone = backbone
-        self.architecture = architecture
-        self.pretrained = pretrained
-        self.heads = heads
-        self.images = images
-        self.training = training
-        self.cache = cache
-        self.accelerator = accelerator
+    backbone: nn.Module
+    architecture: str
+    pretrained: Weights
+    heads: HeadSource
+    images: SuiteImages
+    training: TrainingSettings
+    cache: Cache
+    accelerator: str
 
     def make(self, task: Task) -> Expert:
         """The expert of one task, from the cache if these settings made it before."""
