@@ -127,5 +127,17 @@ def test_only_the_same_problem_has_peers(write_run: WriteRun) -> None:
     assert len(set(found.values())) == 3
 
 
+def test_a_method_has_its_own_warnings_alone(write_run: WriteRun) -> None:
+    runs = write_run("a", {"individual": 0.9, "ties": 0.5, "ties_fast": 0.6, "free": 0.7})
+    about_all = "the teacher of mnist is unsure"
+    told = ["ties sacrifices mnist", "ties_fast: nothing is learned", about_all]
+    path = runs / "a" / "results.json"
+    write_json(path, read_json(path) | {"warnings": told})
+    (run,) = _Page(report_page(runs_by_setting(runs), runs, {})).content()["runs"]
+    assert run["warnings"] == told
+    own = {method["name"]: method["warnings"] for method in run["methods"]}
+    assert own == {"individual": [], "ties": told[:1], "ties_fast": told[1:2], "free": []}
+
+
 def test_a_page_without_figures_has_no_plotting_library(sweep_runs: Path) -> None:
     assert len(report_page(runs_by_setting(sweep_runs), sweep_runs, {})) < 200_000

@@ -48,6 +48,7 @@ def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
     manifest = read_json(run.path / "manifest.json")
     config = dict(flatten(run.config))
     setting = {key: config[key] for key in keys if key in config}
+    stamps, warnings = results.get("stamps", []), results.get("warnings", [])
     command = manifest.get("command", [])
     return {
         "name": _name(run, folder),
@@ -57,11 +58,11 @@ def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
         "backbone": results["backbone"],
         "seed": results["seed"],
         "setting": setting,
-        "stamps": results.get("stamps", []),
-        "warnings": results.get("warnings", []),
+        "stamps": stamps,
+        "warnings": warnings,
         "distilled": results.get("distilled", {}),
         "methods": [
-            _method(name, row, [*problem_of(config), *results.get("stamps", [])])
+            _method(name, row, [*problem_of(config), *stamps], warnings)
             for name, row in results["methods"].items()
         ],
         "config": run.config,
@@ -86,7 +87,9 @@ def _name(run: FinishedRun, folder: Path) -> str:
     return run.path.absolute().name if name == "." else name
 
 
-def _method(name: str, row: Mapping[str, Any], problem: Sequence[str]) -> Content:
+def _method(
+    name: str, row: Mapping[str, Any], problem: Sequence[str], warnings: Iterable[str]
+) -> Content:
     unseen = row.get("unseen", {})
     return {
         "name": name,
@@ -94,6 +97,7 @@ def _method(name: str, row: Mapping[str, Any], problem: Sequence[str]) -> Conten
         "bound": name in BOUNDS,
         # The best number is the best among rows with equal peers.
         "peers": json.dumps([*problem, *row["accuracy"], is_static(dict(row))]),
+        "warnings": [line for line in warnings if line.startswith((f"{name} ", f"{name}:"))],
         "parameters": row.get("parameters", {}),
         "accuracy": row["accuracy"],
         "average": row["average"],

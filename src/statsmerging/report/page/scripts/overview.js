@@ -93,7 +93,7 @@ function settingOf({ run, method }, key) {
 function searched(content, entry) {
   const settings = content.keys.map((key) => valueText(settingOf(entry, key)));
   const { run, method } = entry;
-  const notes = [...run.stamps, ...run.warnings];
+  const notes = [...run.stamps, ...method.warnings];
   return [method.title, method.name, ...settings, run.name, `seed ${run.seed}`, ...notes]
     .join("\n")
     .toLowerCase();
@@ -116,7 +116,7 @@ function bestOf(entries, of) {
 
 function overviewRow(content, entry, measures, best) {
   const { run, method } = entry;
-  const name = [runLink(run, method.title), ...badges(run)];
+  const name = [runLink(run, method.title), ...badges(run.stamps, method.warnings)];
   const isBest = (of, index) =>
     isMerged(method) && printed(of(method)) === best[index].get(method.peers);
   return {
@@ -138,8 +138,8 @@ function overviewRow(content, entry, measures, best) {
   };
 }
 
-/** Short marks for what a reader must know of a run before its numbers. */
-function badges(run) {
+/** Short marks for what a reader must know before the numbers. */
+function badges(stamps, warnings) {
   const mark = (kind, lines, noun) =>
     lines.length
       ? element(
@@ -148,5 +148,5 @@ function badges(run) {
           counted(lines.length, noun),
         )
       : null;
-  return [mark("stamp", run.stamps, "stamp"), mark("warning", run.warnings, "warning")];
+  return [mark("stamp", stamps, "stamp"), mark("warning", warnings, "warning")];
 }

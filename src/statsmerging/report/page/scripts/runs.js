@@ -36,7 +36,7 @@ function runDetails(content, run) {
       element("span", { class: "run-setting" }, settingText(content, run)),
       element("span", { class: "run-methods" }, methods),
       element("span", { class: "run-name" }, run.name),
-      badges(run),
+      badges(run.stamps, run.warnings),
     ),
   );
   details.addEventListener("toggle", () => details.append(...runBody(run)), { once: true });

@@ -56,23 +56,32 @@ function resultRow({ labels, numbers, kind }, order) {
   return { class: kind, cells: [...order.map((place) => ({ value: labels[place] })), ...cells] };
 }
 
-/** Stamps and warnings of several runs, each once, with the number of runs that have it. */
+/** Stamps and warnings of several runs: each once, with the number of runs that have it. */
 function notices(runs) {
   return ["stamps", "warnings"].flatMap((kind) => {
     const lines = new Map();
     for (const line of runs.flatMap((run) => run[kind]))
       lines.set(line, (lines.get(line) ?? 0) + 1);
-    return [...lines].map(([line, times]) => {
+    const texts = [...lines].map(([line, times]) => {
       const among =
         runs.length > 1 && times < runs.length ? ` (${times} of ${runs.length} runs)` : "";
-      return notice(kind, line + among);
+      return line + among;
     });
+    return texts.length ? [notice(kind, texts)] : [];
   });
 }
 
-function notice(kind, text) {
-  const word = kind === "stamps" ? "Stamp" : "Warning";
-  return element("p", { class: `notice ${kind}` }, element("strong", {}, word), ` ${text}`);
+/** One box for all of a kind: a line where it is one, else a list under their number. */
+function notice(kind, texts) {
+  const [word, noun] = kind === "stamps" ? ["Stamp", "stamp"] : ["Warning", "warning"];
+  const one = texts.length === 1;
+  const lines = texts.map((text) => element("li", {}, text));
+  return element(
+    "div",
+    { class: `notice ${kind}` },
+    element("strong", {}, one ? word : counted(lines.length, noun)),
+    one ? ` ${texts[0]}` : element("ul", {}, lines),
+  );
 }
 
 function joined(nodes) {

@@ -16,7 +16,7 @@ function startOpening(content) {
   const notes = Object.entries(told).flatMap(([kind, what]) => {
     const marked = content.runs.filter((run) => run[kind].length).length;
     const text = `${marked} of ${counted(content.runs.length, "run")} ${what}; see below which.`;
-    return marked ? [notice(kind, text)] : [];
+    return marked ? [notice(kind, [text])] : [];
   });
   document.getElementById("notices").append(...notes);
 }
