@@ -220,6 +220,16 @@ def test_learning_rates_are_tuned_by_the_same_rule(run_job: JobRunner, tmp_path:
     assert set(coefficients(tmp_path / "run")["method"]) == {"free", "free_tuned"}
 
 
+def test_what_the_grid_shares_with_the_config_is_learned_once(
+    run_job: JobRunner, tmp_path: Path
+) -> None:
+    rows = run_job("method=free", "method.free.tune=[0.01,0.5]")["methods"]
+    assert rows["free"]["parameters"]["learning_rate"] == 0.01
+    assert {"free", "free_tuned"} <= rows.keys()
+    learned = {path.name for path in (tmp_path / "run" / "learning_curves").iterdir()}
+    assert learned == {"free", "free-0.5"}
+
+
 def test_same_seed_gives_bit_identical_results(run_job: JobRunner, tmp_path: Path) -> None:
     first = run_job(directory=tmp_path / "first")
     second = run_job(directory=tmp_path / "second")

@@ -57,7 +57,8 @@ class LearnedMethod:
         for rate in self.settings.tune or ():
             settings = self.settings.model_copy(update={"learning_rate": rate})
             # A name of its own, so that it continues from checkpoints of its own.
-            yield LearnedMethod(f"{self.name}-{rate:g}", settings)
+            name = self.name if settings == self.settings else f"{self.name}-{rate:g}"
+            yield LearnedMethod(name, settings)
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,12 @@ class FixedMethod:
     def name(self) -> str:
         return self.method.name
 
-    def candidates(self) -> Iterator[Method]:
+    def candidates(self) -> Iterator[FixedMethod]:
         """The method with every value of the grid."""
         tunable = self.method.tunable
         if tunable is not None:
             for value in self.grid:
-                yield replace(self.method, **{tunable.parameter: value})
+                yield FixedMethod(replace(self.method, **{tunable.parameter: value}), self.grid)
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,9 @@ class Merger:
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
         """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
-        yield self.as_configured(method)
-        tuned = self._tuned(method)
+        configured = self.as_configured(method)
+        yield configured
+        tuned = self._tuned(method, configured)
         if tuned is not None:
             yield tuned
 
@@ -138,15 +139,11 @@ class Merger:
     def _gradients(self) -> Evidence:
         return fisher_diagonals(self.zoo, self.images, seed=self.config.seed)
 
-    def _tuned(self, method: LearnedMethod | FixedMethod) -> Merged | None:
+    def _tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Merged | None:
         """The candidate that agrees most with the teachers; the first of equals."""
         best, highest = None, -1.0
         for candidate in method.candidates():
-            merged = (
-                self._learned(candidate)
-                if isinstance(candidate, LearnedMethod)
-                else self._fixed(candidate)
-            )
+            merged = configured if candidate == method else self.as_configured(candidate)
             agreement = self.agreement.of(merged.candidate)
             if agreement > highest:  # two models are held at a time, not the whole grid
                 best, highest = merged, agreement
