@@ -40,6 +40,12 @@ def test_departures_stand_in_every_record(run_job: JobRunner, tmp_path: Path) ->
     assert read_json(tmp_path / "run" / "manifest.json")["stamps"] == results["stamps"]
 
 
+def test_a_method_that_is_given_labels_says_so(run_job: JobRunner) -> None:
+    rows = run_job("method=[free,adamerging_task_wise]", "labels=ground_truth")["methods"]
+    assert rows["free"]["needs"] == "labels"
+    assert rows["adamerging_task_wise"]["needs"] == "unlabeled images"  # its own entropy
+
+
 def test_ground_truth_is_what_is_learned_from_then(
     run_job: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

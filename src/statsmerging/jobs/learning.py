@@ -16,7 +16,7 @@ from torch import Tensor
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.data.unlabeled import UnlabeledDataModule
 from statsmerging.distillation.module import StatsMerging
-from statsmerging.distillation.settings import LearnedMethodSettings
+from statsmerging.distillation.settings import LabelSettings, LearnedMethodSettings
 from statsmerging.jobs.banks import at_density
 from statsmerging.jobs.loggers.run_log import RunLog
 from statsmerging.jobs.schema import Config
@@ -42,14 +42,16 @@ class LearnedMethod:
     name: str
     settings: LearnedMethodSettings
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """Title, needs, returns and parameters, for the record."""
+    def about(self, labels: LabelSettings) -> dict[str, Any]:
+        """Title, needs, returns and parameters, for the record; the labels are the run's."""
+        settings = self.settings
+        told = settings.objective != "entropy" and labels.kind == "ground_truth"
+        labelled = told or settings.learner == "released_code"
         return {
-            "title": self.settings.title,
-            "needs": "labels" if self.settings.learner == "released_code" else "unlabeled images",
+            "title": settings.title,
+            "needs": "labels" if labelled else "unlabeled images",
             "returns": "state dict",
-            "parameters": self.settings.model_dump(exclude={"title", "tune"}),
+            "parameters": settings.model_dump(exclude={"title", "tune"}),
         }
 
     def candidates(self) -> Iterator[LearnedMethod]:

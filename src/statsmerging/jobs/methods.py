@@ -162,7 +162,8 @@ class Merger:
         learned = learn(self.learning, method, bank, statistics, self._targets)
         state = bank.merge(learned.coefficients, self.config.merge.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
-        return Merged(method.name, candidate, method.about, state, learned)
+        about = method.about(self.config.labels)
+        return Merged(method.name, candidate, about, state, learned)
 
     def _as_released(self, method: LearnedMethod) -> Merged:
         """With heads of its own."""
@@ -171,7 +172,8 @@ class Merger:
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
         state = self.bank.merge(learned.coefficients, self.config.merge.anchor)
         candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
-        return Merged(method.name, candidate, method.about, state, learned)
+        about = method.about(self.config.labels)
+        return Merged(method.name, candidate, about, state, learned)
 
     def _fixed(self, method: Method) -> Merged:
         about = {
