@@ -208,6 +208,16 @@ def test_a_stamp_of_any_run_is_one_of_the_table(write_run: WriteRun) -> None:
     assert group_content(group).title == "toy · vit · seed 0 · not label-free"
 
 
+def test_a_stamped_setting_is_no_rival_of_an_honest_one(write_run: WriteRun) -> None:
+    for kind, average in {"hard": 0.7, "soft": 0.6, "truth": 0.8}.items():
+        runs = write_run(kind, {"individual": 0.9, "free": average}, labels={"kind": kind})
+    path = runs / "truth" / "results.json"
+    write_json(path, read_json(path) | {"stamps": ["not label-free"]})
+    (table,) = sweep_tables(runs_by_setting(runs))
+    places = {row.labels[0]: row.numbers[0].place for row in table.rows if row.numbers[0]}
+    assert places == {"": 0, "hard": 1, "soft": 0, "truth": 0}
+
+
 def test_a_stamp_of_some_settings_says_of_which(write_run: WriteRun) -> None:
     kinds = {"hard": [], "soft": ["by teachers"], "truth": ["by teachers", "not label-free"]}
     for kind, stamps in kinds.items():

@@ -68,6 +68,11 @@ class RunGroup:
         return self.members[0].config
 
     @property
+    def stamps(self) -> list[str]:
+        """Of any of the runs, each once."""
+        return list(dict.fromkeys(stamp for run in self.runs for stamp in run["stamps"]))
+
+    @property
     def setting(self) -> tuple[str, ...]:
         """``key=value`` of the differences."""
         return tuple(f"{key}={setting_text(value)}" for key, value in self.differences.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from statsmerging.records.run_directory import PRESENTATION
@@ -106,10 +106,10 @@ def _differences(
             yield key, value
 
 
-def problem_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Images and experts: only where these are the same can numbers be ranked."""
+def problem_of(settings: Mapping[str, Any], stamps: Iterable[str]) -> tuple[str, ...]:
+    """Images, experts and stamps: only where these are the same can numbers be ranked."""
     told = sorted(key for key in settings if key.startswith(PROBLEM))
-    return tuple(f"{key}={setting_text(settings[key])}" for key in told)
+    return (*(f"{key}={setting_text(settings[key])}" for key in told), *stamps)
 
 
 def concerns(key: str, method: str) -> bool:

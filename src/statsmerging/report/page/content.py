@@ -62,7 +62,7 @@ def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
         "warnings": warnings,
         "distilled": results.get("distilled", {}),
         "methods": [
-            _method(name, row, [*problem_of(config), *stamps], warnings)
+            _method(name, row, problem_of(config, stamps), warnings)
             for name, row in results["methods"].items()
         ],
         "config": run.config,

@@ -89,7 +89,7 @@ def _stamps(groups: Sequence[RunGroup]) -> list[str]:
     """Of all settings; one that only some of them bear tells which, where a word does."""
     bearers: dict[str, list[RunGroup]] = {}
     for group in groups:
-        for stamp in dict.fromkeys(stamp for run in group.runs for stamp in run["stamps"]):
+        for stamp in group.stamps:
             bearers.setdefault(stamp, []).append(group)
     return [
         stamp if len(bearing) == len(groups) else f"{stamp} ({_which(bearing, groups)})"
@@ -120,7 +120,7 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 
 def _entries(group: RunGroup, keys: Sequence[str]) -> Iterator[_Entry]:
-    problem = problem_of(group.settings)
+    problem = problem_of(group.settings, group.stamps)
     for method, by_seed in rows_by_method(group.runs).items():
         rows = list(by_seed.values())
         texts = [_text(group, key) if concerns(key, method) else "" for key in keys]
