@@ -220,6 +220,20 @@ def test_learning_rates_are_tuned_by_the_same_rule(run_job: JobRunner, tmp_path:
     assert set(coefficients(tmp_path / "run")["method"]) == {"free", "free_tuned"}
 
 
+def test_a_learner_that_diverged_has_no_row(run_job: JobRunner, tmp_path: Path) -> None:
+    """Scores that are no numbers would all be of the first class, and some of them right."""
+    with pytest.raises(IncompleteError, match="1 of 2 methods failed: free"):
+        run_job("method=[simple_average,free]", "method.free.learning_rate=1e30")
+    results = read_json(tmp_path / "run" / "results.json")
+    assert "NaN or infinite scores" in results["failed"]["free"]
+    assert {"simple_average", "free"} & set(results["methods"]) == {"simple_average"}
+
+
+def test_a_candidate_that_diverged_is_not_chosen(run_job: JobRunner) -> None:
+    rows = run_job("method=free", "method.free.tune=[1e30,0.5]")["methods"]
+    assert rows["free_tuned"]["parameters"]["learning_rate"] == 0.5
+
+
 def test_what_the_grid_shares_with_the_config_is_learned_once(
     run_job: JobRunner, tmp_path: Path
 ) -> None:

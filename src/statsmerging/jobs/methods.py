@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -35,6 +36,8 @@ from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.experts import Expert
+
+log = logging.getLogger(__name__)
 
 State = Mapping[str, Tensor]
 
@@ -144,7 +147,11 @@ class Merger:
         best, highest = None, -1.0
         for candidate in method.candidates():
             merged = configured if candidate == method else self.as_configured(candidate)
-            agreement = self.agreement.of(merged.candidate)
+            try:
+                agreement = self.agreement.of(merged.candidate)
+            except MergingError as error:  # one that diverged agrees with nobody
+                log.warning("not chosen: %s", error)
+                continue
             if agreement > highest:  # two models are held at a time, not the whole grid
                 best, highest = merged, agreement
         if best is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
+from statsmerging.merging.errors import MergingError
 from statsmerging.records.cache import Cache
 from statsmerging.records.hashing import key_of, state_sha256
 from statsmerging.zoo.experts import Zoo
@@ -32,6 +34,9 @@ def class_scores(
 
     Returns:
         N × C, float32; from the cache if these weights scored these images before.
+
+    Raises:
+        MergingError: NaN or infinite scores, of which one class would always be the greatest.
     """
     head = zoo.experts[task].head.cpu()
 
@@ -45,6 +50,8 @@ def class_scores(
             description=description,
         )
         scores: Tensor = head(features)
+        if not bool(torch.isfinite(scores).all()):
+            raise MergingError(f"{description}: NaN or infinite scores; did the learning diverge?")
         return scores
 
     if cache is None:
