@@ -37,10 +37,22 @@ def test_leading_triples_are_those_of_the_svd(shape: tuple[int, int]) -> None:
 
 
 def test_leading_triples_of_nothing_are_nothing() -> None:
-    left, values, right = leading_triples(torch.zeros(2, 3, 5), 2)
-    assert not values.any()
-    assert not right.any()
-    assert bool(torch.isfinite(left).all())
+    for part in leading_triples(torch.zeros(2, 3, 5), 2):
+        assert not part.any()
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_leading_triples_end_with_the_rank(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    low = torch.randn(shape[0], 2, generator=generator) @ torch.randn(
+        2, shape[1], generator=generator
+    )
+    left, values, right = leading_triples(low.unsqueeze(0), 4)
+    assert values[0, :2].gt(1e-3).all()
+    assert not values[0, 2:].any()
+    assert not left[0, :, 2:].any()
+    assert not right[0, 2:].any()
+    torch.testing.assert_close(left[0] * values[0] @ right[0], low, rtol=0, atol=1e-5)
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))

@@ -163,3 +163,13 @@ def test_wudi_without_a_change_in_one_task() -> None:
     tasks = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     tasks[1] = 0
     torch.testing.assert_close(reduce_interference(tasks, 10, 1e-3), tasks[0])
+
+
+def test_tsv_m_is_not_disturbed_by_what_is_not_there() -> None:
+    """Columns that no expert changed, and an expert that left the layer as it was."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(12, 10, generator=generator)
+    matrix[:, 4:] = 0
+    torch.testing.assert_close(merge_singular_vectors(matrix.unsqueeze(0)), matrix)
+    both = merge_singular_vectors(torch.stack([matrix, torch.zeros_like(matrix)]))
+    torch.testing.assert_close(both, matrix)  # of rank 4, and each keeps 5

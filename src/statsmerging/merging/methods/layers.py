@@ -9,6 +9,9 @@ from torch import Tensor
 
 from statsmerging.merging.task_vectors import TaskVectorBank, matrix_shape
 
+#: Singular values below this share of the largest are beyond the rank of a float32 matrix.
+RANK_TOLERANCE = 1e-6
+
 #: Layer name → K × n task vectors in float32.
 Rows = Callable[[str], Tensor]
 
@@ -85,7 +88,8 @@ def leading_triples(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor
     """The leading singular triples of K matrices: K × m × r, K × r, K × r × n.
 
     From the eigenvectors of the smaller Gram matrix in float64, which costs a fraction of an SVD
-    and is accurate for the leading triples; a triple of singular value 0 is 0.
+    and is accurate for the leading triples. Beyond a matrix's rank all three parts are 0: whatever
+    stood there would be rounding, and be orthogonalised against the vectors that do matter.
     """
     if matrices.shape[1] > matrices.shape[2]:
         right, values, left = leading_triples(matrices.mT, rank)
@@ -97,7 +101,9 @@ def leading_triples(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor
         left = vectors[:, -rank:].flip(1)
         scaled = left.mT @ wide
         values = torch.linalg.vector_norm(scaled, dim=1)
-        lefts.append(left.to(matrix.dtype))
-        spectra.append(values.to(matrix.dtype))
-        rights.append((scaled / values.clamp_min(1e-300).unsqueeze(1)).to(matrix.dtype))
+        present = values > RANK_TOLERANCE * values[0]
+        right = scaled / values.where(present, torch.inf).unsqueeze(1)
+        lefts.append((left * present).to(matrix.dtype))
+        spectra.append((values * present).to(matrix.dtype))
+        rights.append(right.to(matrix.dtype))
     return torch.stack(lefts), torch.stack(spectra), torch.stack(rights)
