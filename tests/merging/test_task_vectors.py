@@ -152,3 +152,11 @@ def test_nothing_to_merge_is_refused(pretrained: dict[str, Tensor]) -> None:
 def test_coefficients_of_another_shape_are_refused(bank: TaskVectorBank) -> None:
     with pytest.raises(MergingError, match=r"shape \(2,\), expected \(6, 3\) or \(3,\)"):
         bank.merge(torch.ones(2))
+
+
+def test_a_finer_expert_is_not_rounded_to_the_pretrained_type() -> None:
+    start = torch.randn(200, generator=torch.Generator().manual_seed(0)).bfloat16()
+    noise = 1e-3 * torch.randn(200, generator=torch.Generator().manual_seed(1))
+    tuned = start.float() + noise
+    bank = TaskVectorBank.from_state_dicts({"weight": start}, {"mnist": {"weight": tuned}})
+    torch.testing.assert_close(bank.vectors["weight"][0], tuned - start.float(), rtol=0, atol=0)

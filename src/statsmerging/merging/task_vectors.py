@@ -96,9 +96,9 @@ class TaskVectorBank:
             file,
         )
         for name, rows in bank.layer_vectors():
-            start = merged[name]
             for row, expert in zip(rows, experts.values(), strict=True):
-                row.copy_((expert[name].detach().to(start) - start).flatten())
+                start, tuned = _in_one_precision(merged[name], expert[name])
+                row.copy_((tuned - start).flatten())
         return bank
 
     @property
@@ -122,7 +122,10 @@ class TaskVectorBank:
             self.file.release(self.vectors[layer])
 
     def expert(self, task: str) -> dict[str, Tensor]:
-        """State dict θ_k of one expert (a copy of the size of one backbone)."""
+        """State dict θ_k of one expert (a copy of the size of one backbone).
+
+        Tensors that are not merged, running statistics among them, are those of every merged model.
+        """
         row = self.tasks.index(task)
         weights = {
             name: self.pretrained[name] + vectors[row].view_as(self.pretrained[name])
@@ -136,7 +139,8 @@ class TaskVectorBank:
 
         Args:
             coefficients: λ, L × K (layer-wise) or K (task-wise).
-            anchor: ``pretrained`` for θ₀ + Σ_k λ_k T_k, ``none`` for Σ_k λ_k θ_k.
+            anchor: ``pretrained`` for θ₀ + Σ_k λ_k T_k, ``none`` for Σ_k λ_k θ_k. Tensors that are
+                not merged have no coefficient: they are the same under both.
         """
         rows = self.layer_coefficients(coefficients)
         weights = {
@@ -244,6 +248,12 @@ def check_finite(state: Mapping[str, Tensor], *, found: str) -> None:
             raise MergingError(f"{found}: tensor {name} holds NaN or infinite values")
 
 
+def _in_one_precision(start: Tensor, tuned: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on θ₀'s device, in the finer of their types: rounding must not become a task vector."""
+    dtype = torch.promote_types(start.dtype, tuned.dtype)
+    return start.to(dtype), tuned.detach().to(start.device, dtype)
+
+
 def _split_merged_and_kept(
     pretrained: Mapping[str, Tensor], experts: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -251,7 +261,8 @@ def _split_merged_and_kept(
     kept: dict[str, Tensor] = {}
     for name, value in pretrained.items():
         start = value.detach()
-        changed = any(not torch.equal(expert[name].to(start), start) for expert in experts.values())
+        pairs = (_in_one_precision(start, expert[name]) for expert in experts.values())
+        changed = any(not torch.equal(*pair) for pair in pairs)
         if not changed or not start.is_floating_point():
             kept[name] = start
         elif name.endswith(_RUNNING_STATISTICS):
