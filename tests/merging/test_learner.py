@@ -132,3 +132,14 @@ def test_prediction_for_other_experts_follows_their_statistics(
 def test_a_table_predicts_nothing(statistics: LayerStatistics) -> None:
     with pytest.raises(MergingError, match="no coefficients for other experts"):
         StatsMergeLearner(statistics, kind="free").predict(statistics)
+
+
+def test_a_prediction_from_other_inputs_is_refused(statistics: LayerStatistics) -> None:
+    columns = ("mean", "variance", "magnitude", "cosine", *statistics.columns[4:])
+    other = replace(statistics, columns=columns)
+    with pytest.raises(MergingError, match=r"knows the statistics .*, not mean, .*cosine"):
+        StatsMergeLearner(statistics).predict(other)
+    fewer = replace(statistics, values=statistics.values[1:], layers=statistics.layers[1:])
+    with pytest.raises(MergingError, match=statistics.layers[0]):
+        StatsMergeLearner(statistics, kind="per_layer").predict(fewer)
+    assert StatsMergeLearner(statistics).predict(fewer).shape == (5, 3)

@@ -72,6 +72,8 @@ class StatsMergeLearner(nn.Module):
         self.standardise: Standardise = standardise
         self.link: Link = link
         self.scale = scale
+        self.columns = statistics.columns
+        self.layers = statistics.layers
 
         values = self._inputs(statistics)
         self.register_buffer("statistics", values, persistent=False)
@@ -96,10 +98,23 @@ class StatsMergeLearner(nn.Module):
                 among themselves.
 
         Raises:
-            MergingError: a ``free`` table, which knows its own experts alone.
+            MergingError: a ``free`` table, which knows its own experts alone; other columns; for
+                networks ``per_layer``, other layers.
         """
         if self.kind == "free":
             raise MergingError("learner.kind=free: a table has no coefficients for other experts")
+        if statistics.columns != self.columns:
+            raise MergingError(
+                f"the learner knows the statistics {', '.join(self.columns)}, "
+                f"not {', '.join(statistics.columns)}"
+            )
+        own_networks = self.kind == "per_layer" and self.granularity == "layer_wise"
+        if own_networks and statistics.layers != self.layers:
+            other = sorted(set(statistics.layers) ^ set(self.layers))
+            raise MergingError(
+                "learner.kind=per_layer: the other experts changed other layers than those it was "
+                f"learned from: {', '.join(other[:3])}"
+            )
         return self._coefficients(self._inputs(statistics).to(self.statistics))
 
     def _inputs(self, statistics: LayerStatistics) -> Tensor:
