@@ -19,8 +19,9 @@ from statsmerging.data.preprocess import Preprocess
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError
 from statsmerging.zoo import finetuned
-from statsmerging.zoo.experts import Expert, read_expert, write_expert
+from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
 from statsmerging.zoo.heads import PROBE_STRENGTH, Head, fit_linear_probe
+from statsmerging.zoo.joint import joint_weights
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FinetunedZooSettings,
@@ -92,6 +93,26 @@ def test_training_leaves_frozen_head_and_running_statistics() -> None:
         if running:
             assert torch.equal(after[name], value), name
     assert not torch.equal(after["conv1.0.weight"], before["conv1.0.weight"])
+
+
+def test_joint_training_leaves_running_statistics_too(tmp_path: Path) -> None:
+    backbone = timm.create_model("resnet10t", num_classes=0)
+    start = copy_state(backbone)
+    head = Head(torch.randn(3, 512, generator=torch.Generator().manual_seed(0)), torch.zeros(3))
+    zoo = Zoo(
+        backbone,
+        Preprocess(32, HALF, HALF),
+        start,
+        {"task": Expert(start, head)},
+        torch.device("cpu"),
+    )
+    pixels = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    splits = {"task": ImageSplit(pixels, torch.arange(16) % 3, torch.zeros(16, 16), "key")}
+    cache = Cache(tmp_path)
+    weights = joint_weights(zoo, splits, training(steps=2), cache=cache, accelerator="cpu")
+    changed = {name for name, value in start.items() if not torch.equal(weights[name], value)}
+    assert "conv1.0.weight" in changed
+    assert not [name for name in changed if "running" in name or "num_batches" in name]
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:

@@ -20,7 +20,7 @@ from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.experts import Zoo
 from statsmerging.zoo.settings import TrainingSettings
 from statsmerging.zoo.trainer import create_trainer
-from statsmerging.zoo.training import SupervisedModule
+from statsmerging.zoo.training import SupervisedModule, fix_running_statistics
 from statsmerging.zoo.weights import FileTensors, Weights
 
 
@@ -34,8 +34,9 @@ def joint_weights(
 ) -> Weights:
     """Backbone weights after training on all tasks at once, under their frozen heads.
 
-    It sees as many images as all experts together did: K times the steps, in batches of the same
-    size with the same number of images from every task.
+    K times the steps of one expert, in batches of their size with the same number of images from
+    every task: as many images as all experts together saw, where K divides the size of a batch.
+    Running statistics of normalisation layers stay as they are, as they do in fine-tuning.
 
     Args:
         splits: seen task → its labelled training images.
@@ -50,6 +51,7 @@ def joint_weights(
             *(split.key for split in splits.values()),
             zoo.preprocess.key,
             settings.model_dump_json(),
+            "fixed running statistics",
         ]
     )
 
@@ -71,7 +73,9 @@ def joint_weights(
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            trainer.fit(module.train(), loader)
+            module.train()
+            fix_running_statistics(backbone)
+            trainer.fit(module, loader)
         write_weights(path, backbone.state_dict())
 
     return Weights(FileTensors(cache.file("joint", f"{key}.safetensors", write)))

@@ -71,12 +71,18 @@ def train_supervised(
     trainer = create_trainer(accelerator=accelerator, epochs=1, description=description, clip=1.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        backbone.train()
-        for layer in backbone.modules():
-            if fixed_statistics and isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                layer.eval()
+        module.train()
+        if fixed_statistics:
+            fix_running_statistics(backbone)
         trainer.fit(module, loader)
     backbone.eval()
+
+
+def fix_running_statistics(backbone: nn.Module) -> None:
+    """Batch normalisation uses its running statistics, and keeps them, while the rest trains."""
+    for layer in backbone.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()
 
 
 def adamw(module: nn.Module, settings: TrainingSettings) -> OptimizerLRScheduler:
