@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
@@ -15,13 +16,16 @@ from statsmerging.distillation.settings import LabelSettings, LearningSettings
 from statsmerging.merging import MergedModel, StatsMergeLearner, TaskVectorBank, layer_statistics
 from statsmerging.zoo.heads import Head
 from statsmerging.zoo.trainer import create_trainer
-from tests.small_models import TinyBackbone
+from tests.small_models import TinyBackbone, random_experts
 
 PREPROCESS = Preprocess(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def make_module(
-    bank: TaskVectorBank, accumulate: Literal["joint", "per_task"] = "joint", rate: float = 0.01
+    bank: TaskVectorBank,
+    accumulate: Literal["joint", "per_task"] = "joint",
+    rate: float = 0.01,
+    backbone: nn.Module | None = None,
 ) -> StatsMerging:
     generator = torch.Generator().manual_seed(0)
     heads = {
@@ -40,7 +44,7 @@ def make_module(
     learner = StatsMergeLearner(layer_statistics(bank), generator=generator)
     return StatsMerging(
         learner,
-        MergedModel(TinyBackbone(), bank),
+        MergedModel(backbone or TinyBackbone(), bank),
         heads,
         scores,
         PREPROCESS,
@@ -86,6 +90,20 @@ def test_task_by_task_accumulation_gives_the_same_loss_and_gradient(bank: TaskVe
 
 
 @pytest.mark.parametrize("accumulate", ["joint", "per_task"])
+def test_a_tensor_that_the_forward_pass_ignores_is_no_obstacle(
+    accumulate: Literal["joint", "per_task"],
+) -> None:
+    backbone = TinyBackbone()
+    backbone.register_parameter("unused", nn.Parameter(torch.ones(3)))
+    start = {name: value.clone() for name, value in backbone.state_dict().items()}
+    bank = TaskVectorBank.from_state_dicts(start, random_experts(start, ("mnist", "svhn")))
+    assert "unused" in bank.layers
+    module = make_module(bank, accumulate, backbone=backbone)
+    batch = next(iter(make_data(bank).train_dataloader()))
+    assert any(bool(gradient.abs().sum() > 0) for gradient in gradients(module, batch))
+
+
+@pytest.mark.parametrize("accumulate", ["joint", "per_task"])
 def test_fit_changes_the_learner_and_nothing_else(
     bank: TaskVectorBank, accumulate: Literal["joint", "per_task"]
 ) -> None:
@@ -107,3 +125,16 @@ def test_checkpoints_hold_the_learner_alone(bank: TaskVectorBank) -> None:
     make_module(bank).on_save_checkpoint(checkpoint)
     assert checkpoint["state_dict"]
     assert all(name.startswith("learner.") for name in checkpoint["state_dict"])
+
+
+def test_the_last_gradient_is_known_after_a_run_that_was_killed_at_its_end(
+    bank: TaskVectorBank, tmp_path: Path
+) -> None:
+    first, again = make_module(bank), make_module(bank)
+    trainer = create_trainer(accelerator="cpu", epochs=2, description="test")
+    trainer.fit(first, make_data(bank))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = create_trainer(accelerator="cpu", epochs=2, description="test")
+    resumed.fit(again, make_data(bank), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert float(first.gradient_norm) > 0
+    assert float(again.gradient_norm) == float(first.gradient_norm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,9 @@ class StatsMerging(L.LightningModule):
         settings: of the optimisation.
     """
 
+    #: Beginnings of what checkpoints hold: all else is frozen, and made again.
+    saved: tuple[str, ...] = ("learner.",)
+
     def __init__(
         self,
         learner: StatsMergeLearner | ReleasedCodeLearner,
@@ -55,7 +59,8 @@ class StatsMerging(L.LightningModule):
         self.labels = labels
         self.objective: Objective = objective
         self.settings = settings
-        # Checkpoints hold the learner alone: everything else is frozen and reproducible.
+        #: Of the learner in the last step; NaN before the first.
+        self.gradient_norm = torch.tensor(math.nan)
         self.strict_loading = False
 
     def training_step(self, batch: UnlabeledBatch) -> Tensor:
@@ -83,7 +88,8 @@ class StatsMerging(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         norms = [w.grad.norm() for w in self.learner.parameters() if w.grad is not None]
-        self.log("learner_gradient_norm", torch.stack(norms).norm())
+        self.gradient_norm = torch.stack(norms).norm()
+        self.log("learner_gradient_norm", self.gradient_norm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = AdamW(
@@ -101,8 +107,12 @@ class StatsMerging(L.LightningModule):
         checkpoint["state_dict"] = {
             name: value
             for name, value in checkpoint["state_dict"].items()
-            if name.startswith("learner.")
+            if name.startswith(self.saved)
         }
+        checkpoint["gradient_norm"] = float(self.gradient_norm)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.gradient_norm = torch.tensor(checkpoint.get("gradient_norm", math.nan))
 
     def _joint_losses(self, batch: UnlabeledBatch, coefficients: Tensor) -> list[Tensor]:
         """One merge, one forward over all images, each task's slice through its own head."""
@@ -132,8 +142,10 @@ class StatsMerging(L.LightningModule):
             loss = self._task_loss(task, features, rows)
             (loss / len(self.heads)).backward()
             losses.append(loss.detach())
+        # A tensor that the forward pass does not use has collected nothing.
+        used = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
         (gradient,) = torch.autograd.grad(
-            list(merged.values()), coefficients, [leaf.grad for leaf in leaves.values()]
+            [merged[name] for name in used], coefficients, list(used.values())
         )
         # A function of λ with this value and this gradient, for Lightning to differentiate.
         linear = (gradient * coefficients).sum()

@@ -39,6 +39,8 @@ class ReleasedCode(StatsMerging):
     The others are those of ``StatsMerging``.
     """
 
+    saved = ("learner.", "heads.")
+
     def __init__(
         self,
         learner: ReleasedCodeLearner,
@@ -62,13 +64,6 @@ class ReleasedCode(StatsMerging):
         return {
             "optimizer": optimizer,
             "lr_scheduler": CosineAnnealingLR(optimizer, T_max=self.period),
-        }
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = {
-            name: value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith(("learner.", "heads."))
         }
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
@@ -131,10 +129,10 @@ def learn(
         settings.objective,
         config.trainer.model_copy(update={"learning_rate": settings.learning_rate}),
     )
-    trainer = fit(module, learning, method)
+    norm = fit(module, learning, method)
     with torch.no_grad():
         coefficients: Tensor = module.learner().cpu()
-    return Learned(module.learner, coefficients, gradient_norm(trainer))
+    return Learned(module.learner, coefficients, norm)
 
 
 def merged_model(config: Config, bench: Workbench, bank: TaskVectorBank) -> MergedModel:
@@ -148,8 +146,12 @@ def fit(
     learning: Learning,
     method: LearnedMethod,
     callbacks: Sequence[Callback] = (),
-) -> L.Trainer:
-    """Train the module, from its last checkpoint where a killed run has left one."""
+) -> float:
+    """Train the module, from its last checkpoint where a killed run has left one.
+
+    Returns:
+        The norm of the learner's gradient in the last step.
+    """
     config, bench, checkpoints = learning.config, learning.bench, learning.directory.checkpoints
     data = UnlabeledDataModule(
         {task: split.images for task, split in learning.images.items()},
@@ -173,12 +175,11 @@ def fit(
     if last.exists():
         log.info("continuing from %s", last)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    return trainer
-
-
-def gradient_norm(trainer: L.Trainer) -> float:
-    """Of the learner in the last step; NaN where none was taken."""
-    return float(trainer.callback_metrics.get("learner_gradient_norm", math.nan))
+    # Lightning leaves everything on the CPU, and further methods merge the same bank.
+    module.student.to(bench.zoo.device)
+    # The step may have been another process's, or one of the killed run's.
+    norm = trainer.callback_metrics.get("learner_gradient_norm", module.gradient_norm)
+    return float(norm)
 
 
 def run_statistics(

@@ -12,7 +12,6 @@ from statsmerging.jobs.learning import (
     LearnedMethod,
     Learning,
     fit,
-    gradient_norm,
     merged_model,
 )
 from statsmerging.merging.released_code import ReleasedCodeLearner
@@ -52,6 +51,6 @@ def learn_as_released(
     )
     tested = {task.name: bench.images.split(task, "test") for task in bench.suite.seen}
     best = BestOnTest(tested)
-    trainer = fit(module, learning, method, [best])
-    learned = Learned(learner, best.best["coefficients"], gradient_norm(trainer))
+    norm = fit(module, learning, method, [best])
+    learned = Learned(learner, best.best["coefficients"], norm)
     return learned, best.best_heads(heads)
