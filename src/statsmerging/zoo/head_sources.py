@@ -14,7 +14,13 @@ from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import key_of
 from statsmerging.zoo.checkpoints import write_weights
-from statsmerging.zoo.heads import Head, fit_linear_probe, read_head
+from statsmerging.zoo.heads import (
+    PROBE_ITERATIONS,
+    PROBE_STRENGTH,
+    Head,
+    fit_linear_probe,
+    read_head,
+)
 from statsmerging.zoo.inference import extract_features
 from statsmerging.zoo.settings import (
     BackboneSettings,
@@ -73,7 +79,9 @@ class ProbedHeads:
             head = fit_linear_probe(features, train.labels, len(task.classes))
             write_weights(path, head.state_dict())
 
-        key = key_of([self.architecture, self.pretrained.sha256, preprocess.key, train.key])
+        images = [preprocess.key, train.key]
+        fit = [str(PROBE_STRENGTH), str(PROBE_ITERATIONS)]
+        key = key_of([self.architecture, self.pretrained.sha256, *images, *fit])
         return read_head(self.cache.file("heads", f"{key}.safetensors", write))
 
 

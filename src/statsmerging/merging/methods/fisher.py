@@ -27,7 +27,8 @@ class Fisher(EvidenceMethod):
 
     Args:
         floor: smallest value of a Fisher entry; 1e-6 in the released code, which applies it to
-            a target model only. Here no expert is the target.
+            a target model only. Here no expert is the target. As there, it is applied before the
+            norms: an expert whose gradients lie mostly below it counts for more than they say.
         normalise: divide each F_k by its norm over all layers, so that no task dominates by the
             size of its gradients; on in the released code.
     """
