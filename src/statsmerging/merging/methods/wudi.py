@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.layers import merge_matrices
-from statsmerging.merging.methods.parameters import parameter
+from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.task_vectors import TaskVectorBank
 
 
@@ -23,17 +23,18 @@ class Wudi(DataFreeMethod):
 
         L(T) = Σ_k ‖(T − T_k) T_kᵀ‖² / ‖T_k‖²        (Frobenius norms)
 
-    Vectors are averaged. There is no scale: it has nothing to tune. One expert comes back, being
-    the minimum Adam starts at.
+    Vectors are averaged. One expert comes back, being the minimum Adam starts at.
 
     Args:
         steps: Adam steps for each layer; 300 in the paper.
         learning_rate: 1e-5 in the paper, for CLIP's task vectors: a step moves an entry by about
-            this much, whatever the size of the task vectors.
+            this much, whatever the size of the task vectors. The paper does not tune it; other
+            models' task vectors may be larger.
     """
 
     name = "wudi"
     title = "WUDI-Merging"
+    tunable = Grid("learning_rate", (1e-5, 3e-5, 1e-4, 3e-4, 1e-3))
 
     steps: int = parameter(300, at_least=0)
     learning_rate: float = parameter(1e-5, above=0)
