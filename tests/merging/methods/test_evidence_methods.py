@@ -30,13 +30,13 @@ def test_fisher(bank: TaskVectorBank, fishers: Evidence, normalise: bool) -> Non
         else 1.0
         for task in TASKS
     }
-    found = updates(bank, Fisher(floor, normalise).merge(bank, fishers))
+    found = updates(bank, Fisher(normalise, floor).merge(bank, fishers))
     for name, vectors in task_vectors(bank).items():
         if name == "token":
             expected = vectors.mean(0)
         else:
             weights = np.stack(
-                [np.maximum(fishers[t][name].double().numpy(), floor) / norms[t] for t in TASKS]
+                [np.maximum(fishers[t][name].double().numpy() / norms[t], floor) for t in TASKS]
             )
             expected = (weights * vectors).sum(0) / weights.sum(0)
         np.testing.assert_allclose(found[name], expected, atol=1e-6)
@@ -55,7 +55,7 @@ def test_the_unit_of_a_task_matters_only_without_normalising(
     scaled["svhn"] = {name: 1000 * f for name, f in scaled["svhn"].items()}
     tiny = 1e-30
     for normalise in (True, False):
-        method = Fisher(tiny, normalise)
+        method = Fisher(normalise, tiny)
         first, second = method.merge(bank, fishers), method.merge(bank, scaled)
         same = torch.allclose(first["linear"], second["linear"], atol=1e-5)
         assert same == normalise

@@ -26,19 +26,18 @@ class Fisher(EvidenceMethod):
     give that expert.
 
     Args:
-        floor: smallest value of a Fisher entry; 1e-6 in the released code, which applies it to
-            a target model only. Here no expert is the target. As there, it is applied before the
-            norms: an expert whose gradients lie mostly below it counts for more than they say.
         normalise: divide each F_k by its norm over all layers, so that no task dominates by the
             size of its gradients; on in the released code.
+        floor: smallest value of a Fisher entry after that: where no expert cares, they are
+            averaged. The released code's 1e-6 holds for a target model only, and none is here.
     """
 
     name = "fisher"
     title = "Fisher merging"
     needs = "gradients"
 
-    floor: float = parameter(1e-6, above=0)
     normalise: bool = parameter(True)
+    floor: float = parameter(1e-12, above=0)
 
     def merge(self, bank: TaskVectorBank, evidence: Evidence) -> dict[str, Tensor]:
         check_evidence(bank, evidence)
@@ -50,7 +49,7 @@ class Fisher(EvidenceMethod):
             vectors, diagonals = rows(layer), _diagonals(bank, evidence, layer)
             if diagonals is None:
                 return vectors.mean(dim=0)
-            weights = diagonals.clamp_min(self.floor) / norms
+            weights = (diagonals / norms).clamp_min(self.floor)
             return (weights * vectors).sum(dim=0) / weights.sum(dim=0)
 
         return add_to_pretrained(bank, update)
