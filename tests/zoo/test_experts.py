@@ -96,7 +96,7 @@ def test_training_leaves_frozen_head_and_running_statistics() -> None:
 
 
 def test_joint_training_leaves_running_statistics_too(tmp_path: Path) -> None:
-    backbone = timm.create_model("resnet10t", num_classes=0)
+    backbone = timm.create_model("resnet10t", num_classes=0).requires_grad_(False)
     start = copy_state(backbone)
     head = Head(torch.randn(3, 512, generator=torch.Generator().manual_seed(0)), torch.zeros(3))
     zoo = Zoo(

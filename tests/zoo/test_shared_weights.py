@@ -7,6 +7,7 @@ themselves alike.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from statsmerging.zoo.experts import Expert, Zoo, copy_state
 from statsmerging.zoo.heads import Head
 from statsmerging.zoo.joint import joint_weights
 from statsmerging.zoo.settings import BackboneSettings
+from statsmerging.zoo.weights import Weights
 from tests.zoo.test_backbones import settings
 from tests.zoo.test_experts import make_zoo, training
 
@@ -70,6 +72,25 @@ def test_scores_and_joint_weights_are_those_of_the_network(
     first = made(with_heads(2), tmp_path / "shared")
     other = made(with_heads(4), tmp_path / "shared")
     assert other == made(with_heads(4), tmp_path / "own") != first
+
+
+def test_experts_and_heads_in_half_precision_are_scored_in_float32(with_heads: BackboneOf) -> None:
+    zoo = zoo_of(with_heads(2))
+    head = zoo.experts["task"].head
+    half = {name: tensor.half() for name, tensor in zoo.pretrained.items()}
+    rounded = {name: tensor.float() for name, tensor in half.items()}
+    scores = [
+        class_scores(
+            replace(zoo, experts={"task": Expert(Weights(state), Head(weight, head.bias.half()))}),
+            Weights(state),
+            "task",
+            noise(),
+            None,
+            description="",
+        )
+        for state, weight in [(half, head.weight.half()), (rounded, head.weight.half().float())]
+    ]
+    assert torch.equal(*scores)
 
 
 def test_probes_and_experts_are_those_of_the_network(

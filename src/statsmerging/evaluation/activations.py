@@ -12,6 +12,7 @@ from statsmerging.data.image_cache import ImageSplit
 from statsmerging.evaluation.layer_inputs import observed
 from statsmerging.records.progress import track
 from statsmerging.zoo.experts import Zoo
+from statsmerging.zoo.inference import weights_on
 
 #: Images in one forward pass; the patches of a convolution take far more memory than its output.
 BATCH = 32
@@ -68,7 +69,7 @@ def input_grams(
         counts[name] = counts.get(name, 0) + len(rows)
 
     backbone = zoo.backbone.eval().to(zoo.device)
-    weights = {name: tensor.to(zoo.device) for name, tensor in state.items()}
+    weights = weights_on(zoo.device, state)
     batches = split.images.split(BATCH)
     with torch.no_grad(), observed(backbone, within, add):
         for batch in track(batches, description, total=len(batches)):

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from statsmerging.data.image_cache import ImageSplit
 from statsmerging.records.progress import track
 from statsmerging.zoo.experts import Expert, Zoo
+from statsmerging.zoo.inference import weights_on
 
 
 def fisher_diagonals(
@@ -61,7 +62,8 @@ def _fisher_diagonal(
     description: str,
 ) -> dict[str, Tensor]:
     backbone, head = zoo.backbone.eval().to(zoo.device), expert.head.to(zoo.device)
-    weights = {name: tensor.detach().to(zoo.device) for name, tensor in expert.state.items()}
+    state = {name: tensor.detach() for name, tensor in expert.state.items()}
+    weights = weights_on(zoo.device, state)
     parameters = [name for name, _ in backbone.named_parameters()]
     leaves = [weights[name].requires_grad_() for name in parameters]
     squares = [torch.zeros_like(leaf) for leaf in leaves]

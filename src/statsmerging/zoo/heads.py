@@ -35,8 +35,10 @@ class Head(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, *, normalises: bool = False) -> None:
         super().__init__()
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
+        # A file may hold it in half precision; features are float32.
+        precision = torch.promote_types(weight.dtype, torch.float32)
+        self.register_buffer("weight", weight.to(precision))
+        self.register_buffer("bias", bias.to(precision))
         self.normalises = normalises
         if normalises:  # part of the state, so that files and hashes tell the two kinds apart
             self.register_buffer(NORMALISES, torch.ones(1))

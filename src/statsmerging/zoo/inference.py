@@ -28,6 +28,14 @@ def inference_device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and available else "cpu")
 
 
+def weights_on(device: torch.device, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Backbone weights as a forward pass takes them: in float32, whatever files hold them in."""
+    return {
+        name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in state.items()
+    }
+
+
 @torch.inference_mode()
 def extract_features(
     backbone: nn.Module,
@@ -49,7 +57,7 @@ def extract_features(
         description: shown beside the progress bar.
     """
     backbone.eval().to(device)
-    weights = {name: tensor.to(device) for name, tensor in state.items()}
+    weights = weights_on(device, state)
     batches = images.split(BATCH)
     return torch.cat(
         [

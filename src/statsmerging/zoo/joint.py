@@ -56,7 +56,7 @@ def joint_weights(
     )
 
     def write(path: Path) -> None:
-        backbone = deepcopy(zoo.backbone)
+        backbone = deepcopy(zoo.backbone).requires_grad_(True)  # a merged model has frozen it
         backbone.load_state_dict(zoo.pretrained)
         per_task = max(1, settings.batch_size // len(splits))
         sampler = TaskBalancedSampler(
