@@ -22,6 +22,18 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def printable(text: str) -> str:
+    """Foreign text as it may reach a terminal: what is invisible or moves the cursor is escaped.
+
+    Control characters, line breaks, and marks that reorder text become ``\\x1b``, ``\\u202e`` and
+    so on; blanks and letters of every script stay.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def shown(text: str) -> str:
     """Text from a foreign file as it may stand in a message: short, and without line breaks."""
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
