@@ -12,12 +12,28 @@ from omegaconf import OmegaConf
 
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import remove_partials, write_json, write_text
-from statsmerging.records.hashing import SHORT, json_sha256
+from statsmerging.records.hashing import SHORT, file_sha256, json_sha256
 from statsmerging.records.locks import waiting_lock
 
 #: Keys that change where and how a run is shown or stored, but none of its numbers.
 PRESENTATION = ("hydra", "cache", "logger", "rerun")
 
+
+#: The three files by which a run is known.
+CONFIG, MANIFEST, RESULTS = "config.yaml", "manifest.json", "results.json"
+
+#: Files and folders that a run writes and nobody changes once it is complete.
+OUTPUTS = (
+    CONFIG,
+    RESULTS,
+    "coefficients.parquet",
+    "statistics.parquet",
+    "merged.safetensors",
+    "pretrained.safetensors",
+    "experts",
+    "learning_curves",
+    "checkpoints",
+)
 
 #: What a refused run leaves.
 _TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
@@ -45,17 +61,17 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         """The resolved config."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG
 
     @property
     def manifest(self) -> Path:
         """The record written when the run is complete."""
-        return self.path / "manifest.json"
+        return self.path / MANIFEST
 
     @property
     def results(self) -> Path:
         """Every number of the table."""
-        return self.path / "results.json"
+        return self.path / RESULTS
 
     @property
     def coefficients(self) -> Path:
@@ -91,7 +107,8 @@ class RunDirectory:
         with waiting_lock(self.path / ".lock", f"running {self.path}"):
             self._refuse_another_config()
             remove_partials(self.path)
-            write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._values)))
+            if not self.finished:  # its manifest holds the hash of the config that lies there
+                self._write_config()
             yield
 
     def note_error(self, text: str) -> None:
@@ -132,11 +149,28 @@ class RunDirectory:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def finish(self, results: dict[str, Any], manifest: dict[str, Any] | None) -> None:
-        """Write the results, then the manifest that marks the run as complete, if it is."""
+        """Write the results, then the manifest that marks the run as complete, if it is.
+
+        The manifest's entry ``outputs`` is the sha256 of every file that the run wrote.
+        """
         self.manifest.unlink(missing_ok=True)
+        self._write_config()
         write_json(self.results, results)
         if manifest is not None:
-            write_json(self.manifest, manifest)
+            write_json(self.manifest, {**manifest, "outputs": self._outputs()})
+
+    def _write_config(self) -> None:
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._values)))
+
+    def _outputs(self) -> dict[str, str]:
+        """Name of each of the run's files, from here → its sha256."""
+        paths = (file for name in OUTPUTS for file in self.path.glob(f"{name}/**/*"))
+        files = [*(self.path / name for name in OUTPUTS), *paths]
+        return {
+            file.relative_to(self.path).as_posix(): file_sha256(file)
+            for file in sorted(files)
+            if file.is_file()
+        }
 
 
 def remove_traces(path: Path) -> None:
