@@ -1,0 +1,153 @@
+"""Any picture file as people see it: 8-bit RGB, upright, without transparency.
+
+Pictures are received: they are decoded from bytes alone, by a few formats of pixels, up to a
+number of pixels that is read from the header before any of them is decoded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from statsmerging.records.errors import UserError, first_line, printable
+
+#: What pictures are read as, in the fingerprint of every source that is decoded here: another value
+#: makes images, labels and experts of such sources anew.
+DECODER = "as people see them, 1"
+
+#: Pillow's names of the formats that are read. Those that start a program (EPS), draw (WMF), or
+#: hold no picture for people (HDF5, GRIB) are not among them.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+
+#: Pixels of the largest picture: 256 MiB in memory, at Pillow's four bytes for one.
+LARGEST_PICTURE = 1 << 26
+
+#: Value of white in pixels of 16 bits.
+_WHITE_OF_16_BITS = 65535
+
+
+def decode(data: bytes, where: str) -> Image.Image:
+    """The picture in a file's bytes: 8-bit RGB, as ``as_seen`` says; the first frame of several.
+
+    Args:
+        data: the whole file.
+        where: what the message of an error names: the file, or the data set and the row.
+
+    Raises:
+        UserError: no picture, a format that is not read, more than ``LARGEST_PICTURE`` pixels,
+            a file that is cut short or damaged, or pixels that cannot be shown.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, with text of the file's
+            image = Image.open(BytesIO(data), formats=FORMATS)
+            if image.width * image.height > LARGEST_PICTURE:
+                raise Image.DecompressionBombError
+            return as_seen(image)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{where} is no picture: {_what_it_is(data)}") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{where}: the picture has more than {LARGEST_PICTURE:,} pixels, the most that are "
+            "read: make it smaller"
+        ) from error
+    except Exception as error:
+        # Pillow lets through whatever its readers of a damaged file meet.
+        raise UserError(
+            f"{where}: the picture cannot be decoded: {printable(first_line(error))}"
+        ) from error
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """The image in 8-bit RGB, as a viewer on a white page shows it.
+
+    Shades of 16 bits are scaled by their range, 0 to 65535, whatever part of it they use (12 bits
+    by 4095 where the file says so); floating-point ones from [0, 1]. What is transparent lets white
+    through, and the camera's orientation is applied. An upright RGB image stays as it is.
+
+    Raises:
+        UserError: floating-point values beyond [0, 1], signed or 32-bit integers: what is white?
+    """
+    image.load()
+    shades = _black_and_white(image)  # before the turn, which forgets what the file says of them
+    image = _upright(image)
+    if shades is not None:
+        image = _eight_bits(image, *shades)
+    if image.has_transparency_data:
+        image = _over_white(image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _black_and_white(image: Image.Image) -> tuple[float, float] | None:
+    """Values of black and of white where pixels are no bytes."""
+    if image.mode.startswith("I;16"):
+        white = float(_WHITE_OF_16_BITS)
+        if _tiff_tag(image, ExifTags.Base.BitsPerSample) == (12,):
+            white = 4095.0
+    elif image.mode == "I":
+        if image.format != "PPM":  # Pillow scales PGM's shades of more than 8 bits to 16
+            raise UserError(
+                "the picture has signed or 32-bit integers, of which nobody knows what white is: "
+                "store it with 8 or 16 bits"
+            )
+        white = float(_WHITE_OF_16_BITS)
+    elif image.mode == "F":
+        white = 1.0
+    else:
+        return None
+    is_inverted = _tiff_tag(image, ExifTags.Base.PhotometricInterpretation) == 0
+    return (white, 0.0) if is_inverted else (0.0, white)
+
+
+def _tiff_tag(image: Image.Image, tag: int) -> object:
+    return image.tag_v2.get(tag) if isinstance(image, TiffImageFile) else None
+
+
+def _eight_bits(image: Image.Image, black: float, white: float) -> Image.Image:
+    values = np.array(image, dtype=np.float32)
+    low, high = min(black, white), max(black, white)
+    if not (low <= values.min() and values.max() <= high):  # NaN is not within either
+        raise UserError(
+            f"the picture has floating-point values from {values.min():g} to {values.max():g}; only "
+            "those from 0 (black) to 1 (white) are known"
+        )
+    clear = image.info.get("transparency")
+    opaque = None if clear is None else Image.fromarray((values != clear) * np.uint8(255))
+    values -= black
+    values *= 255 / (white - black)
+    grey = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+    if opaque is not None:
+        grey.putalpha(opaque)
+    return grey
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    page = Image.new("RGB", image.size, "white")
+    page.paste(image, mask=image.getchannel("A"))
+    return page
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:
+        # Many photographs have damaged notes on the camera, and viewers show them all the same.
+        turned = False
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _what_it_is(data: bytes) -> str:
+    start = data[:256].lstrip().lower()
+    if not data:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs; `git lfs pull` fetches the file itself"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "it is an HTML page, so the download went wrong"
+    return f"it is damaged, or in none of the formats {', '.join(FORMATS)}"
