@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -45,8 +46,10 @@ def decode(data: bytes, where: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, with text of the file's
             image = Image.open(BytesIO(data), formats=FORMATS)
-            if image.width * image.height > LARGEST_PICTURE:
+            if _pixels(image) > LARGEST_PICTURE:
                 raise Image.DecompressionBombError
+            if image.format == "PNG" and "transparency" in image.info:
+                _match_depth(image, bits=data[24])
             return as_seen(image)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
@@ -80,8 +83,25 @@ def as_seen(image: Image.Image) -> Image.Image:
     if shades is not None:
         image = _eight_bits(image, *shades)
     if image.has_transparency_data:
-        image = _over_white(image.convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")
+        image = _over_white(image)
+    return _converted(image, "RGB")
+
+
+def _pixels(image: Image.Image) -> int:
+    """Pixels that a decoder holds: those of the picture, or of a TIFF's tile that exceeds it."""
+    width, height = (
+        _tiff_tag(image, tag) or 0 for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength)
+    )
+    return max(image.width * image.height, width * height)
+
+
+def _match_depth(image: Image.Image, bits: int) -> None:
+    """Give PNG's transparent shade or colour the depth that Pillow gives to the pixels."""
+    clear = image.info["transparency"]
+    if image.mode == "L":
+        image.info["transparency"] = clear * 255 // (2**bits - 1)
+    elif image.mode == "RGB" and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _black_and_white(image: Image.Image) -> tuple[float, float] | None:
@@ -105,7 +125,7 @@ def _black_and_white(image: Image.Image) -> tuple[float, float] | None:
     return (white, 0.0) if is_inverted else (0.0, white)
 
 
-def _tiff_tag(image: Image.Image, tag: int) -> object:
+def _tiff_tag(image: Image.Image, tag: int) -> Any:
     return image.tag_v2.get(tag) if isinstance(image, TiffImageFile) else None
 
 
@@ -114,8 +134,8 @@ def _eight_bits(image: Image.Image, black: float, white: float) -> Image.Image:
     low, high = min(black, white), max(black, white)
     if not (low <= values.min() and values.max() <= high):  # NaN is not within either
         raise UserError(
-            f"the picture has floating-point values from {values.min():g} to {values.max():g}; only "
-            "those from 0 (black) to 1 (white) are known"
+            f"the picture has floating-point values from {values.min():g} to {values.max():g}; "
+            "expected are those from 0 (black) to 1 (white)"
         )
     clear = image.info.get("transparency")
     opaque = None if clear is None else Image.fromarray((values != clear) * np.uint8(255))
@@ -128,9 +148,14 @@ def _eight_bits(image: Image.Image, black: float, white: float) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
+    image = _converted(image, "RGBA")
     page = Image.new("RGB", image.size, "white")
     page.paste(image, mask=image.getchannel("A"))
     return page
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which copies in any case
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from statsmerging.data.pictures import as_seen
 from statsmerging.records.hashing import json_sha256
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
@@ -39,7 +40,7 @@ class Preprocess:
 
     def resize(self, image: Image.Image) -> np.ndarray:
         """Shorter side to ``image_size``, centre crop: 3 × S × S, uint8, RGB."""
-        image = image.convert("RGB")
+        image = as_seen(image)
         size = self.image_size
         if image.size != (size, size):
             scale = size / min(image.size)

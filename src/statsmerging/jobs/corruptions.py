@@ -10,6 +10,7 @@ from PIL import Image
 from statsmerging.data.corruptions.constants import CONSTANTS
 from statsmerging.data.corruptions.corrupt import corrupt
 from statsmerging.data.corruptions.settings import CorruptionSettings
+from statsmerging.data.pictures import as_seen
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import open_suite
 from statsmerging.records.cache import Cache
@@ -52,4 +53,4 @@ def run(config: Config, directory: RunDirectory) -> None:
 def _series(image: Image.Image, settings: CorruptionSettings) -> list[Image.Image]:
     """The image as it is, then at every severity."""
     versions = (settings.model_copy(update={"severity": severity}) for severity in SEVERITIES)
-    return [image.convert("RGB"), *(corrupt(image, version) for version in versions)]
+    return [as_seen(image), *(corrupt(image, version) for version in versions)]

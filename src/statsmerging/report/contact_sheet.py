@@ -15,7 +15,7 @@ def contact_sheet(rows: Mapping[str, Sequence[Image.Image]], columns: Sequence[s
     """The figure; save it with ``savefig``.
 
     Args:
-        rows: label → one image for each column, of any size.
+        rows: label → one RGB image for each column, of any size.
         columns: their headings.
     """
     width, height = LEFT + SIDE * len(columns) + EDGE, TOP + SIDE * len(rows) + EDGE

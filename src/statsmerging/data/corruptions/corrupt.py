@@ -20,6 +20,7 @@ from statsmerging.data.corruptions.noise import gaussian_noise, impulse_noise
 from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.data.corruptions.spatter import spatter
 from statsmerging.data.digest import image_digest
+from statsmerging.data.pictures import as_seen
 from statsmerging.records.hashing import code_sha256, json_sha256
 
 #: Each takes an image, a generator and the constants of a severity.
@@ -47,7 +48,7 @@ def corrupt(image: Image.Image, settings: CorruptionSettings) -> Image.Image:
     What is random follows from the settings and the image's own pixels, so an image is corrupted in
     the same way in any order, in any process and beside any other images.
     """
-    image = image.convert("RGB")
+    image = as_seen(image)
     strength = CONSTANTS[settings.constants][settings.kind][settings.severity - 1]
     return DISTORTIONS[settings.kind](image, _generator(image, settings), *strength)
 
