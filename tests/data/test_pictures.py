@@ -132,7 +132,7 @@ def test_floating_point_shades_are_scaled_from_the_unit_interval() -> None:
     data = struct.pack("<4f", *values)
     assert seen(tiff(data, 4, 32, numbers=3)) == [greys(0, 64, 128, 255)]
     for wrong in (1.5, -0.1, float("nan"), float("inf")):
-        with pytest.raises(UserError, match="^here: the picture has floating-point values from"):
+        with pytest.raises(UserError, match=r"^here: the picture has floating-point values from"):
             decode(tiff(struct.pack("<2f", 0, wrong), 2, 32, numbers=3), "here")
 
 
@@ -293,7 +293,9 @@ def test_a_large_picture_is_refused_before_it_is_decoded() -> None:
         data = start[:16] + header + struct.pack(">I", zlib.crc32(b"IHDR" + header)) + start[33:]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with pytest.raises(UserError, match="^here: the picture has more than 67,108,864 pixe"):
+            with pytest.raises(
+                UserError, match=r"^here: the picture has more than 67,108,864 pixe"
+            ):
                 decode(data, "here")
 
 
@@ -309,7 +311,7 @@ def test_no_format_that_starts_a_program_is_read(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     postscript = saved(Image.new("RGB", (4, 4)), "EPS")
-    with pytest.raises(UserError, match="^here is no picture: it is damaged, or in none of the"):
+    with pytest.raises(UserError, match=r"^here is no picture: it is damaged, or in none of the"):
         decode(postscript, "here")
 
 
@@ -341,7 +343,7 @@ def test_a_file_that_is_cut_short_is_refused_in_one_line(kind: str) -> None:
 
 def test_megabytes_of_text_are_refused_in_one_line() -> None:
     text = (b"zTXt", b"key\0\0" + zlib.compress(bytes(5_000_000)))
-    with pytest.raises(UserError, match="^here: the picture cannot be decoded: Decompressed data"):
+    with pytest.raises(UserError, match=r"^here: the picture cannot be decoded: Decompressed data"):
         decode(png([b"\0\0\0"], 1, 8, COLOUR, text), "here")
 
 
