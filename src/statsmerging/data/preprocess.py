@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
-from statsmerging.data.pictures import as_seen
+from statsmerging.data.pictures import LARGEST_PICTURE, as_seen
+from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import json_sha256
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+CropMode = Literal["center", "squash"]
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The preprocessing a checkpoint was trained with.
+    """The preprocessing a checkpoint was trained with, as timm and open_clip do it.
 
     Attributes:
         image_size: side of the square input, in pixels.
         mean: per channel, for images scaled to [0, 1].
         std: per channel, for images scaled to [0, 1].
         interpolation: filter of the resize.
+        crop_ratio: side of the input as a share of the resized image's shorter side.
+        crop_mode: ``center`` keeps the proportions of the image, ``squash`` makes it a square.
     """
 
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Interpolation = "bicubic"
+    crop_ratio: float = 1.0
+    crop_mode: CropMode = "center"
 
     def resize(self, image: Image.Image) -> np.ndarray:
-        """Shorter side to ``image_size``, centre crop: 3 × S × S, uint8, RGB."""
+        """Resize, then cut the square out of the middle: 3 × S × S, uint8, RGB.
+
+        Raises:
+            UserError: an image so narrow that it would be larger than any that is read.
+        """
         image = as_seen(image)
-        size = self.image_size
-        if image.size != (size, size):
-            scale = size / min(image.size)
-            width, height = (max(size, round(side * scale)) for side in image.size)
-            image = image.resize((width, height), _FILTERS[self.interpolation])
-            left, top = (width - size) // 2, (height - size) // 2
-            image = image.crop((left, top, left + size, top + size))
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        side = math.floor(self.image_size / self.crop_ratio)
+        size = [side] if self.crop_mode == "center" else [side, side]
+        if self.crop_mode == "center" and side**2 * _aspect(image) > LARGEST_PICTURE:
+            raise UserError(
+                f"the picture of {image.width} × {image.height} pixels is too narrow to be scaled "
+                f"to {side} pixels across"
+            )
+        scaled = resize(image, size, InterpolationMode(self.interpolation))
+        square = center_crop(scaled, [self.image_size])
+        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 N × 3 × S × S → float32, zero mean and unit deviation in the checkpoint's terms."""
@@ -59,9 +69,24 @@ class Preprocess:
     @property
     def geometry_key(self) -> str:
         """Hash of what determines the resized pixels (normalisation does not)."""
-        return json_sha256([self.image_size, self.interpolation])
+        return json_sha256([self.image_size, self.interpolation, *self._crop.values()])
 
     @property
     def key(self) -> str:
         """Hash of the whole preprocessing."""
-        return json_sha256(asdict(self))
+        values = {name: value for name, value in asdict(self).items() if name not in _CROP}
+        return json_sha256({**values, **self._crop})
+
+    @property
+    def _crop(self) -> dict[str, Any]:
+        """The crop, where it is not the one that keys of caches have always meant."""
+        crop = {name: getattr(self, name) for name in _CROP}
+        return {} if crop == _CROP else crop
+
+
+#: The whole shorter side.
+_CROP = {"crop_ratio": 1.0, "crop_mode": "center"}
+
+
+def _aspect(image: Image.Image) -> float:
+    return max(image.size) / min(image.size)

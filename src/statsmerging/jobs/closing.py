@@ -59,6 +59,7 @@ def finish(
         weights=bench.weight_hashes,
         files=file_records(bench.weight_files),
         data=bench.images.fingerprints(),
+        preprocessing=bench.preprocessing,
         inputs=file_stamps(config.input_paths),
         stamps=departures,
     )

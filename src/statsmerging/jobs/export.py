@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from statsmerging.records.files import new_path, read_json, write_json, write_te
 from statsmerging.records.hashing import file_sha256
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.report.card import model_card
-from statsmerging.zoo.backbones import create_backbone
+from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.checkpoints import read_weights, write_weights
 from statsmerging.zoo.formats.clip_names import to_hugging_face
 from statsmerging.zoo.formats.hugging_face import vision_config
@@ -71,6 +71,7 @@ class MergedRun:
             self.results,
             self.config,
             self.coefficients(),
+            asdict(preprocess_of(self.backbone())),
             manifest_sha256=file_sha256(self.path / "manifest.json"),
             library=library,
             usage=usage,

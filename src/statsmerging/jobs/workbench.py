@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,14 @@ class Workbench:
             for part in ("backbone", "head"):
                 hashes[f"{task}/teacher/{part}"] = other.zoo.hashes[f"{task}/{part}"]
         return hashes
+
+    @property
+    def preprocessing(self) -> dict[str, dict[str, Any]]:
+        """How the backbone's images were made, and those of experts of other architectures."""
+        teachers = {f"{task}/teacher": other.zoo for task, other in self.others.items()}
+        return {
+            name: asdict(zoo.preprocess) for name, zoo in {"backbone": self.zoo, **teachers}.items()
+        }
 
     @property
     def other_architectures(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ def manifest(
     weights: dict[str, str],
     files: dict[str, dict[str, Any]],
     data: dict[str, str],
+    preprocessing: dict[str, dict[str, Any]],
     inputs: Stamps,
     stamps: list[str],
 ) -> dict[str, Any]:
@@ -36,6 +37,8 @@ def manifest(
         files: the files these weights were read from, with size and sha256; none where they were
             made here.
         data: ``task/split`` → sha256 of its images and labels.
+        preprocessing: ``backbone`` → how its images were made, and ``task/teacher`` → how those of
+            an expert of another architecture were; also what the config left to the checkpoint.
         inputs: stamps of the files named in the config, by which a change is noticed cheaply.
         stamps: departures from the label-free protocol; empty for an honest run.
     """
@@ -51,6 +54,7 @@ def manifest(
         "weights": weights,
         "files": files,
         "data": data,
+        "preprocessing": preprocessing,
         "inputs": inputs,
     }
 

@@ -14,6 +14,7 @@ def model_card(
     results: dict[str, Any],
     config: dict[str, Any],
     coefficients: pd.DataFrame,
+    preprocessing: dict[str, Any],
     *,
     manifest_sha256: str,
     library: str,
@@ -26,11 +27,13 @@ def model_card(
         config: the run's resolved config.
         coefficients: of the exported method, columns ``layer``, ``task``, ``coefficient``; no rows
             where it learned none.
+        preprocessing: how an image becomes the model's input.
         manifest_sha256: of the run's ``manifest.json``.
         library: that loads the model.
         usage: Python code that loads the model.
     """
-    backbone = config["backbone"]
+    side = preprocessing["image_size"]
+    crop = f"{preprocessing['crop_mode']} crop, ratio {preprocessing['crop_ratio']:g}"
     row = results["methods"][results["merged"]]
     tasks = ", ".join(row["accuracy"])
     parameters = ", ".join(f"{name} = {value}" for name, value in row["parameters"].items())
@@ -54,8 +57,8 @@ not part of it.
 {usage}
 ```
 
-- images: {backbone["image_size"]} × {backbone["image_size"]} pixels, {backbone["interpolation"]}
-- scaled to [0, 1], then mean {backbone["mean"]}, deviation {backbone["std"]}
+- images: {side} × {side} pixels, {preprocessing["interpolation"]}, {crop}
+- scaled to [0, 1], then mean {preprocessing["mean"]}, deviation {preprocessing["std"]}
 
 ## Results
 

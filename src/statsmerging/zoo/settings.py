@@ -24,6 +24,8 @@ HUB, PRETRAIN, BASE = "hub", "pretrain", "base"
 class BackboneSettings(Settings):
     """Which network, at which resolution, with which weights.
 
+    What of the preprocessing is ``None`` is the checkpoint's own, as the library knows it.
+
     Attributes:
         label: short name, as it stands in directory names and tables.
         library: where the architecture comes from.
@@ -35,6 +37,8 @@ class BackboneSettings(Settings):
         mean: per channel, for images scaled to [0, 1].
         std: per channel, for images scaled to [0, 1].
         interpolation: filter of the resize.
+        crop_ratio: side of the input as a share of the resized image's shorter side.
+        crop_mode: ``center`` keeps the proportions of the image, ``squash`` makes it a square.
         arguments: further arguments of the constructor (width, depth, patch size …).
     """
 
@@ -43,10 +47,13 @@ class BackboneSettings(Settings):
     name: str
     weights: str
     tag: str | None
-    image_size: PositiveInt
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    interpolation: Literal["bilinear", "bicubic", "lanczos"]
+    image_size: PositiveInt | None
+    mean: tuple[float, float, float] | None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] | None
+    # Records of runs from before there was a choice lack these two.
+    crop_ratio: float | None = Field(default=1.0, gt=0, le=1)
+    crop_mode: Literal["center", "squash"] | None = "center"
     arguments: dict[str, Any]
 
     @field_validator("arguments", mode="before")
