@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -103,6 +104,44 @@ def test_images_are_decoded_once_and_cached(
     second = load_split(task.sources["test"], SMALL, Cache(tmp_path), name="test")
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.labels, second.labels)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_damaged_images_of_the_cache_are_made_anew(
+    suite_root: Path, tmp_path: Path, damage: str
+) -> None:
+    source = folder_suite(suite_root, None, [], cache=tmp_path).seen[0].sources["test"]
+    first = load_split(source, SMALL, Cache(tmp_path), name="test")
+    images = first.images.clone()
+    (entry,) = (tmp_path / "images").glob("*.safetensors")
+    content = entry.read_bytes()
+    if damage == "flipped":
+        flipped = bytearray(content)
+        flipped[-5000] ^= 1
+        entry.write_bytes(flipped)
+    else:
+        entry.write_bytes(content[:-1] if damage == "cut" else b"")
+    again = load_split(source, SMALL, Cache(tmp_path), name="test")
+    assert torch.equal(again.images, images)
+    assert entry.read_bytes() == content
+
+
+def test_an_image_that_cannot_be_shown_is_named(tmp_path: Path) -> None:
+    class Source:
+        fingerprint = "floating point"
+
+        def __len__(self) -> int:
+            return 2
+
+        def images(self) -> Iterator[Image.Image]:
+            for brightest in (1, 2):
+                yield Image.fromarray(np.array([[0, brightest]], dtype=np.float32))
+
+        def labels(self) -> np.ndarray:
+            return np.zeros(2, dtype=np.int64)
+
+    with pytest.raises(UserError, match=r"^depth test, image 1: the picture has floating-point"):
+        load_split(Source(), SMALL, Cache(tmp_path), name="depth test")
 
 
 def test_other_geometry_is_another_cache_entry(suite_root: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from statsmerging.records.errors import UserError
+from statsmerging.records.files import read_json
 from statsmerging.records.hashing import file_sha256
 from tests.conftest import SMALL_RUN, JobRunner, run_in_process
 from tests.zoo.formats.genuine import tiny_clip
@@ -67,6 +68,21 @@ def test_open_clip_loads_the_tower(clip_run: Path, exported: Path) -> None:
     assert all(torch.equal(tensor, merged[name]) for name, tensor in tower.state_dict().items())
 
 
+def test_record_says_what_the_config_left_to_the_checkpoint(clip_run: Path) -> None:
+    manifest = read_json(clip_run / "manifest.json")
+    assert manifest["config"]["backbone"]["mean"] is None
+    assert manifest["preprocessing"] == {
+        "backbone": {
+            "image_size": 8,
+            "mean": [0.48145466, 0.4578275, 0.40821073],
+            "std": [0.26862954, 0.26130258, 0.27577711],
+            "interpolation": "bicubic",
+            "crop_ratio": 1.0,
+            "crop_mode": "center",
+        }
+    }
+
+
 def test_hugging_face_config_has_the_tower_dimensions(exported: Path) -> None:
     config = json.loads((exported / "hugging_face" / "config.json").read_text())
     assert config == {
@@ -110,6 +126,7 @@ def test_card_summarises_the_run(clip_run: Path, exported: Path) -> None:
     assert "| StatsMerging |" in card
     assert "granularity = layer_wise, learner = shared" in card
     assert "- labels of the experts: hard\n" in card
+    assert "- images: 8 × 8 pixels, bicubic, center crop, ratio 1\n" in card
     table = pd.read_parquet(clip_run / "coefficients.parquet")
     parity = table[table["task"] == "parity"]["coefficient"]
     numbers = f"{parity.mean():.3f} | {parity.min():.3f} | {parity.max():.3f}"

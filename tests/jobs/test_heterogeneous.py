@@ -73,6 +73,7 @@ def test_a_distilled_student_takes_part_like_any_expert(
     manifest = read_json(tmp_path / "run" / "manifest.json")
     assert {"parity/backbone", "parity/teacher/backbone"} <= set(manifest["weights"])
     assert "parity/teacher/backbone.weights" in manifest["files"]
+    assert set(manifest["preprocessing"]) == {"backbone", "parity/teacher"}
 
 
 def test_the_student_may_label_instead_of_its_teacher(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from timm.models import register_model
 
 from statsmerging.merging import MergingError
 from statsmerging.records.errors import UserError
 from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
 from statsmerging.zoo.settings import BackboneSettings
+from tests.conftest import ROOT
 
 SMALL: dict[str, Any] = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 
@@ -33,6 +38,100 @@ def settings(**changes: Any) -> BackboneSettings:
         "arguments": {**SMALL, "img_size": 32},
     }
     return BackboneSettings(**{**values, **changes})
+
+
+OPEN: dict[str, Any] = dict.fromkeys(
+    ("image_size", "mean", "std", "interpolation", "crop_ratio", "crop_mode")
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+        "resnet50.a1_in1k",
+        "cspdarknet53.ra_in1k",
+        "dm_nfnet_f0.dm_in1k",
+        "mobilenetv2_100",
+    ],
+)
+def test_open_preprocessing_is_timms_own(name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    own = preprocess_of(settings(name=architecture, tag=tag or None, **OPEN))
+    published = timm.get_pretrained_cfg(name)
+    assert own.image_size == published.input_size[1]
+    assert (own.mean, own.std) == (published.mean, published.std)
+    assert own.interpolation == published.interpolation
+    assert (own.crop_ratio, own.crop_mode) == (published.crop_pct, published.crop_mode)
+
+
+def test_what_the_settings_say_comes_before_what_the_checkpoint_has() -> None:
+    chosen = preprocess_of(settings(**{**OPEN, "image_size": 64, "crop_ratio": 1.0}))
+    assert (chosen.image_size, chosen.crop_ratio, chosen.mean) == (64, 1.0, (0.5, 0.5, 0.5))
+
+
+def test_open_preprocessing_is_open_clips_own() -> None:
+    for name, tag, mode, mean in (
+        ("ViT-B-32-quickgelu", "openai", "center", 0.48145466),
+        ("ViT-L-14-336", "openai", "center", 0.48145466),
+        ("ViT-B-16-SigLIP-256", "webli", "squash", 0.5),
+    ):
+        own = preprocess_of(settings(library="open_clip", name=name, tag=tag, **OPEN))
+        side = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
+        assert (own.image_size, own.crop_ratio, own.crop_mode) == (side, 1.0, mode)
+        assert own.mean[0] == mean
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"crop_mode": "border"}, "crop_mode: the checkpoint's own is border; choose center or"),
+        ({"interpolation": "nearest"}, "interpolation: the checkpoint's own is nearest; choose"),
+        ({"input_size": (3, 1024, 768)}, "image_size: the checkpoint's own is 1024 × 768; choose"),
+    ],
+)
+def test_a_checkpoints_own_that_is_not_offered_is_refused(
+    own: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = replace(timm.get_pretrained_cfg("resnet50"), **own)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda _: published)
+    with pytest.raises(UserError, match=message):
+        preprocess_of(settings(name="resnet50", **OPEN))
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "tags"),
+    [("timm", "resnet50", "a1_in1k"), ("open_clip", "ViT-B-16-SigLIP", "webli")],
+)
+def test_unknown_tags_are_answered_with_the_known_ones(library: str, name: str, tags: str) -> None:
+    with pytest.raises(UserError, match=f"tag=mine: {library} has no such weights .* has {tags}"):
+        preprocess_of(settings(library=library, name=name, tag="mine", **OPEN))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "vit_b_16", "vit_b_32", "vit_l_14", "resnet50"])
+def test_presets_are_what_the_checkpoints_were_evaluated_with(name: str) -> None:
+    choice = OmegaConf.create({"backbone": OmegaConf.load(ROOT / "conf/backbone" / f"{name}.yaml")})
+    values: Any = OmegaConf.to_container(choice.backbone, resolve=True)
+    preset = BackboneSettings(**values)
+    own = preprocess_of(preset.model_copy(update=OPEN))
+    if name == "vit_tiny":
+        assert own.crop_ratio == 0.9  # conf/ says why the preset has another one
+        own = replace(own, crop_ratio=1.0)
+    assert preprocess_of(preset) == own
+
+
+def test_an_architecture_without_weights_sees_the_whole_shorter_side() -> None:
+    @register_model
+    def nobodys_network(**_: Any) -> torch.nn.Module:
+        return torch.nn.Identity()
+
+    own = preprocess_of(settings(name="nobodys_network", **OPEN))
+    assert (own.image_size, own.crop_ratio, own.mean) == (224, 1.0, (0.485, 0.456, 0.406))
+
+
+def test_records_without_a_crop_mean_the_whole_shorter_side() -> None:
+    assert preprocess_of(settings()).crop_ratio == 1.0
+    assert preprocess_of(settings()).crop_mode == "center"
 
 
 def test_weights_of_another_image_size_load_as_timm_loads_them(tmp_path: Path) -> None:

@@ -73,15 +73,22 @@ def load_split(
     Args:
         name: shown beside the progress bar.
         corruption: what is done to the decoded images; ``None`` leaves them clean.
+
+    Raises:
+        UserError: an image that cannot be read or scaled (names it).
     """
     corrupted = [] if corruption is None else [corruption_key(corruption)]
     key = key_of([source.fingerprint, preprocess.geometry_key, *corrupted])
 
     def write(path: Path) -> None:
         images, digests = [], []
-        for image in track(source.images(), f"decoding {name}", total=len(source)):
-            shown = image if corruption is None else corrupt(image, corruption)
-            images.append(preprocess.resize(shown))
+        decoded = track(source.images(), f"decoding {name}", total=len(source))
+        for row, image in enumerate(decoded):
+            try:
+                shown = image if corruption is None else corrupt(image, corruption)
+                images.append(preprocess.resize(shown))
+            except UserError as error:
+                raise UserError(f"{name}, image {row}: {error}") from error
             digests.append(np.frombuffer(image_digest(image), dtype=np.uint8))
         tensors = {
             "images": torch.from_numpy(np.stack(images)),
