@@ -89,6 +89,15 @@ def seen(data: bytes) -> list[list[list[int]]]:
     return values
 
 
+def refusal(data: bytes) -> str:
+    """The message that refuses the picture; empty where it is decoded."""
+    try:
+        assert decode(data, "here").mode == "RGB"
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def greys(*values: int) -> list[list[int]]:
     return [[value] * 3 for value in values]
 
@@ -335,10 +344,24 @@ def test_a_file_that_is_cut_short_is_refused_in_one_line(kind: str) -> None:
     values = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     data = saved(Image.fromarray(values), kind)
     for length in (len(data) // 2, len(data) // 8, 20):
-        with pytest.raises(UserError) as refused:
-            decode(data[:length], "here")
-        assert str(refused.value).startswith("here")
-        assert str(refused.value).isprintable()
+        message = refusal(data[:length])
+        assert message.startswith("here")
+        assert message.isprintable()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"])
+def test_a_damaged_file_gives_a_picture_or_one_line(kind: str) -> None:
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = random.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    options = {"exif": exif} if kind in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF") else {}
+    data = saved(Image.fromarray(values), kind, **options)
+    for reach in [48] * 60 + [len(data)] * 60:
+        damaged = bytearray(data)
+        for place in random.integers(0, min(reach, len(data)), 2):
+            damaged[place] = random.integers(0, 256)
+        assert refusal(bytes(damaged)).isprintable()
 
 
 def test_megabytes_of_text_are_refused_in_one_line() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -126,22 +127,32 @@ def test_damaged_images_of_the_cache_are_made_anew(
     assert entry.read_bytes() == content
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """A source of given images."""
+
+    given: list[Image.Image]
+    fingerprint: str = "given"
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def images(self) -> Iterator[Image.Image]:
+        return iter(self.given)
+
+    def labels(self) -> np.ndarray:
+        return np.zeros(len(self.given), dtype=np.int64)
+
+
 def test_an_image_that_cannot_be_shown_is_named(tmp_path: Path) -> None:
-    class Source:
-        fingerprint = "floating point"
-
-        def __len__(self) -> int:
-            return 2
-
-        def images(self) -> Iterator[Image.Image]:
-            for brightest in (1, 2):
-                yield Image.fromarray(np.array([[0, brightest]], dtype=np.float32))
-
-        def labels(self) -> np.ndarray:
-            return np.zeros(2, dtype=np.int64)
-
+    depths = [Image.fromarray(np.array([[0, top]], dtype=np.float32)) for top in (1, 2)]
     with pytest.raises(UserError, match=r"^depth test, image 1: the picture has floating-point"):
-        load_split(Source(), SMALL, Cache(tmp_path), name="depth test")
+        load_split(Pictures(depths), SMALL, Cache(tmp_path), name="depth test")
+
+
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^depth test holds no image$"):
+        load_split(Pictures([]), SMALL, Cache(tmp_path), name="depth test")
 
 
 def test_other_geometry_is_another_cache_entry(suite_root: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def load_split(
         corruption: what is done to the decoded images; ``None`` leaves them clean.
 
     Raises:
-        UserError: an image that cannot be read or scaled (names it).
+        UserError: no image, or one that cannot be read or scaled (names it).
     """
     corrupted = [] if corruption is None else [corruption_key(corruption)]
     key = key_of([source.fingerprint, preprocess.geometry_key, *corrupted])
@@ -90,6 +90,8 @@ def load_split(
             except UserError as error:
                 raise UserError(f"{name}, image {row}: {error}") from error
             digests.append(np.frombuffer(image_digest(image), dtype=np.uint8))
+        if not images:
+            raise UserError(f"{name} holds no image")
         tensors = {
             "images": torch.from_numpy(np.stack(images)),
             "labels": torch.from_numpy(source.labels()),

@@ -72,7 +72,8 @@ def as_seen(image: Image.Image) -> Image.Image:
 
     Shades of 16 bits are scaled by their range, 0 to 65535, whatever part of it they use (12 bits
     by 4095 where the file says so); floating-point ones from [0, 1]. What is transparent lets white
-    through, and the camera's orientation is applied. An upright RGB image stays as it is.
+    through, and the camera's orientation is applied. Colour profiles are not, as nowhere in the
+    field. An upright RGB image stays as it is.
 
     Raises:
         UserError: floating-point values beyond [0, 1], signed or 32-bit integers: what is white?
