@@ -151,7 +151,7 @@ def test_an_image_that_cannot_be_shown_is_named(tmp_path: Path) -> None:
 
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^depth test holds no image$"):
+    with pytest.raises(UserError, match=r"^depth test holds no image$"):
         load_split(Pictures([]), SMALL, Cache(tmp_path), name="depth test")
 
 
