@@ -225,7 +225,8 @@ def srgb_of_lab(lightness: float, a: float, b: float) -> np.ndarray:
         ]
     ) @ (xyz * [0.9642, 1, 0.8249])
     curved = np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return np.rint(255 * curved)
+    colour: np.ndarray = np.rint(255 * curved)
+    return colour
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])

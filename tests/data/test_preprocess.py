@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
-import timm
 import torch
 from PIL import Image
+from timm.data.transforms_factory import create_transform
 
 from statsmerging.data.pictures import LARGEST_PICTURE
 from statsmerging.data.preprocess import Preprocess
@@ -41,7 +41,7 @@ def assert_same_input(preprocess: Preprocess, transform: Any) -> None:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_input_is_the_one_timm_makes(crop_mode: Any, crop_ratio: float, interpolation: Any) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    transform = timm.data.create_transform(
+    transform = create_transform(
         input_size=(3, 224, 224),
         interpolation=interpolation,
         mean=mean,
@@ -76,6 +76,9 @@ def test_keys_of_the_whole_square_are_those_of_earlier_caches() -> None:
 
 def test_a_thread_of_pixels_is_refused_before_it_fills_the_memory() -> None:
     thread = Image.new("RGB", (1, LARGEST_PICTURE // 224**2 + 1))
-    with pytest.raises(UserError, match=r"of 1 × 1338 pixels is too narrow to be scaled to 224"):
+    with pytest.raises(UserError, match="of 1 × 1338 pixels is too large when it is 224 pix"):
         Preprocess(224, HALF, HALF).resize(thread)
     assert Preprocess(224, HALF, HALF, crop_mode="squash").resize(thread).shape == (3, 224, 224)
+    for crop_mode in ("center", "squash"):
+        with pytest.raises(UserError, match="is too large when it is 224000 pixels across"):
+            Preprocess(224, HALF, HALF, crop_ratio=0.001, crop_mode=crop_mode).resize(noise((8, 8)))

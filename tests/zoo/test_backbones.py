@@ -58,7 +58,7 @@ OPEN: dict[str, Any] = dict.fromkeys(
 def test_open_preprocessing_is_timms_own(name: str) -> None:
     architecture, _, tag = name.partition(".")
     own = preprocess_of(settings(name=architecture, tag=tag or None, **OPEN))
-    published = timm.get_pretrained_cfg(name)
+    published: Any = timm.get_pretrained_cfg(name)
     assert own.image_size == published.input_size[1]
     assert (own.mean, own.std) == (published.mean, published.std)
     assert own.interpolation == published.interpolation
@@ -93,7 +93,8 @@ def test_open_preprocessing_is_open_clips_own() -> None:
 def test_a_checkpoints_own_that_is_not_offered_is_refused(
     own: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = replace(timm.get_pretrained_cfg("resnet50"), **own)
+    published: Any = timm.get_pretrained_cfg("resnet50")
+    published = replace(published, **own)
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda _: published)
     with pytest.raises(UserError, match=message):
         preprocess_of(settings(name="resnet50", **OPEN))

@@ -21,6 +21,9 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 CropMode = Literal["center", "squash"]
 
+#: The whole shorter side: what keys of caches mean that say nothing of a crop.
+_WHOLE = {"crop_ratio": 1.0, "crop_mode": "center"}
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -46,16 +49,17 @@ class Preprocess:
         """Resize, then cut the square out of the middle: 3 × S × S, uint8, RGB.
 
         Raises:
-            UserError: an image so narrow that it would be larger than any that is read.
+            UserError: an image so narrow that, resized, it would be larger than any that is read.
         """
         image = as_seen(image)
         side = math.floor(self.image_size / self.crop_ratio)
-        size = [side] if self.crop_mode == "center" else [side, side]
-        if self.crop_mode == "center" and side**2 * _aspect(image) > LARGEST_PICTURE:
+        keeps = self.crop_mode == "center"
+        if side**2 * (max(image.size) / min(image.size) if keeps else 1) > LARGEST_PICTURE:
             raise UserError(
-                f"the picture of {image.width} × {image.height} pixels is too narrow to be scaled "
-                f"to {side} pixels across"
+                f"the picture of {image.width} × {image.height} pixels is too large when it is "
+                f"{side} pixels across"
             )
+        size = [side] if keeps else [side, side]
         scaled = resize(image, size, InterpolationMode(self.interpolation))
         square = center_crop(scaled, [self.image_size])
         return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
@@ -74,19 +78,10 @@ class Preprocess:
     @property
     def key(self) -> str:
         """Hash of the whole preprocessing."""
-        values = {name: value for name, value in asdict(self).items() if name not in _CROP}
+        values = {name: value for name, value in asdict(self).items() if name not in _WHOLE}
         return json_sha256({**values, **self._crop})
 
     @property
     def _crop(self) -> dict[str, Any]:
-        """The crop, where it is not the one that keys of caches have always meant."""
-        crop = {name: getattr(self, name) for name in _CROP}
-        return {} if crop == _CROP else crop
-
-
-#: The whole shorter side.
-_CROP = {"crop_ratio": 1.0, "crop_mode": "center"}
-
-
-def _aspect(image: Image.Image) -> float:
-    return max(image.size) / min(image.size)
+        crop = {name: getattr(self, name) for name in _WHOLE}
+        return {} if crop == _WHOLE else crop
