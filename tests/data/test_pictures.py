@@ -251,9 +251,11 @@ def test_the_orientation_of_the_camera_is_applied(
     stored = np.repeat(fields[..., None], 3, axis=2)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = np.asarray(decode(saved(Image.fromarray(stored), kind, exif=exif), "here"))
+    decoded = decode(saved(Image.fromarray(stored), kind, exif=exif), "here")
+    found = np.asarray(decoded)
     expected = upright(stored)
     assert found.shape == expected.shape
+    assert as_seen(decoded) is decoded
     assert np.abs(found.astype(int) - expected).max() <= 4
 
 
@@ -271,6 +273,16 @@ def test_a_damaged_note_on_the_camera_leaves_the_picture_as_it_is() -> None:
     where = data.index(b"Exif\0\0") + 6
     decoded = decode(data[:where] + b"\xff" * 12 + data[where + 12 :], "here")
     assert decoded.size == (16, 8)
+
+
+def test_another_damaged_note_does_not_hinder_the_orientation() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker of cameras"
+    exif[0x0112] = 6
+    data = saved(Image.new("RGB", (16, 8), "red"), "JPEG", exif=exif)
+    text, fractions = struct.pack(">HHI", 0x010F, 2, 17), struct.pack(">HHI", 0x010F, 5, 2)
+    assert text in data  # the maker's name, said to be two fractions
+    assert decode(data.replace(text, fractions), "here").size == (8, 16)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])

@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from statsmerging.records.errors import UserError, first_line, printable
@@ -29,6 +29,18 @@ LARGEST_PICTURE = 1 << 26
 
 #: Value of white in pixels of 16 bits.
 _WHITE_OF_16_BITS = 65535
+
+#: EXIF's orientation → what makes the picture upright (`ImageOps.exif_transpose` writes the other
+#: notes anew, and fails where one of them is damaged).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(data: bytes, where: str) -> Image.Image:
@@ -161,11 +173,16 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         # Many photographs have damaged notes on the camera, and viewers show them all the same.
-        turned = False
-    return ImageOps.exif_transpose(image) if turned else image
+        turn = None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # Without the notes, so that it is not turned again.
+    turned.info = {name: turned.info[name] for name in ("transparency",) if name in turned.info}
+    return turned
 
 
 def _what_it_is(data: bytes) -> str:
