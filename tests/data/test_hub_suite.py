@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -11,7 +12,9 @@ import pytest
 from statsmerging.data import hub
 from statsmerging.data.catalogue import CatalogueEntry
 from statsmerging.data.hub_suite import count_differences, hub_suite
-from statsmerging.data.hugging_face import DatasetAddress, load_task
+from statsmerging.data.hugging_face import load_hub_task
+from statsmerging.data.published_data import DatasetAddress
+from statsmerging.data.suites import ImageSource
 from statsmerging.records.errors import MissingFilesError, UserError
 from tests.conftest import write_suite
 
@@ -20,6 +23,8 @@ CATALOGUE = {
     "size": CatalogueEntry(id="somebody/size", counts={"test": 50}, gigabytes=2),
     "absent": CatalogueEntry(id="somebody/absent", gigabytes=12),
 }
+
+ODD = DatasetAddress(label="kind", classes=("low", "high"), splits={"test": "validation"})
 
 
 def test_a_mirror_gives_the_tasks_of_the_catalogue(suite_root: Path, tmp_path: Path) -> None:
@@ -64,22 +69,106 @@ def test_a_hub_file_comes_from_the_mirror_or_is_missed(tmp_path: Path) -> None:
 
 def test_columns_and_splits_by_name(tmp_path: Path) -> None:
     """Two label columns, bare numbers as labels, and a test split under another name."""
-    root = write_suite(tmp_path / "suite", images_per_split=12)
-    data = datasets.Dataset.from_parquet(
-        str(root / "size" / "train-00000-of-00001.parquet"), cache_dir=str(tmp_path / "arrow")
-    )
-    data = data.cast_column("label", datasets.Value("int64")).add_column("fold", [0] * 12)
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    data.to_parquet(str(folder / "train-0.parquet"))
-    data.to_parquet(str(folder / "validation-0.parquet"))
-    with pytest.raises(UserError, match="needs one image and one class-label column"):
-        load_task("odd", DatasetAddress(str(folder)), cache=tmp_path)
-    address = DatasetAddress(
-        str(folder), label="label", classes=("low", "high"), splits={"test": "validation"}
-    )
-    task = load_task("odd", address, cache=tmp_path)
+    folder = write_odd(tmp_path / "odd")
+    with pytest.raises(UserError, match="needs one image and one label column"):
+        load_hub_task("odd", str(folder), DatasetAddress(), cache=tmp_path)
+    task = load_hub_task("odd", str(folder), ODD, cache=tmp_path)
     assert task.classes == ("low", "high")
     assert len(task.sources["test"]) == 12
     # The split that serves as test does not serve as validation as well.
     assert len(task.sources["train"]) + len(task.sources["validation"]) == 12
+
+
+def test_a_mirror_is_read_with_the_columns_classes_and_splits_of_the_catalogue(
+    suite_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "mirror"
+    shutil.copytree(suite_root / "parity", root / "parity")
+    hub = load_hub_task("odd", str(write_odd(root / "odd")), ODD, cache=tmp_path / "arrow")
+    entry = CatalogueEntry(
+        id="somebody/odd",
+        label="kind",
+        classes=["low", "high"],
+        splits={"test": "validation"},
+        gigabytes=1,
+    )
+    catalogue = {**CATALOGUE, "odd": entry}
+    suite = hub_suite("mine", catalogue, root, ["parity", "odd"], [], cache=tmp_path)
+    mirrored = suite.seen[1]
+    assert mirrored.name == "odd"
+    assert mirrored.classes == hub.classes == ("low", "high")
+    for split, source in hub.sources.items():
+        assert mirrored.sources[split].labels().tolist() == source.labels().tolist()
+        assert pixels(mirrored.sources[split]) == pixels(source)
+
+
+def test_names_of_the_catalogue_do_not_lead_out_of_the_mirror(
+    suite_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mirror").mkdir()
+    catalogue = {f"../{suite_root.name}/parity": CATALOGUE["parity"], "size": CATALOGUE["size"]}
+    with pytest.raises(UserError, match="leads out of"):
+        hub_suite("mine", catalogue, suite_root / "size", None, [], cache=tmp_path)
+
+
+def test_a_folder_is_not_taken_for_a_data_set_of_the_hub(
+    suite_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(suite_root.parent)
+    entry = CatalogueEntry(id=f"{suite_root.name}/parity", gigabytes=1)
+    with pytest.raises(UserError, match=r"is a folder here.*use suite\.root"):
+        hub_suite("mine", {"a": entry, "b": entry}, None, None, [], cache=tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "other names", "checksums"])
+def test_a_damaged_description_is_made_anew(tmp_path: Path, damage: str) -> None:
+    root, cache = write_suite(tmp_path / "suite", images_per_split=6), tmp_path / "arrow"
+
+    def loaded() -> tuple[tuple[str, ...], list[bytes]]:
+        task = load_hub_task("parity", str(root / "parity"), DatasetAddress(), cache=cache)
+        return task.classes, pixels(task.sources["test"])
+
+    sound = loaded()
+    (file,) = cache.rglob("checksums.json" if damage == "checksums" else "dataset_info.json")
+    content = file.read_bytes()
+    file.write_bytes(
+        {
+            "cut": content[: len(content) // 2],
+            "flipped": bytes([content[0] ^ 128]) + content[1:],
+            "other names": content.replace(b'"even"', b'"EVEN"'),
+            "checksums": b"\xff" + content[1:],
+        }[damage]
+    )
+    assert loaded() == sound
+
+
+def test_damaged_arrow_files_are_made_anew(tmp_path: Path) -> None:
+    root, cache = write_suite(tmp_path / "suite", images_per_split=6), tmp_path / "arrow"
+
+    def content() -> list[bytes]:
+        task = load_hub_task("parity", str(root / "parity"), DatasetAddress(), cache=cache)
+        return pixels(task.sources["test"])
+
+    sound = content()
+    for file in cache.rglob("*.arrow"):
+        damaged = bytearray(file.read_bytes())
+        damaged[len(damaged) // 2] ^= 4
+        file.write_bytes(damaged)
+    assert content() == sound
+
+
+def write_odd(folder: Path) -> Path:
+    """Bare numbers as labels, in two columns of which none is called so, and no test split."""
+    source = write_suite(folder.parent / f"{folder.name} source", images_per_split=12)
+    folder.mkdir()
+    for split in ("train", "validation"):
+        file = str(source / "size" / f"{split}-00000-of-00001.parquet")
+        data = datasets.Dataset.from_parquet(file, cache_dir=str(folder.parent / "made of"))
+        data = data.cast_column("label", datasets.Value("int64")).rename_column("label", "kind")
+        data.add_column("fold", [0] * 12).to_parquet(str(folder / f"{split}-0.parquet"))
+    shutil.rmtree(source)
+    return folder
+
+
+def pixels(source: ImageSource) -> list[bytes]:
+    return [image.tobytes() for image in source.images()]

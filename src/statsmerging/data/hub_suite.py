@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from statsmerging.data.catalogue import CatalogueEntry
-from statsmerging.data.folder_suite import load_folder
+from statsmerging.data.folder_suite import load_folder, task_folder
 from statsmerging.data.hub import hub_is_open
-from statsmerging.data.hugging_face import DatasetAddress, load_task
+from statsmerging.data.hugging_face import load_hub_task
+from statsmerging.data.published_data import DatasetAddress
 from statsmerging.data.suites import Suite, Task, choose_tasks
 from statsmerging.records.errors import MissingFilesError, UserError, gather_missing
 
@@ -73,17 +74,18 @@ def count_differences(task: Task, entry: CatalogueEntry) -> list[str]:
 
 def _load(task: str, entry: CatalogueEntry, root: Path | None, cache: Path) -> Task:
     what = f"data set {entry.id} (about {entry.gigabytes:g} GB)"
-    if root is not None:
-        if not (root / task).is_dir():
-            raise MissingFilesError([f"{root / task} ({what})"])
-        return load_folder(root / task, cache)
     classes = tuple(entry.classes) if entry.classes else None
-    address = DatasetAddress(
-        entry.id, entry.subset, entry.image, entry.label, classes, dict(entry.splits)
-    )
+    address = DatasetAddress(entry.subset, entry.image, entry.label, classes, entry.splits)
+    if root is not None:
+        folder = task_folder(root, task)
+        if not folder.is_dir():
+            raise MissingFilesError([f"{root / task} ({what})"])
+        return load_folder(folder, cache, address, name=task)
+    if Path(entry.id).exists():  # `datasets` would take it for the data set
+        raise UserError(f"{entry.id} is a folder here, and a data set of the hub: use suite.root")
     is_open = hub_is_open()  # asked first: where it is closed, `datasets` then looks in its cache
     try:
-        return load_task(task, address, cache=cache)
+        return load_hub_task(task, entry.id, address, cache=cache)
     except UserError as error:
         if is_open:
             raise

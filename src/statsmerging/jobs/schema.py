@@ -68,6 +68,8 @@ class SuiteSettings(Settings):
     splits: dict[str, list[str]]
     split: str | None
     first: int | None = Field(ge=2)
+    image: str | None = None
+    label: str | None = None
     catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from statsmerging.data.embedded_suite import embedded_suite
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.hub_suite import hub_suite
 from statsmerging.data.image_cache import ImageSplit, SuiteImages
+from statsmerging.data.published_data import DatasetAddress
 from statsmerging.data.split_checks import check_disjoint
 from statsmerging.data.suites import SPLITS, Suite
 from statsmerging.distillation.settings import LabelsFrom
@@ -197,7 +198,10 @@ def _whole_suite(config: Config, cache: Cache) -> Suite:
         )
     if suite.root is None:
         raise UserError("suite.root: a folder with one subfolder a task is needed")
-    return folder_suite(suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name)
+    address = DatasetAddress(image=suite.image, label=suite.label)
+    return folder_suite(
+        suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name, address=address
+    )
 
 
 def _open(config: Config, cache: Cache) -> tuple[Suite, ZooFiles]:
