@@ -73,6 +73,14 @@ def test_perfect_scores_on_both_are_no_excess() -> None:
     assert not list(trained_on_learning_images(teachers, result(mnist=1.0)))
 
 
+def test_a_teacher_on_images_without_labels_is_right_on_an_unknown_share() -> None:
+    split = unlabeled(4, 8)
+    split.labels.copy_(torch.tensor([0, 1, -1, 1]))
+    teachers = teacher_quality({"task": torch.eye(4)[:, :2]}, {"task": split})
+    assert teachers["task"].label_agreement is None
+    assert not list(trained_on_learning_images(teachers, result(task=0.1)))
+
+
 def test_quality_counts_right_classes_and_confidence() -> None:
     split = unlabeled(4, 8)
     split.labels.copy_(torch.tensor([0, 1, 1, 1]))

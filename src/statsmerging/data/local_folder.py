@@ -51,7 +51,6 @@ _ROWS = 64
 #: Tables beside pictures: the columns ``file_name`` and ``label``, one row for each picture.
 _TABLES = ("metadata.csv", "metadata.jsonl")
 
-Image.init()
 _SUFFIXES = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
@@ -272,13 +271,15 @@ def _picture_split(
     name = files[0].split("/")[0]
     places = [place for table in _TABLES for place in (f"{name}/{table}", table)]
     tables = [place for place in places if (folder / place).exists()]
+    labels: Mapping[str, Label | None]
     if tables:
         labels = _listed(folder, split, tables[0], address)
-        labels = {file: label for file, label in labels.items() if file.startswith(f"{name}/")}
     else:
-        labels = {file: _class_folder(folder, file) for file in files if _is_picture(file)}
+        labels = {file: _class_folder(folder, split, file) for file in files if _is_picture(file)}
     for file in labels:
         received_file(folder, file)
+    # A table above the splits lists those of the others too.
+    labels = {file: label for file, label in labels.items() if file.startswith(f"{name}/")}
     others = [file for file in files if file not in labels and file not in tables]
     if others:
         log.warning(
@@ -296,8 +297,10 @@ def _is_picture(file: str) -> bool:
     return not suffix or suffix in _SUFFIXES
 
 
-def _class_folder(folder: Path, file: str) -> str:
+def _class_folder(folder: Path, split: Split, file: str) -> str | None:
     parts = file.split("/")
+    if len(parts) == 2 and split == "validation":
+        return None
     if len(parts) != 3:
         raise UserError(
             f"{_told(folder, file)}: expected SPLIT/CLASS/PICTURE, or a metadata.csv with the "
@@ -313,24 +316,22 @@ def _listed(
     where = _told(folder, table)
     rows = _rows(folder, table)
     file_name, label = address.image or "file_name", address.label or "label"
-    columns = (
-        {key: {"dtype": type(value).__name__} for key, value in rows[0].items()} if rows else {}
-    )
+    columns = {key: {"dtype": type(value).__name__} for key, value in (rows or [{}])[0].items()}
     if file_name not in columns or (label not in columns and split != "validation"):
         raise wrong_columns(where, columns)
     place = PurePosixPath(table).parent
-    return {
-        (place / str(row[file_name])).as_posix(): told_label(row.get(label), None, where)
-        for row in rows
-    }
+    files = [(place / str(row.get(file_name))).as_posix() for row in rows]
+    told = [row.get(label) for row in rows]
+    if table.endswith(".csv"):
+        told = _from_text(told)
+    return {file: told_label(it, None, where) for file, it in zip(files, told, strict=True)}
 
 
 def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
     text = received_text(folder, table)
     try:
         if table.endswith(".csv"):
-            rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
-            return _with_numbers(rows)
+            return list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, csv.Error, RecursionError) as error:
         raise ReceivedError(f"{_told(folder, table)} cannot be read as a table") from error
@@ -339,15 +340,10 @@ def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _with_numbers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Columns that hold whole numbers alone become such; an empty cell holds nothing."""
-    rows = [{key: value or None for key, value in row.items()} for row in rows]
-    for key in rows[0] if rows else []:
-        told = [row[key] for row in rows if row[key] is not None]
-        if all(re.fullmatch(r"-?\d+(\.0*)?", str(text)) for text in told):
-            for row in rows:
-                row[key] = None if row[key] is None else float(row[key])
-    return rows
+def _from_text(labels: Sequence[str | None]) -> list[str | float | None]:
+    """What the cells of a column mean: numbers where all are whole ones, nothing where empty."""
+    are_numbers = all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in labels if label)
+    return [(float(label) if are_numbers else label) if label else None for label in labels]
 
 
 # Both

@@ -164,7 +164,7 @@ def choose_columns(
 def wrong_columns(where: object, features: Mapping[str, Mapping[str, Any]]) -> UserError:
     """The error that says which columns there are, and where to name the right ones."""
     has = ", ".join(
-        f"{shown(name)} ({feature.get('dtype', feature.get('_type'))})"
+        f"{shown(str(name))} ({feature.get('dtype', feature.get('_type'))})"
         for name, feature in features.items()
     )
     return UserError(

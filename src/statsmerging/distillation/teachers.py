@@ -63,9 +63,14 @@ def learning_targets(
         the others (``ground_truth``).
 
     Raises:
-        UserError: heads that do not fit a teacher of another architecture.
+        UserError: heads that do not fit a teacher of another architecture, or no ground truth.
     """
     if labels.kind == "ground_truth":
+        for task, teacher in teachers.items():
+            if bool((teacher.images.labels < 0).any()):
+                raise UserError(
+                    f"labels.kind=ground_truth: learning images of {task} have no label"
+                )
         return {
             task: one_hot(teacher.images.labels, len(teacher.zoo.experts[task].head.weight)).float()
             for task, teacher in teachers.items()

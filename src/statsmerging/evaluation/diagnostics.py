@@ -88,6 +88,8 @@ def trained_on_learning_images(
 ) -> Iterator[str]:
     """Teachers that know the learning images' labels better than they know those of test images."""
     for task, teacher in teachers.items():
+        if teacher.label_agreement is None:
+            continue
         test = individual.seen[task]
         learning = TaskAccuracy(teacher.label_agreement, teacher.images)
         if _excess(learning, test) > SIGNIFICANT:

@@ -16,12 +16,13 @@ class TeacherQuality:
 
     Attributes:
         label_agreement: share of images on which its class is the ground truth. Far above its
-            test accuracy, it says that the teacher was trained on these images.
+            test accuracy, it says that the teacher was trained on these images. ``None`` where
+            some of them are published without a label.
         confidence: mean of its highest class probability.
         images: number of images.
     """
 
-    label_agreement: float
+    label_agreement: float | None
     confidence: float
     images: int
 
@@ -37,9 +38,15 @@ def teacher_quality(
     """
     return {
         task: TeacherQuality(
-            label_agreement=float((scores.argmax(dim=1) == images[task].labels).float().mean()),
+            label_agreement=_share_right(scores, images[task].labels),
             confidence=float(scores.softmax(dim=1).amax(dim=1).mean()),
             images=len(scores),
         )
         for task, scores in teachers.items()
     }
+
+
+def _share_right(scores: Tensor, labels: Tensor) -> float | None:
+    if bool((labels < 0).any()):
+        return None
+    return float((scores.argmax(dim=1) == labels).float().mean())

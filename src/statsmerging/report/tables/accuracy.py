@@ -225,7 +225,10 @@ def caption(runs: Sequence[Results], family: str | None) -> str:
     if len(seeds_of(runs)) > 1:
         parts.append("a row without ± ran with one seed or draws nothing at random")
     shares = [
-        teacher["label_agreement"] for run in runs for teacher in run.get("teachers", {}).values()
+        teacher["label_agreement"]
+        for run in runs
+        for teacher in run.get("teachers", {}).values()
+        if teacher["label_agreement"] is not None
     ]
     if shares:
         parts.append(
