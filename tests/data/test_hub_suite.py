@@ -8,9 +8,10 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from statsmerging.data import hub
-from statsmerging.data.catalogue import CatalogueEntry
+from statsmerging.data.catalogue import CatalogueEntry, TaskName
 from statsmerging.data.hub_suite import count_differences, hub_suite
 from statsmerging.data.hugging_face import load_hub_task
 from statsmerging.data.published_data import DatasetAddress
@@ -172,3 +173,19 @@ def write_odd(folder: Path) -> Path:
 
 def pixels(source: ImageSource) -> list[bytes]:
     return [image.tobytes() for image in source.images()]
+
+
+@pytest.mark.parametrize(
+    ("task", "place", "message"),
+    [
+        ("../../up", "somebody/data", "make the name of a task"),
+        ("up", "/etc/data", "should match pattern"),
+        ("up", "https://host/data", "should match pattern"),
+        ("up", "csv", "should match pattern"),
+    ],
+)
+def test_a_catalogue_names_tasks_and_data_sets_plainly(task: str, place: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TypeAdapter(dict[TaskName, CatalogueEntry]).validate_python(
+            {task: {"id": place, "gigabytes": 1}}
+        )

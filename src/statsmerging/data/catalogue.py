@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
+from statsmerging.records.errors import shown
+from statsmerging.records.received import is_plain_name
 from statsmerging.records.settings import Settings
+
+
+def _plain(name: str) -> str:
+    if not is_plain_name(name):
+        raise ValueError(f"{shown(name)}: letters, digits and _ . + - make the name of a task")
+    return name
+
+
+#: A task of the catalogue: its name becomes a part of files' names.
+TaskName = Annotated[str, AfterValidator(_plain)]
 
 
 class CatalogueEntry(Settings):
@@ -23,7 +35,7 @@ class CatalogueEntry(Settings):
         gigabytes: size of the download, for the message where it is missing.
     """
 
-    id: str
+    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     subset: str | None = None
     image: str | None = None
     label: str | None = None

@@ -106,7 +106,7 @@ def load_hub_task(name: str, path: str, address: DatasetAddress, *, cache: Path)
 
     features = next(iter(found.values())).features.to_dict()
     image, label = choose_columns(path, features, address)
-    if label is None:
+    if label is None or features[image].get("_type") != "Image":
         raise wrong_columns(path, features)
 
     def published(split: str) -> _HubSplit:

@@ -117,11 +117,14 @@ def find_splits(folder: Path, address: DatasetAddress) -> dict[Split, tuple[str,
     """
     files = sorted(_visible_files(folder))
     parquet = [file for file in files if file.casefold().endswith(".parquet")]
+    splits: dict[str, list[str]] = {}
     if parquet:
         splits = _parquet_files(folder, parquet, address)
     else:
-        names = {file.split("/")[0] for file in files if "/" in file}
-        splits = {name: [file for file in files if file.startswith(f"{name}/")] for name in names}
+        for file in files:
+            name, _, inside = file.partition("/")
+            if inside:
+                splits.setdefault(name, []).append(file)
     chosen = choose_splits(_told(folder), splits, address.splits)
     return {split: tuple(splits[name]) for split, name in chosen.items()}
 

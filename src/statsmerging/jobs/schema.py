@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from statsmerging.data.catalogue import CatalogueEntry
+from statsmerging.data.catalogue import CatalogueEntry, TaskName
 from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.distillation.settings import (
     HeterogeneousSettings,
@@ -70,7 +70,7 @@ class SuiteSettings(Settings):
     first: int | None = Field(ge=2)
     image: str | None = None
     label: str | None = None
-    catalogue: dict[str, CatalogueEntry] = Field(default_factory=dict)
+    catalogue: dict[TaskName, CatalogueEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _split_is_known(self) -> Self:
