@@ -286,6 +286,15 @@ def test_capitals_and_missing_extensions(tmp_path: Path, caplog: pytest.LogCaptu
     assert "1 file(s) are passed over, 'test/a/notes.txt'" in caplog.text
 
 
+def test_a_split_of_archives_is_refused(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "task")
+    shutil.rmtree(folder / "test")
+    (folder / "test").mkdir()
+    (folder / "test" / "0.tar").touch()
+    with pytest.raises(UserError, match=r"task/test holds 'test/0\.tar', and no picture"):
+        load(folder)
+
+
 @pytest.mark.parametrize("place", ["test/024.png", "test/a/more/024.png"])
 def test_pictures_outside_class_folders_are_refused(tmp_path: Path, place: str) -> None:
     folder = write_pictures(tmp_path / "task")

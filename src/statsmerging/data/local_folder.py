@@ -284,6 +284,8 @@ def _picture_split(
     # A table above the splits lists those of the others too.
     labels = {file: label for file, label in labels.items() if file.startswith(f"{name}/")}
     others = [file for file in files if file not in labels and file not in tables]
+    if others and not labels:
+        raise UserError(f"{_told(folder, name)} holds {few(others)}, and no picture")
     if others:
         log.warning(
             "%s: %d file(s) are passed over, %s: no pictures, or not in %s",
