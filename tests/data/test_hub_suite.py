@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from statsmerging.data import hub
@@ -189,3 +190,17 @@ def test_a_catalogue_names_tasks_and_data_sets_plainly(task: str, place: str, me
         TypeAdapter(dict[TaskName, CatalogueEntry]).validate_python(
             {task: {"id": place, "gigabytes": 1}}
         )
+
+
+def test_picture_files_are_read_from_what_was_downloaded_alone(tmp_path: Path) -> None:
+    kept, elsewhere = tmp_path / "cache" / "downloads" / "task", tmp_path / "elsewhere" / "task"
+    for folder in (kept, elsewhere):
+        for place in ("train/a", "train/b", "validation/b", "test/a"):
+            (folder / place).mkdir(parents=True)
+            Image.new("RGB", (2, 2), (len(place), 1, 2)).save(folder / place / "0.png")
+    task = load_hub_task("task", str(kept), DatasetAddress(), cache=tmp_path / "cache")
+    assert pixels(task.sources["test"]) == [bytes([6, 1, 2] * 4)]
+    assert task.sources["test"].labels().tolist() == [0]
+    task = load_hub_task("task", str(elsewhere), DatasetAddress(), cache=tmp_path / "cache")
+    with pytest.raises(UserError, match=r"row 0: .* lies outside the file and is not read"):
+        pixels(task.sources["test"])
