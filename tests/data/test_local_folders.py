@@ -464,6 +464,21 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("given", [None, ("low", "high")])
+def test_two_classes_of_one_name_are_refused(tmp_path: Path, given: tuple[str, ...] | None) -> None:
+    folder = write_data(tmp_path / "task", names=["same", "same"])
+    with pytest.raises(UserError, match="two classes have the same name"):
+        load(folder, DatasetAddress(classes=given))
+
+
+def test_given_names_stand_in_the_place_of_the_published_ones(tmp_path: Path) -> None:
+    folder = write_data(tmp_path / "task")
+    task = load(folder, DatasetAddress(classes=("low", "high")))
+    assert content(task, "test") == alternating(NUMBERS["test"], ["low", "high"])
+    with pytest.raises(UserError, match="3 class names are given for 2 classes"):
+        load(folder, DatasetAddress(classes=("low", "middle", "high")))
+
+
 def test_a_class_may_be_absent_from_a_split(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "task", classes=("a", "b", "c"))
     shutil.rmtree(folder / "test" / "a")

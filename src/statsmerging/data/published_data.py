@@ -291,7 +291,7 @@ def _classes(
     names = tuple(map(str, given or ordered))
     if len(names) != len(ordered):
         raise UserError(f"{where}: {len(names)} class names are given for {len(ordered)} classes")
-    if len(set(names)) < len(names):
+    if len(set(names)) < len(names) or len(set(ordered)) < len(ordered):
         raise UserError(f"{where}: two classes have the same name")
     if len(names) < 2:
         raise UserError(f"{where} has one class, {shown(names[0])}; a task needs two or more")
