@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,6 +52,8 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["seed=a"], "seed=a: input should be a valid integer"),
         (["seed=0,1"], "seed=0,1: several values are a sweep, python run.py -m seed=0,1; a list"),
         (["seed", "1"], "seed: KEY=VALUE is expected; type seed=VALUE, without spaces around ="),
+        (["suite.root=/a=b"], "suite.root=/a=b: a value with such characters needs quotes: 'suit"),
+        (["suite.root=/bäume"], "suite.root=/bäume: a value with such characters needs quotes: 's"),
         (["suite=folder"], "suite.root: a value is needed (folder with one subfolder a task); ty"),
         (["backbone=timm"], "backbone.name: a value is needed (timm's name of the architecture);"),
         (["suite=folder", "suite.root=/nowhere"], "suite.root=/nowhere: path does not point to a"),
@@ -65,6 +68,18 @@ def test_config_mistakes(arguments: list[str], expected: str, tmp_path: Path) ->
     assert done.stderr.startswith(f"error: {expected}")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["/data/a=b", "/bäume/(neu)", '/a"b\\c', "~/data"])
+def test_the_quotes_that_a_message_suggests_work(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home of/me")
+    mistake = command("suite=folder", f"suite.root={value}", f"hydra.run.dir={tmp_path}/run")
+    _, _, suggested = mistake.stderr.partition("needs quotes: ")
+    quoted = command("suite=folder", *shlex.split(suggested), f"hydra.run.dir={tmp_path}/run")
+    meant = value.replace("~", "/home of/me")
+    assert quoted.stderr == f"error: suite.root={meant}: path does not point to a directory\n"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from statsmerging.records.files import read_json
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.report.settings import flatten
 from tests.conftest import ROOT, JobRunner
+from tests.jobs import test_command_line as shell
 from tests.jobs.test_configs import composed
 from tests.jobs.wandb_files import WandbRun, offline_runs
 
@@ -342,3 +343,48 @@ def mlflow_runs(tmp_path: Path) -> tuple[Any, list[Any]]:
 def mlflow_curve(client: Any, run: Any, method: str) -> Curve:
     history = client.get_metric_history(run.info.run_id, f"{method}/loss")
     return {metric.step: metric.value for metric in history}
+
+
+@pytest.mark.parametrize("rank", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_a_rank_of_something_around_the_job_silences_no_logger(
+    small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    """As in ``srun``, where each of several processes is a job of its own."""
+    monkeypatch.setenv(rank, "1")
+    done = shell.command(*small_run, "logger=[csv,tensorboard]", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert len(csv_curve(tmp_path / "run", "stats_merging")) == 6  # one entry a step
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_jobs_side_by_side_make_one_mlflow_store(small_run: list[str], tmp_path: Path) -> None:
+    store = [
+        "logger=mlflow",
+        f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/store/mlflow.db",
+        f"logger.mlflow.artifacts={tmp_path}/store/artifacts",
+    ]
+    side_by_side = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=4", "seed=0,1,2,3"]
+    sweep = ["-m", *side_by_side, f"hydra.sweep.dir={tmp_path}/runs"]
+    done = shell.command(*sweep, *small_run, *store)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 jobs done" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "mode"),
+    [
+        (None, [], "offline"),
+        ("online", [], "online"),
+        ("disabled", [], "disabled"),
+        ("online", ["logger.wandb.mode=offline"], "offline"),
+    ],
+)
+def test_the_mode_of_wandb(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, given: list[str], mode: str
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    settings = composed("logger=wandb", *given).logger.wandb
+    assert settings is not None
+    assert settings.mode == mode

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from statsmerging.records.files import read_json
 from statsmerging.records.run_directory import RunDirectory
+from tests.conftest import ROOT
 from tests.jobs.test_command_line import command
 
 
@@ -69,6 +76,69 @@ def test_an_unexpected_error_leaves_its_traceback(sweep: Any, tmp_path: Path) ->
     assert "Traceback" in (Path(bad["directory"]) / "error.txt").read_text()
     assert f"{bad['directory']}/error.txt" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ("table5_labels,learning_images", "table5_labels, learning_images"),
+        ("[mini_eight,table2_granularity],mini_eight", "[mini_eight,table2_granularity]"),
+    ],
+)
+def test_no_experiment_loses_its_own_sweep(values: str, named: str, tmp_path: Path) -> None:
+    done = command("-m", f"experiment={values}", f"hydra.sweep.dir={tmp_path}/runs")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: experiment={values}: {named} sweep over values of their own; give each a command, "
+        "experiment=NAME without -m\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_optuna_keeps_its_trials_in_a_database(sweep: Any, tmp_path: Path) -> None:
+    import optuna
+
+    storage = f"sqlite:///{tmp_path}/trials.db"
+    for _ in range(2):
+        done = sweep(
+            "hydra/sweeper=teacher_agreement",
+            "hydra.sweeper.n_trials=2",
+            f"hydra.sweeper.storage={storage}",
+            "trainer.learning_rate=tag(log,interval(1e-4,1e-1))",
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.load_study(study_name="statsmerging", storage=storage)
+    assert len(study.trials) == 4
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_drives_the_sweep(
+    small_run: list[str], tmp_path: Path, end: signal.Signals
+) -> None:
+    options = [
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "seed=0,1",
+        "trainer.steps=200000",
+    ]
+    driver = subprocess.Popen(
+        [sys.executable, "run.py", "-m", *small_run, *options, f"hydra.sweep.dir={tmp_path}/runs"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while len(list((tmp_path / "runs").glob("sweeps/*/0*.json"))) < 2:
+        assert driver.poll() is None
+        time.sleep(0.2)
+    workers = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(end)
+    driver.wait()
+    _, alive = psutil.wait_procs(workers, timeout=120)
+    assert len(workers) >= 2
+    assert not alive
 
 
 def test_optuna_maximises_teacher_agreement(sweep: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -36,9 +37,8 @@ def explain(error: BaseException) -> str:
             f"a list has brackets, {key}=[{values}]"
         )
     for cause in _causes(error):
-        if isinstance(cause, OverrideParseException) and "=" not in cause.override:
-            given = cause.override
-            return f"{given}: KEY=VALUE is expected; type {given}=VALUE, without spaces around ="
+        if isinstance(cause, OverrideParseException):
+            return _unreadable(cause.override)
         if isinstance(cause, MissingConfigException):
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
             options = cause.options or _choices(group, str(cause))
@@ -60,6 +60,20 @@ def storage_problem(error: BaseException) -> str | None:
             if words in str(cause):
                 return f"{words}: the run directory or the cache"
     return None
+
+
+def _unreadable(override: str) -> str:
+    """How to give what Hydra's grammar cannot read: a path with ``=``, ``~`` or an umlaut, say."""
+    key, is_assignment, value = override.partition("=")
+    if not is_assignment:
+        return f"{key}: KEY=VALUE is expected; type {key}=VALUE, without spaces around ="
+    if value.startswith("~"):
+        value = str(Path(value).expanduser())
+    # Backslashes count double before a quote alone.
+    escaped = re.sub(r'\\*(?=["\n])', lambda run: 2 * run[0], f"{value}\n").rstrip("\n")
+    escaped = escaped.replace('"', '\\"')
+    quoted = shlex.quote(f'{key}="{escaped}"')
+    return f"{override}: a value with such characters needs quotes: {quoted}"
 
 
 def _needed(error: MissingMandatoryValue) -> str:

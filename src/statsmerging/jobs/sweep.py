@@ -6,8 +6,11 @@ is the journal's folder, whose name they inherit in an environment variable.
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +20,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from statsmerging.jobs.exit_status import MISTAKE
 from statsmerging.records.errors import first_line
 from statsmerging.records.files import write_text
 from statsmerging.records.journal import Entry, Journal, State
 
 #: Where a job finds the journal of its sweep.
 JOURNAL_VARIABLE = "STATSMERGING_SWEEP_JOURNAL"
+
+#: Where a job finds the process that drives its sweep, on this machine.
+DRIVER_VARIABLE = "STATSMERGING_SWEEP_DRIVER"
 
 #: The folder below ``hydra.sweep.dir`` that holds the journals, one per sweep.
 JOURNALS = "sweeps"
@@ -36,9 +43,15 @@ class SweepJournal(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called once by the driver, before any job."""
+        dropped = _sweeps_of_their_own(config)
+        if dropped:
+            # Hydra would turn an error into a warning, and go on.
+            print(f"error: {dropped}", file=sys.stderr)
+            sys.exit(MISTAKE)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         folder = (Path(config.hydra.sweep.dir) / JOURNALS / name).absolute()
         os.environ[JOURNAL_VARIABLE] = str(folder)
+        os.environ[DRIVER_VARIABLE] = str(os.getpid())
         SweepJournal.current = Journal(folder)
         jobs = _planned_jobs(config)
         if jobs is not None:
@@ -55,6 +68,8 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     folder = os.environ.get(JOURNAL_VARIABLE)
     journal = Journal(Path(folder)) if folder else None
     job = HydraConfig.get()
+    if str(job.launcher._target_).endswith("JoblibLauncher"):
+        _end_with_driver()
 
     def note(state: State, message: str = "") -> None:
         if journal is not None:
@@ -78,6 +93,20 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     return objective
 
 
+@functools.cache
+def _end_with_driver() -> None:
+    """End a worker with the driver that started it: nobody waits for it after a kill -9."""
+    driver = int(os.environ[DRIVER_VARIABLE])
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.getpid() != driver:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def sum_up(journal: Journal) -> bool:
     """Print what became of every job and write it to the journal's folder as ``summary.md``.
 
@@ -93,6 +122,37 @@ def sum_up(journal: Journal) -> bool:
         print(f"error: {line}", file=sys.stderr)
     write_text(journal.folder / "summary.md", summary.markdown())
     return summary.complete
+
+
+def _sweeps_of_their_own(config: DictConfig) -> str | None:
+    """Why experiments that are sweeps cannot be the values of another one; None if all is well.
+
+    Hydra reads the sweep of an experiment from the config of the whole command, and in
+    ``experiment=A,B`` it would read none, and run each once.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
+
+    given = OverridesParser.create().parse_overrides(config.hydra.overrides.task)
+    loader = GlobalHydra.instance().config_loader()
+    for override in given:
+        if override.key_or_group != "experiment" or not override.is_sweep_override():
+            continue
+        values = list(override.sweep_string_iterator())
+        sweeps = [
+            value
+            for value in values
+            if loader.load_configuration(
+                config.hydra.job.config_name, [f"experiment={value}"], RunMode.RUN
+            ).hydra.sweeper.params
+        ]
+        if sweeps:
+            return (
+                f"experiment={','.join(values)}: {', '.join(sweeps)} sweep over values of their "
+                "own; give each a command, experiment=NAME without -m"
+            )
+    return None
 
 
 def _planned_jobs(config: DictConfig) -> list[list[str]] | None:

@@ -12,6 +12,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -78,6 +79,24 @@ class StepBar(Callback):
             self.progress.stop()
 
 
+class OwnProcesses(LightningEnvironment):
+    """A job is the first of its processes, and starts the others itself.
+
+    ``RANK``, ``LOCAL_RANK`` or ``SLURM_PROCID`` in its environment number something around it, such
+    as several jobs in one ``srun``.
+    """
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return False
+
+    def local_rank(self) -> int:
+        return 0
+
+    def node_rank(self) -> int:
+        return 0
+
+
 def create_trainer(
     *,
     accelerator: str,
@@ -103,13 +122,14 @@ def create_trainer(
             parameters, here of θ₀, but not of the task vectors.
     """
     _silence_lightning()
+    rank_zero_only.rank = 0  # Lightning read it from the environment, and loggers obey it
     return L.Trainer(
         accelerator=accelerator,
         devices=devices,
         strategy="auto" if devices == 1 else _spawned_processes(),
-        # A job is one process, also under SLURM: who requeues it is the launcher's business, and
-        # Lightning's own handlers would never see the signal that SLURM sends.
-        plugins=[LightningEnvironment()],
+        # Also under SLURM: who requeues a job is the launcher's business, and Lightning's own
+        # handlers would never see the signal that SLURM sends.
+        plugins=[OwnProcesses()],
         max_epochs=epochs,
         logger=list(loggers),
         callbacks=[StepBar(description), *callbacks],

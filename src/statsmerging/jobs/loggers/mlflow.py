@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from statsmerging.jobs.loggers.numbers import flat_numbers
 from statsmerging.jobs.loggers.settings import MlflowSettings
 from statsmerging.jobs.loggers.store import LoggedRun, Store
 from statsmerging.records.errors import UserError, first_line
+from statsmerging.records.locks import waiting_lock
 from statsmerging.records.run_directory import PRESENTATION
 from statsmerging.report.heatmap import coefficient_heatmaps
 from statsmerging.report.settings import flatten
@@ -79,24 +81,35 @@ def open_store(settings: MlflowSettings, run: LoggedRun) -> Store:
     for name in ("alembic", "mlflow"):  # they report every step of making the store
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        client = _client(settings)
-        experiment = client.get_experiment_by_name(run.group)
-        place = experiment.experiment_id if experiment else _create(client, settings, run.group)
+        with _making_store(settings):
+            client = MlflowClient(settings.tracking_uri)
+            place = _experiment(client, settings, run.group)
         return MlflowStore(run, client, _begin(client, place, run))
     except MlflowException as error:
         raise UserError(f"logger.mlflow: {first_line(error)}") from error
 
 
-def _client(settings: MlflowSettings) -> MlflowClient:
-    if settings.tracking_uri.startswith(SQLITE):
-        database = Path(settings.tracking_uri.removeprefix(SQLITE))
-        database.parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(settings.tracking_uri)
+def _making_store(settings: MlflowSettings) -> AbstractContextManager[object]:
+    """One job of a sweep makes a local store; the others wait, for MLflow does not."""
+    if not settings.tracking_uri.startswith(SQLITE):
+        return nullcontext()
+    database = Path(settings.tracking_uri.removeprefix(SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    return waiting_lock(database.with_name(f".{database.name}.lock"), f"making {database}")
 
 
-def _create(client: MlflowClient, settings: MlflowSettings, experiment: str) -> str:
-    folder = None if settings.artifacts is None else str(Path(settings.artifacts).resolve())
-    return str(client.create_experiment(experiment, artifact_location=folder))
+def _experiment(client: MlflowClient, settings: MlflowSettings, name: str) -> str:
+    """MLflow's own name of the experiment; it is made if it is not there yet."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        folder = None if settings.artifacts is None else str(Path(settings.artifacts).resolve())
+        try:
+            return str(client.create_experiment(name, artifact_location=folder))
+        except MlflowException:  # another job was faster, on a server
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
 
 
 def _begin(client: MlflowClient, experiment: str, run: LoggedRun) -> str:
