@@ -10,6 +10,7 @@ from typing import Any
 #: Parts of a manifest that tell the circumstances of a run, and what each is called in a message.
 _CIRCUMSTANCES = {
     "code": "code",
+    "plugins": "plugin",
     "packages": "package",
     "hardware": "machine",
     "weights": "weights",
@@ -19,7 +20,7 @@ _CIRCUMSTANCES = {
 
 #: Circumstances under which the same bits are promised. The platform's name changes with every
 #: patch of the kernel and decides nothing.
-_PROMISED = ("code", "packages", "hardware", "weights", "data")
+_PROMISED = ("code", "plugins", "packages", "hardware", "weights", "data")
 _IRRELEVANT = ("platform", "path")
 
 
@@ -54,7 +55,7 @@ class Difference:
 
 
 def circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Differences of code, packages, machine, weights, files and data of two manifests."""
+    """Differences of code, plugins, packages, machine, weights, files and data of two manifests."""
     return [
         Difference(f"{called} {difference.name}", difference.before, difference.after)
         for part, called in _CIRCUMSTANCES.items()
@@ -67,11 +68,12 @@ def circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[D
 def same_bits_promised(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether the same run must give the same bits: same code, packages, machine kind, inputs.
 
-    Of code with uncommitted changes nobody knows whether it is the same.
+    Of code with uncommitted changes nobody knows whether it is the same. A manifest that says
+    nothing of plugins is of a run without any, or of one whose plugins nobody knows.
     """
     if any(manifest.get("code", {}).get("modified") for manifest in (before, after)):
         return False
-    parts = [({part: before.get(part)}, {part: after.get(part)}) for part in _PROMISED]
+    parts = [({part: before.get(part, {})}, {part: after.get(part, {})}) for part in _PROMISED]
     return not any(circumstances(first, second) for first, second in parts)
 
 

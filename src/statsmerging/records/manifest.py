@@ -23,6 +23,7 @@ def manifest(
     run_hash: str,
     weights: dict[str, str],
     files: dict[str, dict[str, Any]],
+    plugins: dict[str, dict[str, str]],
     data: dict[str, str],
     inputs: Stamps,
     stamps: list[str],
@@ -35,6 +36,7 @@ def manifest(
         weights: name of each state dict → sha256 of its tensors.
         files: the files these weights were read from, with size and sha256; none where they were
             made here.
+        plugins: the user's Python files that were imported, with the sha256 of their code.
         data: ``task/split`` → sha256 of its images and labels.
         inputs: stamps of the files named in the config, by which a change is noticed cheaply.
         stamps: departures from the label-free protocol; empty for an honest run.
@@ -46,6 +48,7 @@ def manifest(
         "seeds": {"run": config["seed"], "zoo": config["zoo"].get("seed")},
         "stamps": stamps,
         "code": code_version(),
+        "plugins": plugins,
         "packages": packages(),
         "hardware": hardware(),
         "weights": weights,
