@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from statsmerging.records.files import read_json, write_json
-from statsmerging.records.finished_run import read_finished_run
+from statsmerging.records.finished_run import check_recorded, read_finished_run
 from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import RunDirectory
 
@@ -85,14 +85,31 @@ def test_a_file_that_is_gone_or_a_link(
         ("manifest.json", {"run_hash": "1", "config": 3}),
         ("manifest.json", {"run_hash": "1", "config": {}, "outputs": ["results.json"]}),
         ("results.json", {"methods": [1]}),
+        ("manifest.json", {"run_hash": "1", "config": {}, "files": {"base": {"path": "here"}}}),
         ("results.json", 3),
     ],
 )
 def test_records_of_another_kind(finished: Path, name: str, value: Any) -> None:
     _forget_hashes(finished)
     write_json(finished / name, value)
-    with pytest.raises(ReceivedError, match=rf"{name}.*(no mapping|has no config)"):
+    with pytest.raises(ReceivedError, match=rf"{name}.*is no record: "):
         read_finished_run(finished)
+
+
+@pytest.mark.parametrize("text", ["1: 2\na: 3\n", "a: !!binary aGVsbG8=\n"])
+def test_a_config_of_what_no_config_holds(finished: Path, text: str) -> None:
+    (finished / "config.yaml").write_text(text)
+    with pytest.raises(ReceivedError, match=r"config\.yaml"):
+        read_finished_run(finished)
+
+
+def test_a_checkpoint_beside_a_manifest_is_what_the_run_wrote(finished: Path) -> None:
+    check_recorded(finished / "coefficients.parquet")
+    check_recorded(finished / "run.log")  # in no manifest
+    check_recorded(finished.parent / "nowhere.safetensors")
+    (finished / "coefficients.parquet").write_bytes(b"coefficienty")
+    with pytest.raises(ReceivedError, match=r"coefficients\.parquet is not what the run wrote"):
+        check_recorded(finished / "coefficients.parquet")
 
 
 def test_a_manifest_without_hashes_is_of_an_older_version(finished: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from statsmerging.records.errors import printable
+
 #: Parts of a manifest that tell the circumstances of a run, and what each is called in a message.
 _CIRCUMSTANCES = {
     "code": "code",
@@ -39,7 +41,7 @@ class Difference:
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.name}: {_shown(self.before)} → {_shown(self.after)}"
+        return printable(f"{self.name}: {_shown(self.before)} → {_shown(self.after)}")
 
     @property
     def of_numbers(self) -> bool:
