@@ -112,6 +112,7 @@ class _Manifest(_Anything):
     weights: dict[str, Any] = {}
     data: dict[str, Any] = {}
     files: dict[str, _File] = {}
+    inputs: dict[str, list[int]] = {}
     outputs: dict[str, str] = {}
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
 from statsmerging.records.files import remove_partials, write_json, write_text
 from statsmerging.records.hashing import SHORT, file_sha256, json_sha256
 from statsmerging.records.locks import waiting_lock
+from statsmerging.records.received import received_yaml
 
 #: Keys that change where and how a run is shown or stored, but none of its numbers.
 PRESENTATION = ("hydra", "cache", "logger", "rerun")
@@ -33,6 +35,24 @@ OUTPUTS = (
     "experts",
     "learning_curves",
     "checkpoints",
+)
+
+#: All that jobs and loggers open for writing in a run directory. Not the rest of ``wandb``: the
+#: links there are its own, and it replaces them.
+_WRITTEN = (
+    *OUTPUTS,
+    MANIFEST,
+    "run.log",
+    ".lock",
+    "error.txt",
+    "task_vectors.bin",
+    "tensorboard",
+    "wandb/cache",
+    "wandb/data",
+    "tables",
+    "figures",
+    "again",
+    "comparison.json",
 )
 
 #: What a refused run leaves.
@@ -101,9 +121,11 @@ class RunDirectory:
         """Keep other processes from this run; they wait, and then find it complete.
 
         Raises:
-            UserError: the directory holds the results of another config; nothing is overwritten.
+            UserError: the directory holds the results of another config, or something that would
+                be written through to elsewhere; nothing is overwritten.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        _refuse_ways_out(self.path)
         with waiting_lock(self.path / ".lock", f"running {self.path}"):
             self._refuse_another_config()
             remove_partials(self.path)
@@ -126,8 +148,7 @@ class RunDirectory:
 
     def _refuse_another_config(self) -> None:
         if self.config.exists() and self._holds_work():
-            held = cast("dict[str, Any]", OmegaConf.to_object(OmegaConf.load(self.config)))
-            other = run_hash(held)
+            other = run_hash(received_yaml(self.path, CONFIG))
             if other != self.run_hash:
                 raise UserError(
                     f"{self.path} already holds the results of another config (hash {other}, this "
@@ -171,6 +192,24 @@ class RunDirectory:
             for file in sorted(files)
             if file.is_file()
         }
+
+
+def _refuse_ways_out(directory: Path) -> None:
+    """Refuse a directory, of somebody else maybe, where writing would not end in its own files."""
+    for name in _WRITTEN:
+        path = directory / name
+        steps = [directory / part for part in reversed(Path(name).parents)][1:]
+        for entry in (*steps, path, *path.rglob("*")):
+            try:
+                mode = entry.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                raise UserError(
+                    f"{printable(str(entry))} is {kind}, and nothing is written through it: remove "
+                    "it, or choose another hydra.run.dir"
+                )
 
 
 def remove_traces(path: Path) -> None:
