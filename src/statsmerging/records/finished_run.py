@@ -19,6 +19,7 @@ from statsmerging.records.received import (
     received_yaml,
 )
 from statsmerging.records.run_directory import CONFIG, MANIFEST, RESULTS, run_hash
+from statsmerging.records.secrets import redacted
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def read_finished_run(folder: Path) -> FinishedRun:
     for name in (CONFIG, RESULTS):
         _verified(folder, name, manifest)
     results = _checked(folder, RESULTS, _Results, received_json(folder, RESULTS))
-    return FinishedRun(folder, config, manifest, results)
+    # Earlier versions recorded credentials too; nothing that is made of a record repeats them.
+    return FinishedRun(folder, redacted(config), redacted(manifest), results)
 
 
 def check_recorded(file: Path) -> None:

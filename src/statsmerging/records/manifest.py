@@ -12,6 +12,7 @@ from typing import Any
 
 from statsmerging import __version__
 from statsmerging.records.inputs import Stamps
+from statsmerging.records.secrets import redacted
 
 #: Longest wait for git, in seconds; a repository on a dead network mount must not hang a run.
 GIT_TIMEOUT = 10
@@ -28,7 +29,7 @@ def manifest(
     inputs: Stamps,
     stamps: list[str],
 ) -> dict[str, Any]:
-    """The record of one run.
+    """The record of one run, without credentials.
 
     Args:
         config: the resolved config.
@@ -43,8 +44,8 @@ def manifest(
     """
     return {
         "run_hash": run_hash,
-        "command": sys.argv,
-        "config": config,
+        "command": redacted(sys.argv),
+        "config": redacted(config),
         "seeds": {"run": config["seed"], "zoo": config["zoo"].get("seed")},
         "stamps": stamps,
         "code": code_version(),

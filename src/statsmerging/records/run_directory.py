@@ -16,6 +16,7 @@ from statsmerging.records.files import remove_partials, write_json, write_text
 from statsmerging.records.hashing import SHORT, file_sha256, json_sha256
 from statsmerging.records.locks import waiting_lock
 from statsmerging.records.received import received_yaml
+from statsmerging.records.secrets import redacted
 
 #: Keys that change where and how a run is shown or stored, but none of its numbers.
 PRESENTATION = ("hydra", "cache", "logger", "rerun")
@@ -60,9 +61,9 @@ _TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
 
 
 def run_hash(config: dict[str, Any]) -> str:
-    """Short hash of all config values that determine a run's results."""
+    """Short hash of all config values that determine a run's results, as they are recorded."""
     relevant = {key: value for key, value in config.items() if key not in PRESENTATION}
-    return json_sha256(relevant)[:SHORT]
+    return json_sha256(redacted(relevant))[:SHORT]
 
 
 class RunDirectory:
@@ -76,11 +77,11 @@ class RunDirectory:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.run_hash = run_hash(config)
-        self._values = config
+        self._recorded = redacted(config)
 
     @property
     def config(self) -> Path:
-        """The resolved config."""
+        """The resolved config, without credentials."""
         return self.path / CONFIG
 
     @property
@@ -136,7 +137,7 @@ class RunDirectory:
     def note_error(self, text: str) -> None:
         """Leave a traceback, ``error.txt``, for whoever looks after a sweep; best effort."""
         with suppress(OSError):
-            write_text(self._error, text)
+            write_text(self._error, redacted(text))
 
     def forget_error(self) -> None:
         """Remove what an earlier try left."""
@@ -181,7 +182,7 @@ class RunDirectory:
             write_json(self.manifest, {**manifest, "outputs": self._outputs()})
 
     def _write_config(self) -> None:
-        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._values)))
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._recorded)))
 
     def _outputs(self) -> dict[str, str]:
         """Name of each of the run's files, from here → its sha256."""
