@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from statsmerging.merging.methods import DataFreeMethod, method_named, methods
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
 from statsmerging.records.hashing import file_sha256
+from statsmerging.zoo.architecture import architecture_key
 from tests.conftest import ROOT, JobRunner
 
 
@@ -116,3 +118,16 @@ def test_what_nobody_can_give_a_method_is_refused_before_anything_runs(
     with pytest.raises(UserError, match=r"method odd: needs='weights': choose one of nothing$"):
         run_job(f"plugins=[{file}]", "+method.odd={}")
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_cache_knows_the_code_of_the_users_own_network(tmp_path: Path) -> None:
+    file, keys = tmp_path / "network.py", []
+    for sign in ("", "-", ""):
+        file.write_text(
+            "from torch import nn\n\n\nclass Own(nn.Module):\n"
+            f"    def forward(self, images):\n        return {sign}images.flatten(1)\n"
+        )
+        load_plugins([file])
+        (name,) = (name for name in sys.modules if name.startswith("statsmerging_plugins.network"))
+        keys.append(architecture_key(torch.nn.Sequential(sys.modules[name].Own()), None))
+    assert keys[0] == keys[2] != keys[1]
