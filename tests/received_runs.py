@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from statsmerging.records.files import read_json, write_json
-from statsmerging.records.hashing import file_sha256
+from statsmerging.records.hashing import file_sha256, json_sha256
 from statsmerging.records.run_directory import run_hash
 
 Change = Callable[[dict[str, Any]], object]
@@ -33,8 +33,9 @@ def change_config(run: Path, change: Change) -> None:
 
 
 def change_manifest(run: Path, change: Change) -> None:
-    """Change ``manifest.json``; the hashes of the run's files in it are those of the files."""
+    """Change ``manifest.json``; its hashes are those of itself and of the files of the run."""
     manifest = read_json(run / "manifest.json")
     change(manifest)
+    del manifest["sha256"]
     manifest["outputs"] = {name: file_sha256(run / name) for name in manifest["outputs"]}
-    write_json(run / "manifest.json", manifest)
+    write_json(run / "manifest.json", {**manifest, "sha256": json_sha256(manifest)})

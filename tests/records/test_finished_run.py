@@ -32,7 +32,7 @@ def finished(tmp_path: Path) -> Path:
 
 def _forget_hashes(finished: Path) -> None:
     manifest = read_json(finished / "manifest.json")
-    del manifest["outputs"]
+    del manifest["outputs"], manifest["sha256"]
     write_json(finished / "manifest.json", manifest)
 
 
@@ -51,10 +51,12 @@ def test_what_the_manifest_does_not_list_is_no_file_of_the_run(finished: Path) -
     assert read_finished_run(finished).file("statistics.parquet") is None
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "results.json", "coefficients.parquet"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "manifest.json", "results.json", "coefficients.parquet"]
+)
 def test_a_flipped_bit_is_noticed(finished: Path, name: str) -> None:
     content = bytearray((finished / name).read_bytes())
-    content[-2] ^= 1
+    content[content.rindex(b"e")] ^= 1
     (finished / name).write_bytes(content)
     with pytest.raises(ReceivedError, match=name):
         read_finished_run(finished).file(name)
@@ -126,6 +128,7 @@ def test_a_manifest_without_hashes_is_of_an_older_version(finished: Path) -> Non
 def test_names_in_a_manifest_do_not_lead_out_of_the_run(finished: Path, name: str) -> None:
     manifest = read_json(finished / "manifest.json")
     manifest["outputs"][name] = "0" * 64
+    del manifest["sha256"]
     write_json(finished / "manifest.json", manifest)
     with pytest.raises(ReceivedError):
         read_finished_run(finished).file(name)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from statsmerging.records.errors import printable, shown
-from statsmerging.records.hashing import file_sha256
+from statsmerging.records.hashing import file_sha256, json_sha256
 from statsmerging.records.received import (
     ReceivedError,
     received_file,
@@ -60,7 +60,7 @@ class FinishedRun:
 def read_finished_run(folder: Path) -> FinishedRun:
     """Read a run directory: config, manifest and results, each as the run wrote it.
 
-    A manifest of a version that recorded no hashes of its own run's files is taken as it is.
+    What a manifest of an earlier version has no hash of is taken as it is.
 
     Raises:
         ReceivedError: names the file that is missing, damaged or of another kind.
@@ -69,6 +69,9 @@ def read_finished_run(folder: Path) -> FinishedRun:
         if not os.path.lexists(folder / name):
             raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
     manifest = _checked(folder, MANIFEST, _Manifest, received_json(folder, MANIFEST))
+    others = {key: value for key, value in manifest.items() if key != "sha256"}
+    if json_sha256(others) != manifest.get("sha256", json_sha256(others)):
+        raise ReceivedError(f"{_shown(folder / MANIFEST)} is not what the run wrote")
     config = _checked(folder, CONFIG, _Anything, received_yaml(folder, CONFIG))
     _check_run_hash(folder, config, manifest)
     for name in (CONFIG, RESULTS):

@@ -173,13 +173,15 @@ class RunDirectory:
     def finish(self, results: dict[str, Any], manifest: dict[str, Any] | None) -> None:
         """Write the results, then the manifest that marks the run as complete, if it is.
 
-        The manifest's entry ``outputs`` is the sha256 of every file that the run wrote.
+        The manifest's entry ``outputs`` is the sha256 of every file that the run wrote, its entry
+        ``sha256`` that of all its other entries.
         """
         self.manifest.unlink(missing_ok=True)
         self._write_config()
         write_json(self.results, results)
         if manifest is not None:
-            write_json(self.manifest, {**manifest, "outputs": self._outputs()})
+            record = {**manifest, "outputs": self._outputs()}
+            write_json(self.manifest, {**record, "sha256": json_sha256(record)})
 
     def _write_config(self) -> None:
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._recorded)))
