@@ -19,7 +19,7 @@ from torch import Tensor
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import file_sha256
 from tests.conftest import SMALL_RUN, JobRunner, run_in_process
-from tests.received_runs import change_manifest
+from tests.received_runs import change_manifest, change_results
 from tests.zoo.formats.genuine import tiny_clip
 
 
@@ -183,6 +183,14 @@ def test_a_damaged_run_is_not_exported(clip_run: Path, tmp_path: Path, name: str
     content[-9] ^= 1
     (received / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name} is not what the run wrote"):
+        export(received, tmp_path / "exported")
+
+
+@pytest.mark.parametrize("entry", ["merged", "suite"])
+def test_a_record_that_lacks_something(clip_run: Path, tmp_path: Path, entry: str) -> None:
+    received = Path(shutil.copytree(clip_run, tmp_path / "received"))
+    change_results(received, lambda results: results.pop(entry))
+    with pytest.raises(UserError, match=r"received: its record lacks"):
         export(received, tmp_path / "exported")
 
 

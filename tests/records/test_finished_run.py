@@ -89,6 +89,9 @@ def test_a_file_that_is_gone_or_a_link(
         ("results.json", {"methods": [1]}),
         ("manifest.json", {"run_hash": "1", "config": {}, "files": {"base": {"path": "here"}}}),
         ("results.json", 3),
+        ("results.json", {"methods": {"ties": {"accuracy": {"mnist": "0.5"}}}}),
+        ("results.json", {"methods": {"ties": {"parameters": [1]}}}),
+        ("results.json", {"methods": {}, "seed": "0"}),
     ],
 )
 def test_records_of_another_kind(finished: Path, name: str, value: Any) -> None:

@@ -15,11 +15,12 @@ from statsmerging.data.hub import closed_hub
 from statsmerging.jobs.received_config import received_backbone
 from statsmerging.jobs.schema import Config
 from statsmerging.merging.task_vectors import check_same_tensors
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
 from statsmerging.records.files import new_path, write_json, write_text
 from statsmerging.records.finished_run import FinishedRun, read_finished_run
 from statsmerging.records.hashing import file_sha256
 from statsmerging.records.layer_tables import read_coefficients
+from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import MANIFEST, RunDirectory
 from statsmerging.report.card import model_card
 from statsmerging.zoo.backbones import create_backbone
@@ -61,19 +62,27 @@ class MergedRun:
         if path is None:
             return pd.DataFrame(columns=["method", "layer", "task", "coefficient"])
         table = read_coefficients(path)
-        own: pd.DataFrame = table[table["method"] == self.finished.results["merged"]]
+        own: pd.DataFrame = table[table["method"] == self.finished.results.get("merged")]
         return own
 
     def card(self, library: str, usage: str) -> str:
-        """The model card."""
-        return model_card(
-            self.finished.results,
-            self.finished.manifest["config"],
-            self.coefficients(),
-            manifest_sha256=file_sha256(self.finished.path / MANIFEST),
-            library=library,
-            usage=usage,
-        )
+        """The model card.
+
+        Raises:
+            ReceivedError: the record lacks something that every merge run has.
+        """
+        try:
+            return model_card(
+                self.finished.results,
+                self.finished.manifest["config"],
+                self.coefficients(),
+                manifest_sha256=file_sha256(self.finished.path / MANIFEST),
+                library=library,
+                usage=usage,
+            )
+        except (KeyError, TypeError) as error:
+            where = printable(str(self.finished.path))
+            raise ReceivedError(f"{where}: its record lacks {printable(str(error))}") from error
 
 
 def run(config: Config, _: RunDirectory) -> None:

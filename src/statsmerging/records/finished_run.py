@@ -121,8 +121,33 @@ class _Manifest(_Anything):
     outputs: dict[str, str] = {}
 
 
+class _Numbers(_Anything):
+    accuracy: dict[str, float] = {}
+    average: float | None = None
+    normalised_average: float | None = None
+    n: dict[str, int] = {}
+
+
+class _Row(_Numbers):
+    title: str = ""
+    needs: str = ""
+    returns: str = ""
+    parameters: dict[str, Any] = {}
+    teacher_agreement: float | None = None
+    unseen: _Numbers | None = None
+
+
 class _Results(_Anything):
-    methods: dict[str, dict[str, Any]]
+    methods: dict[str, _Row]
+    run_hash: str = ""
+    suite: str = ""
+    backbone: str = ""
+    seed: int = 0
+    stamps: list[str] = []
+    warnings: list[str] = []
+    merged: str | None = None
+    teachers: dict[str, dict[str, float]] = {}
+    task_vector_cosines: dict[str, dict[str, float]] = {}
 
 
 def _checked(folder: Path, name: str, kind: type[BaseModel], value: Any) -> dict[str, Any]:
