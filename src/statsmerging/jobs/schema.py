@@ -76,7 +76,8 @@ class JobSettings(Settings):
     base: FilePath | None = None
     target: Path | None = None
     tolerance: float = Field(default=0.0, ge=0)
-    network: bool = False
+    # In no record: it is the word of whoever reproduces a run.
+    network: bool = Field(default=False, exclude=True)
 
 
 class SuiteSettings(Settings):
