@@ -188,6 +188,22 @@ def test_downloads_need_the_word_of_the_user(
     assert asked == [True]
 
 
+@pytest.mark.parametrize("address", ["{here}", "../{name}", "data", "https://127.0.0.1/x"])
+def test_no_folder_is_taken_for_a_place_on_the_hub(
+    again: Any, finished: Path, tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    entry = {"id": address.format(here=tmp_path / "data", name=tmp_path.name), "gigabytes": 1}
+
+    def of_the_hub(config: dict[str, Any]) -> None:
+        config["suite"].update(kind="hub", root=None, catalogue={"parity": entry})
+
+    change_config(finished, of_the_hub)
+    with pytest.raises(UserError, match="is no address on the hub, OWNER/NAME"):
+        again()
+
+
 def test_nothing_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

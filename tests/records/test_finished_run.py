@@ -117,6 +117,24 @@ def test_a_checkpoint_beside_a_manifest_is_what_the_run_wrote(finished: Path) ->
         check_recorded(finished / "coefficients.parquet")
 
 
+def test_records_that_are_nested_deeply(finished: Path) -> None:
+    for depth in range(100, 1000, 60):
+        config = '{"a": ' * depth + "1" + "}" * depth
+        (finished / "manifest.json").write_text(f'{{"run_hash": "1", "config": {config}}}')
+        with pytest.raises(ReceivedError):
+            read_finished_run(finished)
+
+
+def test_text_that_no_file_can_hold(finished: Path) -> None:
+    _forget_hashes(finished)
+    (finished / "results.json").write_text('{"methods": {}, "suite": "\\ud800"}')
+    with pytest.raises(ReceivedError, match=r"results\.json holds text that is no Unicode"):
+        read_finished_run(finished)
+    (finished / "config.yaml").write_text('suite: "\\ud800"')
+    with pytest.raises(ReceivedError, match=r"config\.yaml"):
+        read_finished_run(finished)
+
+
 def test_a_manifest_without_hashes_is_of_an_older_version(finished: Path) -> None:
     _forget_hashes(finished)
     write_json(finished / "results.json", {"methods": {}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,7 +12,13 @@ from statsmerging.jobs.schema import Config, describe, parse_config
 from statsmerging.records.errors import printable, shown
 from statsmerging.records.finished_run import FinishedRun
 from statsmerging.records.received import ReceivedError, is_plain_name
-from statsmerging.zoo.settings import HUB, PRETRAIN, BackboneSettings, ZeroShotHeadsSettings
+from statsmerging.zoo.settings import (
+    HUB,
+    PRETRAIN,
+    BackboneSettings,
+    FusionBenchZooSettings,
+    ZeroShotHeadsSettings,
+)
 
 #: Jobs that write into their own run directory alone.
 REPRODUCED = ("merge", "finetune", "distill", "evaluate", "check", "transfer")
@@ -71,6 +78,9 @@ def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, An
     config = parse_config(values)
     for backbone in _backbones(config):
         check_backbone(backbone, own.backbone, where)
+    for address in _addresses(config):
+        if not all(map(is_plain_name, address.split("/"))) or Path(address).exists():
+            raise ReceivedError(f"{where}: {shown(address)} is no address on the hub, OWNER/NAME")
     if not own.job.network and any(_downloads(config)):
         raise ReceivedError(
             f"{where} began with {' and '.join(_downloads(config))}, which may be downloaded: "
@@ -136,6 +146,17 @@ def _backbones(config: Config) -> Iterator[BackboneSettings]:
     yield config.backbone
     for expert in config.heterogeneous.experts.values():
         yield expert.backbone
+
+
+def _addresses(config: Config) -> Iterator[str]:
+    """What is looked for on the hub; a library would take a local folder of that name."""
+    if config.suite.root is None:
+        for entry in config.suite.catalogue.values():
+            yield entry.id
+    if isinstance(config.zoo, FusionBenchZooSettings) and config.zoo.root is None:
+        yield config.zoo.base
+        yield config.zoo.expert.replace("{task}", "task")
+        yield from config.zoo.names.values()
 
 
 def _downloads(config: Config) -> Iterator[str]:

@@ -65,6 +65,29 @@ def read_finished_run(folder: Path) -> FinishedRun:
     Raises:
         ReceivedError: names the file that is missing, damaged or of another kind.
     """
+    try:
+        return _read(folder)
+    except RecursionError as error:
+        raise ReceivedError(f"{_shown(folder)}: its records are nested too deeply") from error
+
+
+def check_recorded(file: Path) -> None:
+    """Refuse a file of a finished run that is not as the run wrote it.
+
+    A file that lies beside no manifest, or stands in none, may be what it is.
+
+    Raises:
+        ReceivedError: names the file.
+    """
+    record = file.parent / MANIFEST
+    if record.exists() and not record.is_symlink():  # of a hub's cache, where all files are links
+        manifest = received_json(file.parent, MANIFEST)
+        outputs = manifest.get("outputs") if isinstance(manifest, dict) else None
+        if isinstance(outputs, dict) and file.name in outputs:
+            _verified(file.parent, file.name, manifest)
+
+
+def _read(folder: Path) -> FinishedRun:
     for name in (MANIFEST, CONFIG, RESULTS):
         if not os.path.lexists(folder / name):
             raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
@@ -79,21 +102,6 @@ def read_finished_run(folder: Path) -> FinishedRun:
     results = _checked(folder, RESULTS, _Results, received_json(folder, RESULTS))
     # Earlier versions recorded credentials too; nothing that is made of a record repeats them.
     return FinishedRun(folder, redacted(config), redacted(manifest), results)
-
-
-def check_recorded(file: Path) -> None:
-    """Refuse a file of a finished run that is not as the run wrote it.
-
-    A file that lies beside no manifest, or stands in none, may be what it is.
-
-    Raises:
-        ReceivedError: names the file.
-    """
-    if (file.parent / MANIFEST).exists():
-        manifest = received_json(file.parent, MANIFEST)
-        outputs = manifest.get("outputs") if isinstance(manifest, dict) else None
-        if isinstance(outputs, dict) and file.name in outputs:
-            _verified(file.parent, file.name, manifest)
 
 
 class _Anything(BaseModel):
