@@ -102,12 +102,17 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_run(suite_root: Path, shared_cache: Path, small_weights: Path) -> list[str]:
     """Overrides for a run of seconds on the small suite."""
+    return small_overrides(suite_root, shared_cache, small_weights)
+
+
+def small_overrides(suite_root: Path, cache: Path, weights: Path) -> list[str]:
+    """Overrides for a run of seconds on a suite of the two small tasks."""
     arguments = ",".join(f"{key}:{value}" for key, value in SMALL_VIT.items())
     return [
         "suite=folder",
         f"suite.root={suite_root}",
-        f"cache={shared_cache}",
-        f"backbone.weights={small_weights}",
+        f"cache={cache}",
+        f"backbone.weights={weights}",
         f"backbone.arguments={{{arguments}}}",
         *SMALL_RUN,
     ]

@@ -11,6 +11,7 @@ import pytest
 from statsmerging.evaluation import regmean_plus_plus
 from statsmerging.jobs.declarations import declarations, own_files
 from statsmerging.jobs.early_checks import check_early
+from statsmerging.jobs.schema import parse_config
 from statsmerging.merging.methods import methods
 from statsmerging.records.errors import UserError
 from tests.jobs.test_configs import composed
@@ -74,6 +75,37 @@ def test_mistakes(overrides: list[str], expected: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         check_early(composed(*(text.replace("{tmp}", str(tmp_path)) for text in overrides)))
     assert str(refused.value).startswith(expected.replace("{tmp}", str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("method", {"../elsewhere": {}}),
+        ("method", {"/tmp/elsewhere": {}}),
+        ("method", {".hidden": {}}),
+        ("method", {"two\nlines": {}}),
+        ("suite.tasks", ["../elsewhere"]),
+        ("suite.unseen", ["/tmp/elsewhere"]),
+        ("suite.tasks", [".."]),
+    ],
+)
+def test_names_that_would_become_other_paths(key: str, expected: object) -> None:
+    values = composed().model_dump(mode="json")
+    *sections, last = key.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    section[last] = expected
+    with pytest.raises(UserError, match=rf"^{key}.*: no (plain )?name") as refused:
+        parse_config(values)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("task", ["digits[1]", "train station", "Straße", "a|b"])
+def test_tasks_are_named_as_folders_may_be(task: str) -> None:
+    values = composed().model_dump(mode="json")
+    values["suite"]["tasks"] = [task]
+    assert parse_config(values).suite.tasks == [task]
 
 
 def test_what_a_plugin_computes_is_left_to_its_import(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
 from statsmerging.records.hashing import file_sha256
 from tests.conftest import SMALL_RUN, JobRunner, run_in_process
+from tests.received_runs import change_manifest, change_results
 from tests.zoo.formats.genuine import tiny_clip
 
 
@@ -157,6 +159,66 @@ def test_again_gives_the_same_and_another_run_is_refused(
         export(clip_run, exported)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"pretrained_image_path": "optimizer.pt"},
+        {"weights_only": False},
+        {"vision_cfg": {**tiny_clip(2.0)["vision_cfg"], "timm_model_pretrained": True}},
+        {"text_cfg": {"hf_model_name": "owner/name"}},
+        {"embed_dim": "http://127.0.0.1:9/"},
+    ],
+)
+def test_a_manifest_chooses_no_loader(
+    clip_run: Path, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    received = Path(shutil.copytree(clip_run, tmp_path / "received"))
+    change_manifest(
+        received, lambda manifest: manifest["config"]["backbone"]["arguments"].update(arguments)
+    )
+    (name,) = arguments
+    with pytest.raises(UserError, match=rf"backbone\.arguments\.{name}=.* command line.* allows"):
+        export(received, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
+def test_what_the_command_says_itself_is_allowed(clip_run: Path, tmp_path: Path) -> None:
+    received = Path(shutil.copytree(clip_run, tmp_path / "received"))
+    change_manifest(
+        received, lambda manifest: manifest["config"]["backbone"]["arguments"].update(jit=False)
+    )
+    target = tmp_path / "exported"
+    overrides = ["job=export", f"job.run={received}", f"job.target={target}"]
+    run_in_process([*overrides, "+backbone.arguments.jit=false"], tmp_path / "log")
+    assert (target / "open_clip" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["merged.safetensors", "coefficients.parquet"])
+def test_a_damaged_run_is_not_exported(clip_run: Path, tmp_path: Path, name: str) -> None:
+    received = Path(shutil.copytree(clip_run, tmp_path / "received"))
+    content = bytearray((received / name).read_bytes())
+    content[-9] ^= 1
+    (received / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is not what the run wrote"):
+        export(received, tmp_path / "exported")
+
+
+@pytest.mark.parametrize("entry", ["merged", "suite"])
+def test_a_record_that_lacks_something(clip_run: Path, tmp_path: Path, entry: str) -> None:
+    received = Path(shutil.copytree(clip_run, tmp_path / "received"))
+    change_results(received, lambda results: results.pop(entry))
+    with pytest.raises(UserError, match=r"received: its record lacks"):
+        export(received, tmp_path / "exported")
+
+
+def test_links_in_a_run_are_not_followed(clip_run: Path, tmp_path: Path) -> None:
+    received = Path(shutil.copytree(clip_run, tmp_path / "received"))
+    (received / "config.yaml").unlink()
+    (received / "config.yaml").symlink_to(clip_run / "config.yaml")
+    with pytest.raises(UserError, match=r"config\.yaml is a link"):
+        export(received, tmp_path / "exported")
+
+
 def files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
@@ -178,7 +240,7 @@ def test_other_backbones_are_exported_without_a_hugging_face_folder(
 
 def test_a_folder_without_a_merge(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"is no finished merge run: it has no manifest\.json"):
+    with pytest.raises(UserError, match=r"is no finished run: it has no manifest\.json"):
         export(tmp_path / "empty", tmp_path / "exported")
 
 

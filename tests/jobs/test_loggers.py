@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ ALL = "logger=[csv,wandb,tensorboard,mlflow]"
 
 #: Made up; no file of a run may hold it.
 API_KEY = "0123456789abcdef0123456789abcdef01234567"
+PASSWORD, HOST = "wordofpass", "host-of-the-user"
 
 Curve = dict[int, float]
 
@@ -72,9 +74,12 @@ def mlflow(tmp_path: Path, empty_database: Path) -> list[str]:
 
 
 def test_all_loggers_hold_the_curves_and_numbers_of_one_run(
-    run_job: JobRunner, tmp_path: Path, mlflow: list[str]
+    run_job: JobRunner, tmp_path: Path, mlflow: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "run"
+    uri = f"logger.mlflow.tracking_uri=postgresql://me:{PASSWORD}@host/runs"
+    monkeypatch.setattr(sys, "argv", ["run.py", uri])
+    monkeypatch.setattr(socket, "gethostname", lambda: HOST)
     before = dict(os.environ)
     results = run_job(METHODS, ALL, *mlflow, "logger.wandb.upload_model=true")
     assert dict(os.environ) == before
@@ -105,7 +110,9 @@ def test_all_loggers_hold_the_curves_and_numbers_of_one_run(
     for place in ("home", "here"):
         assert list((tmp_path / place).iterdir()) == []
     for file in directory.rglob("*"):
-        assert not file.is_file() or API_KEY.encode() not in file.read_bytes(), file
+        content = file.read_bytes() if file.is_file() else b""
+        for secret in (API_KEY, PASSWORD, HOST):
+            assert secret.encode() not in content, file
 
 
 def check_wandb(run: WandbRun, directory: Path, run_hash: str) -> None:

@@ -184,3 +184,19 @@ def test_an_error_crosses_processes_whole() -> None:
     error = MissingFilesError(["a (1 GB)", "b"])
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.files) == (str(error), error.files)
+
+
+def test_records_of_a_sweep_hold_no_password(tmp_path: Path) -> None:
+    uri = '"postgresql://me:wordofpass@127.0.0.1:9/runs"'
+    done = command(
+        "-m",
+        "seed=0,1",
+        "suite.tasks=[nowhere]",
+        "logger=mlflow",
+        f"logger.mlflow.tracking_uri={uri}",
+        f"hydra.sweep.dir={tmp_path}/runs",
+    )
+    assert done.returncode == 1
+    assert "postgresql://***@" in (tmp_path / "runs" / "multirun.yaml").read_text()
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or b"wordofpass" not in file.read_bytes(), file

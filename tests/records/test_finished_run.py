@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from statsmerging.records.files import read_json, write_json
-from statsmerging.records.finished_run import read_finished_run
+from statsmerging.records.finished_run import check_recorded, read_finished_run
 from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import RunDirectory
 
@@ -32,7 +32,7 @@ def finished(tmp_path: Path) -> Path:
 
 def _forget_hashes(finished: Path) -> None:
     manifest = read_json(finished / "manifest.json")
-    del manifest["outputs"]
+    del manifest["outputs"], manifest["sha256"]
     write_json(finished / "manifest.json", manifest)
 
 
@@ -51,10 +51,12 @@ def test_what_the_manifest_does_not_list_is_no_file_of_the_run(finished: Path) -
     assert read_finished_run(finished).file("statistics.parquet") is None
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "results.json", "coefficients.parquet"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "manifest.json", "results.json", "coefficients.parquet"]
+)
 def test_a_flipped_bit_is_noticed(finished: Path, name: str) -> None:
     content = bytearray((finished / name).read_bytes())
-    content[-2] ^= 1
+    content[content.rindex(b"e")] ^= 1
     (finished / name).write_bytes(content)
     with pytest.raises(ReceivedError, match=name):
         read_finished_run(finished).file(name)
@@ -85,13 +87,51 @@ def test_a_file_that_is_gone_or_a_link(
         ("manifest.json", {"run_hash": "1", "config": 3}),
         ("manifest.json", {"run_hash": "1", "config": {}, "outputs": ["results.json"]}),
         ("results.json", {"methods": [1]}),
+        ("manifest.json", {"run_hash": "1", "config": {}, "files": {"base": {"path": "here"}}}),
         ("results.json", 3),
+        ("results.json", {"methods": {"ties": {"accuracy": {"mnist": "0.5"}}}}),
+        ("results.json", {"methods": {"ties": {"parameters": [1]}}}),
+        ("results.json", {"methods": {}, "seed": "0"}),
     ],
 )
 def test_records_of_another_kind(finished: Path, name: str, value: Any) -> None:
     _forget_hashes(finished)
     write_json(finished / name, value)
-    with pytest.raises(ReceivedError, match=rf"{name}.*(no mapping|has no config)"):
+    with pytest.raises(ReceivedError, match=rf"{name}.*is no record: "):
+        read_finished_run(finished)
+
+
+@pytest.mark.parametrize("text", ["1: 2\na: 3\n", "a: !!binary aGVsbG8=\n"])
+def test_a_config_of_what_no_config_holds(finished: Path, text: str) -> None:
+    (finished / "config.yaml").write_text(text)
+    with pytest.raises(ReceivedError, match=r"config\.yaml"):
+        read_finished_run(finished)
+
+
+def test_a_checkpoint_beside_a_manifest_is_what_the_run_wrote(finished: Path) -> None:
+    check_recorded(finished / "coefficients.parquet")
+    check_recorded(finished / "run.log")  # in no manifest
+    check_recorded(finished.parent / "nowhere.safetensors")
+    (finished / "coefficients.parquet").write_bytes(b"coefficienty")
+    with pytest.raises(ReceivedError, match=r"coefficients\.parquet is not what the run wrote"):
+        check_recorded(finished / "coefficients.parquet")
+
+
+def test_records_that_are_nested_deeply(finished: Path) -> None:
+    for depth in range(100, 1000, 60):
+        config = '{"a": ' * depth + "1" + "}" * depth
+        (finished / "manifest.json").write_text(f'{{"run_hash": "1", "config": {config}}}')
+        with pytest.raises(ReceivedError):
+            read_finished_run(finished)
+
+
+def test_text_that_no_file_can_hold(finished: Path) -> None:
+    _forget_hashes(finished)
+    (finished / "results.json").write_text('{"methods": {}, "suite": "\\ud800"}')
+    with pytest.raises(ReceivedError, match=r"results\.json holds text that is no Unicode"):
+        read_finished_run(finished)
+    (finished / "config.yaml").write_text('suite: "\\ud800"')
+    with pytest.raises(ReceivedError, match=r"config\.yaml"):
         read_finished_run(finished)
 
 
@@ -109,6 +149,7 @@ def test_a_manifest_without_hashes_is_of_an_older_version(finished: Path) -> Non
 def test_names_in_a_manifest_do_not_lead_out_of_the_run(finished: Path, name: str) -> None:
     manifest = read_json(finished / "manifest.json")
     manifest["outputs"][name] = "0" * 64
+    del manifest["sha256"]
     write_json(finished / "manifest.json", manifest)
     with pytest.raises(ReceivedError):
         read_finished_run(finished).file(name)

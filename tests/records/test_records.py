@@ -114,6 +114,56 @@ def test_directory_refuses_to_overwrite_work_of_another_config(tmp_path: Path) -
         pass
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "results.json",
+        "manifest.json",
+        "run.log",
+        ".lock",
+        "checkpoints",
+        "checkpoints/ties.ckpt",
+        "learning_curves/ties/version_0/metrics.csv",
+        "tables",
+        "figures/accuracy.png",
+        "tensorboard",
+        "wandb",
+        "wandb/cache/wandb/logs",
+        "again",
+    ],
+)
+@pytest.mark.parametrize("kind", ["file", "folder", "nothing", "pipe"])
+def test_nothing_is_written_through_a_way_out(tmp_path: Path, name: str, kind: str) -> None:
+    outside, path = tmp_path / "outside", tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside)
+    if kind == "file":
+        outside.write_text("mine")
+    elif kind == "folder":
+        outside.mkdir()
+    refused = pytest.raises(
+        UserError, match=r"is (a link|no regular file), .*another hydra\.run\.dir"
+    )
+    with refused, RunDirectory(tmp_path / "run", CONFIG).exclusive():
+        pass
+    assert outside.exists() == (kind in ("file", "folder"))
+    assert (outside.read_text() == "mine") if kind == "file" else not outside.is_file()
+    assert set(tmp_path.glob("run/*")) == {tmp_path / "run" / Path(name).parts[0]}
+
+
+def test_links_that_wandb_makes_are_no_way_out(tmp_path: Path) -> None:
+    run = tmp_path / "wandb" / "offline-run-1" / "logs"
+    run.mkdir(parents=True)
+    (tmp_path / "wandb" / "latest-run").symlink_to("offline-run-1")
+    (run / "debug-core.log").symlink_to(tmp_path / "wandb" / "cache" / "core.log")
+    with RunDirectory(tmp_path, CONFIG).exclusive():
+        pass
+
+
 def test_normalised_average_is_the_mean_ratio_to_the_individual_models() -> None:
     individual = MethodResult({"a": TaskAccuracy(0.8, 10), "b": TaskAccuracy(0.5, 20)})
     merged = MethodResult(

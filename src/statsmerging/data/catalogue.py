@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from statsmerging.records.errors import shown
-from statsmerging.records.received import is_plain_name
 from statsmerging.records.settings import Settings
-
-
-def _plain(name: str) -> str:
-    if not is_plain_name(name):
-        raise ValueError(f"{shown(name)}: letters, digits and _ . + - make the name of a task")
-    return name
-
-
-#: A task of the catalogue: its name becomes a part of files' names.
-TaskName = Annotated[str, AfterValidator(_plain)]
 
 
 class CatalogueEntry(Settings):

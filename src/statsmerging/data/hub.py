@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +38,30 @@ def _close() -> None:
 
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     datasets.config.HF_HUB_OFFLINE = True
+
+
+@contextmanager
+def closed_hub() -> Iterator[None]:
+    """Ask the hub for nothing within the block: ``HF_HUB_OFFLINE=1``; its cache is read."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    constants, variable = (huggingface_hub.constants, datasets.config), "HF_HUB_OFFLINE"
+    before = [module.HF_HUB_OFFLINE for module in constants]
+    environment = os.environ.get(variable)
+    os.environ[variable] = "1"  # for what is not imported yet, and for further processes
+    _close()
+    hub_is_open.cache_clear()
+    try:
+        yield
+    finally:
+        for module, value in zip(constants, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+        if environment is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = environment
+        hub_is_open.cache_clear()
 
 
 def hub_file(repository: str, name: str, *, root: Path | None, size: str) -> Path:

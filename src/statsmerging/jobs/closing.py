@@ -8,6 +8,7 @@ from typing import Any
 
 from statsmerging.jobs.finished import show_table
 from statsmerging.jobs.loggers.run_log import RunLog
+from statsmerging.jobs.plugins import plugin_records
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.stamps import stamps
 from statsmerging.jobs.workbench import Workbench
@@ -58,6 +59,7 @@ def finish(
         run_hash=directory.run_hash,
         weights=bench.weight_hashes,
         files=file_records(bench.weight_files),
+        plugins=plugin_records(config.plugins),
         data=bench.images.fingerprints(),
         preprocessing=bench.preprocessing,
         inputs=file_stamps(config.input_paths),

@@ -11,6 +11,7 @@ from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.errors import UserError
+from statsmerging.records.finished_run import check_recorded
 from statsmerging.records.hashing import file_sha256
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.zoo.checkpoints import read_weights
@@ -22,10 +23,14 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
 
     Its row is named ``checkpoint``, whatever the file is called: a file may share its name with a
     bound.
+
+    Raises:
+        UserError: no file, or one of a finished run that is not as the run wrote it.
     """
     if config.job.checkpoint is None:
         raise UserError("job.checkpoint: a .safetensors file with backbone weights is needed")
     path = config.job.checkpoint
+    check_recorded(path)
     state = read_weights(path)
     bench = prepare(config)
     check_same_tensors(bench.zoo.pretrained, state, expected="backbone", found=str(path))

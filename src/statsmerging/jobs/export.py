@@ -6,23 +6,28 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pandas as pd
 from torch import Tensor, nn
 
+from statsmerging.data.hub import closed_hub
+from statsmerging.jobs.received_config import received_backbone
 from statsmerging.jobs.schema import Config
 from statsmerging.merging.task_vectors import check_same_tensors
-from statsmerging.records.errors import UserError
-from statsmerging.records.files import new_path, read_json, write_json, write_text
+from statsmerging.records.errors import UserError, printable
+from statsmerging.records.files import new_path, write_json, write_text
+from statsmerging.records.finished_run import FinishedRun, read_finished_run
 from statsmerging.records.hashing import file_sha256
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.records.layer_tables import read_coefficients
+from statsmerging.records.received import ReceivedError
+from statsmerging.records.run_directory import MANIFEST, RunDirectory
 from statsmerging.report.card import model_card
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.checkpoints import read_weights, write_weights
 from statsmerging.zoo.formats.clip_names import to_hugging_face
 from statsmerging.zoo.formats.hugging_face import vision_config
-from statsmerging.zoo.settings import PRETRAIN, BackboneSettings
+from statsmerging.zoo.settings import BackboneSettings
 
 log = logging.getLogger(__name__)
 
@@ -31,51 +36,54 @@ WEIGHTS, CARD, HF_CONFIG = "model.safetensors", "README.md", "config.json"
 
 @dataclass(frozen=True)
 class MergedRun:
-    """What a finished merge run left on disk."""
+    """A finished merge run, and the file of its merged weights."""
 
-    path: Path
-    config: dict[str, Any]
-    results: dict[str, Any]
+    finished: FinishedRun
+    weights: Path
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a run directory.
 
         Raises:
-            UserError: the folder holds no finished merge run.
+            UserError: the folder holds no finished merge run, or it is damaged.
         """
-        needed = ("manifest.json", "results.json", "merged.safetensors")
-        missing = [name for name in needed if not (path / name).is_file()]
-        if missing:
-            raise UserError(f"job.run={path} is no finished merge run: it has no {missing[0]}")
-        return cls(
-            path, read_json(path / "manifest.json")["config"], read_json(path / "results.json")
-        )
-
-    def backbone(self) -> BackboneSettings:
-        """The architecture; the weights it began with are not needed, so their file may be gone."""
-        return BackboneSettings(**{**self.config["backbone"], "weights": PRETRAIN})
+        finished = read_finished_run(path)
+        weights = finished.file("merged.safetensors")
+        if weights is None:
+            raise UserError(
+                f"job.run={path} is no finished merge run: it has no merged.safetensors"
+            )
+        return cls(finished, weights)
 
     def coefficients(self) -> pd.DataFrame:
         """Coefficients of the method whose model this is; no rows where it learned none."""
-        path = self.path / "coefficients.parquet"
-        if not path.exists():
+        path = self.finished.file("coefficients.parquet")
+        if path is None:
             return pd.DataFrame(columns=["method", "layer", "task", "coefficient"])
-        table = pd.read_parquet(path)
-        own: pd.DataFrame = table[table["method"] == self.results["merged"]]
+        table = read_coefficients(path)
+        own: pd.DataFrame = table[table["method"] == self.finished.results.get("merged")]
         return own
 
     def card(self, library: str, usage: str) -> str:
-        """The model card."""
-        return model_card(
-            self.results,
-            self.config,
-            self.coefficients(),
-            asdict(preprocess_of(self.backbone())),
-            manifest_sha256=file_sha256(self.path / "manifest.json"),
-            library=library,
-            usage=usage,
-        )
+        """The model card.
+
+        Raises:
+            ReceivedError: the record lacks something that every merge run has.
+        """
+        try:
+            return model_card(
+                self.finished.results,
+                self.finished.manifest["config"],
+                self.coefficients(),
+                asdict(preprocess_of(self.backbone())),
+                manifest_sha256=file_sha256(self.finished.path / MANIFEST),
+                library=library,
+                usage=usage,
+            )
+        except (KeyError, TypeError) as error:
+            where = printable(str(self.finished.path))
+            raise ReceivedError(f"{where}: its record lacks {printable(str(error))}") from error
 
 
 def run(config: Config, _: RunDirectory) -> None:
@@ -83,10 +91,11 @@ def run(config: Config, _: RunDirectory) -> None:
     if config.job.run is None or config.job.target is None:
         raise UserError("job.run and job.target: a run directory and a folder are needed")
     merged = MergedRun.read(config.job.run)
-    state = read_weights(merged.path / "merged.safetensors")
-    settings = merged.backbone()
-    backbone = create_backbone(settings)
-    check_same_tensors(backbone.state_dict(), state, expected="backbone", found=str(merged.path))
+    state = read_weights(merged.weights)
+    settings = received_backbone(merged.finished, config.backbone)
+    with closed_hub():  # open_clip would ask it for the text towers of some architectures
+        backbone = create_backbone(settings)
+    check_same_tensors(backbone.state_dict(), state, expected="backbone", found=str(merged.weights))
     _write_native(config.job.target / settings.library, merged, settings, state)
     _write_hugging_face(config.job.target / "hugging_face", merged, backbone, state)
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from statsmerging.records.files import read_json
+from statsmerging.records.errors import UserError, printable
+from statsmerging.records.finished_run import read_finished_run
 from statsmerging.records.inputs import changed_files
 from statsmerging.records.manifest import code_version
+from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.report.table import accuracy_table
 
@@ -25,6 +27,9 @@ def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
 
     Args:
         loggers: names of those the config chooses; what keeps its numbers elsewhere gets none.
+
+    Raises:
+        UserError: its record is damaged.
     """
     log.info("this run is complete already (rerun=true runs it again): %s", directory.path)
     elsewhere = [name for name in loggers if name != "csv"]  # csv stands in the run directory
@@ -32,13 +37,20 @@ def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
         log.info(
             "nothing new is sent to %s: rerun=true runs and logs it again", ", ".join(elsewhere)
         )
-    manifest = read_json(directory.manifest)
-    if manifest["code"] != code_version():
+    try:
+        run = read_finished_run(directory.path)
+    except ReceivedError as error:
+        raise UserError(f"{error}; rerun=true makes it anew") from error
+    if run.manifest.get("code") != code_version():
         log.warning("it was made by another version of the code")
-    changed = changed_files(manifest["inputs"])
+    changed = changed_files(run.manifest.get("inputs", {}))
     if changed:
-        log.warning("%d of its input files changed since, among them %s", len(changed), changed[0])
-    show_table(read_json(directory.results))
+        log.warning(
+            "%d of its input files changed since, among them %s",
+            len(changed),
+            printable(changed[0]),
+        )
+    show_table(run.results)
 
 
 def show_table(results: dict[str, Any]) -> None:

@@ -5,24 +5,33 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
+from statsmerging.data.hub import closed_hub
 from statsmerging.jobs.command_line import run_checked
-from statsmerging.jobs.schema import Config, parse_config
+from statsmerging.jobs.received_config import received_config
+from statsmerging.jobs.schema import Config
 from statsmerging.records.comparison import (
     Difference,
     circumstances,
     differences,
     same_bits_promised,
 )
-from statsmerging.records.errors import IncompleteError, UserError
+from statsmerging.records.errors import (
+    IncompleteError,
+    MissingFilesError,
+    UserError,
+    printable,
+)
 from statsmerging.records.files import read_json, write_json
-from statsmerging.records.inputs import file_records
-from statsmerging.records.run_directory import RunDirectory, run_hash
+from statsmerging.records.finished_run import read_finished_run
+from statsmerging.records.layer_tables import read_coefficients
+from statsmerging.records.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -34,32 +43,34 @@ def run(config: Config, directory: RunDirectory) -> None:
     """Repeat ``job.run`` in ``again/`` of this run's directory; ``comparison.json`` says the rest.
 
     Images and experts come from the cache of this command: with ``cache=EMPTY_FOLDER`` they, too,
-    are made again.
+    are made again. What the run's config names is read from this machine; plugins and downloads
+    need the word of this command.
 
     Raises:
-        UserError: no finished run, or a record that was changed.
+        UserError: no finished run, a record that was changed, or a config that asks for more.
         IncompleteError: numbers that are not the same.
     """
-    assert config.job.run is not None
+    if config.job.run is None:
+        raise UserError("job.run: a run directory is needed")
     path, tolerance = config.job.run, config.job.tolerance
-    values, before = _read(path)
-    _say_changed_files(before)
+    finished = read_finished_run(path)
+    received, values = received_config(finished, config)
+    _say_changed_files(finished.manifest.get("files", {}))
     again = directory.path / "again"
     report = directory.path / "comparison.json"
     if report.exists():  # it was compared: this is another try, not the rest of the last one
         report.unlink()
         shutil.rmtree(again)
-    ours = {"cache": config.cache, "logger": config.logger.model_dump(), "rerun": False}
-    values = {**values, **ours}
     repeated = RunDirectory(again, values)
-    run_checked(parse_config(values), repeated)
+    _repeat(received, repeated, network=config.job.network)
 
     after = read_json(repeated.manifest)
+    before = finished.manifest
     changed = circumstances(before, after)
-    results = differences(read_json(path / "results.json"), read_json(repeated.results))
+    results = differences(finished.results, read_json(repeated.results))
     numbers = [
         *(item for item in results if item.of_numbers),
-        *_coefficient_differences(path / repeated.coefficients.name, repeated.coefficients),
+        *_coefficient_differences(finished.file(repeated.coefficients.name), repeated.coefficients),
     ]
     exact = same_bits_promised(before, after)
     reproduced = not numbers if exact else all(_within(item, tolerance) for item in numbers)
@@ -84,37 +95,34 @@ def run(config: Config, directory: RunDirectory) -> None:
     log.info("reproduced: %s", how)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Resolved config and manifest of a finished run."""
-    missing = [
-        name
-        for name in ("config.yaml", "manifest.json", "results.json")
-        if not (path / name).is_file()
-    ]
-    if missing:
-        raise UserError(f"job.run={path} is no finished run: it has no {missing[0]}")
-    values = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(path / "config.yaml")))
-    manifest = read_json(path / "manifest.json")
-    if run_hash(values) != manifest["run_hash"]:
-        raise UserError(
-            f"{path / 'config.yaml'} was changed since: its hash is {run_hash(values)}, the "
-            f"manifest says {manifest['run_hash']}"
-        )
-    return values, manifest
+def _repeat(config: Config, directory: RunDirectory, *, network: bool) -> None:
+    """Run the job; what a received config names is downloaded with the user's word alone."""
+    with nullcontext() if network else closed_hub():
+        try:
+            run_checked(config, directory)
+        except MissingFilesError as error:
+            if network:
+                raise
+            raise UserError(
+                f"missing: {', '.join(error.files)}; job.network=true downloads them"
+            ) from error
 
 
-def _say_changed_files(manifest: dict[str, Any]) -> None:
-    """Point out files of weights that are gone or changed, before anything is computed."""
-    files = {name: Path(record["path"]) for name, record in manifest["files"].items()}
-    there = file_records({name: file for name, file in files.items() if file.is_file()})
-    for name, file in files.items():
-        if name not in there:
-            log.warning("%s is gone", file)
-        elif there[name]["sha256"] != manifest["files"][name]["sha256"]:
-            log.warning("%s is not the file it was", file)
+def _say_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Point out files of weights that are gone or of another size, before anything is computed.
+
+    They are not opened: a received manifest may name any file. Those that the run reads are
+    compared by their content at the end.
+    """
+    for record in files.values():
+        file = Path(record["path"])
+        if not file.is_file():
+            log.warning("%s is gone", printable(str(file)))
+        elif file.stat().st_size != record["bytes"]:
+            log.warning("%s is not the file it was", printable(str(file)))
 
 
-def _coefficient_differences(before: Path, after: Path) -> list[Difference]:
+def _coefficient_differences(before: Path | None, after: Path) -> list[Difference]:
     """Largest difference of the coefficients, method by method; none where all are the same."""
     tables = [_coefficients(before), _coefficients(after)]
     if tables[0].equals(tables[1]):
@@ -127,11 +135,11 @@ def _coefficient_differences(before: Path, after: Path) -> list[Difference]:
     ]
 
 
-def _coefficients(path: Path) -> pd.Series[float]:
+def _coefficients(path: Path | None) -> pd.Series[float]:
     """Coefficients by method, layer and task; empty where none were learned."""
-    if not path.exists():
+    if path is None or not path.exists():
         return pd.Series(dtype=float)
-    return pd.read_parquet(path).set_index(["method", "layer", "task"])["coefficient"]
+    return read_coefficients(path).set_index(["method", "layer", "task"])["coefficient"]
 
 
 def _within(item: Difference, tolerance: float) -> bool:

@@ -6,9 +6,10 @@ This module imports neither torch nor Lightning, so that a mistake is answered a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     DirectoryPath,
     Field,
     FilePath,
@@ -17,8 +18,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
-from statsmerging.data.catalogue import CatalogueEntry, TaskName
+from statsmerging.data.catalogue import CatalogueEntry
 from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.distillation.settings import (
     HeterogeneousSettings,
@@ -27,9 +29,28 @@ from statsmerging.distillation.settings import (
     Objective,
 )
 from statsmerging.jobs.loggers.settings import LoggerSettings
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
+from statsmerging.records.received import is_plain_name
 from statsmerging.records.settings import Settings
 from statsmerging.zoo.settings import BackboneSettings, HeadSettings, ZooSettings
+
+
+def _plain(name: str) -> str:
+    """Names of methods and of a catalogue's tasks become parts of the names of files."""
+    if not is_plain_name(name):
+        raise ValueError("no plain name: letters, digits and _ . + -, the first a letter or digit")
+    return name
+
+
+def _of_one_folder(name: str) -> str:
+    """Names of tasks are those of folders, and become parts of the names of files."""
+    if name in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(name):
+        raise ValueError("no name of a folder or file")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain)]
+TaskName = Annotated[str, AfterValidator(_of_one_folder)]
 
 
 class JobSettings(Settings):
@@ -55,6 +76,8 @@ class JobSettings(Settings):
     base: FilePath | None = None
     target: Path | None = None
     tolerance: float = Field(default=0.0, ge=0)
+    # In no record: it is the word of whoever reproduces a run.
+    network: bool = Field(default=False, exclude=True)
 
 
 class SuiteSettings(Settings):
@@ -63,14 +86,14 @@ class SuiteSettings(Settings):
     name: str
     kind: Literal["embedded", "folder", "hub"]
     root: DirectoryPath | None
-    tasks: list[str] | None
-    unseen: list[str]
-    splits: dict[str, list[str]]
+    tasks: list[TaskName] | None
+    unseen: list[TaskName]
+    splits: dict[str, list[TaskName]]
     split: str | None
     first: int | None = Field(ge=2)
     image: str | None = None
     label: str | None = None
-    catalogue: dict[TaskName, CatalogueEntry] = Field(default_factory=dict)
+    catalogue: dict[PlainName, CatalogueEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _split_is_known(self) -> Self:
@@ -152,7 +175,7 @@ class Config(Settings):
     coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
     objective: Objective
     merge: MergeSettings
-    method: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    method: dict[PlainName, dict[str, Any]] = Field(default_factory=dict)
     joint: bool
     plugins: list[FilePath]
     tuning: TuningSettings
@@ -169,6 +192,10 @@ class Config(Settings):
         for expert in self.heterogeneous.experts.values():
             paths += [expert.file, expert.backbone.weights_file]
         return [path for path in [*paths, *self.plugins] if path is not None]
+
+
+#: Where pydantic says that not a value but its key is wrong.
+_OF_KEY = "[key]"
 
 
 def parse_config(values: dict[str, Any]) -> Config:
@@ -190,24 +217,27 @@ def describe(error: ValidationError, prefix: str = "") -> str:
     """
     items = error.errors()
     whole = {(item["loc"][-1], item["msg"]) for item in items if len(item["loc"]) == 1}
-    return "; ".join(
-        f"{prefix}{_key(item['loc'])}{_value(item['input'])}: {_reason(item['msg'])}"
-        for item in items
-        if len(item["loc"]) == 1 or (item["loc"][-1], item["msg"]) not in whole
+    return printable(
+        "; ".join(
+            f"{prefix}{_key(item['loc'])}{_value(item)}: {_reason(item['msg'])}"
+            for item in items
+            if len(item["loc"]) == 1 or (item["loc"][-1], item["msg"]) not in whole
+        )
     )
 
 
 def _key(location: tuple[int | str, ...]) -> str:
     """The dotted key; pydantic puts the choice of the groups zoo and heads in its middle."""
-    parts = list(map(str, location))
+    parts = [str(part) for part in location if part != _OF_KEY]
     if parts[0] in ("zoo", "heads"):
         del parts[1:2]
     return ".".join(parts)
 
 
-def _value(value: object) -> str:
-    """``=value``, unless it is a whole section."""
-    return "" if isinstance(value, dict) else f"={value}"
+def _value(item: ErrorDetails) -> str:
+    """``=value``, unless it is a whole section, or the key itself is wrong."""
+    value = item["input"]
+    return "" if isinstance(value, dict) or item["loc"][-1] == _OF_KEY else f"={value}"
 
 
 def _reason(message: str) -> str:

@@ -18,12 +18,14 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from statsmerging.jobs.exit_status import MISTAKE
 from statsmerging.records.errors import first_line
 from statsmerging.records.files import write_text
 from statsmerging.records.journal import Entry, Journal, State
+from statsmerging.records.secrets import redacted
 
 #: Where a job finds the journal of its sweep.
 JOURNAL_VARIABLE = "STATSMERGING_SWEEP_JOURNAL"
@@ -56,6 +58,14 @@ class SweepJournal(Callback):
         jobs = _planned_jobs(config)
         if jobs is not None:
             SweepJournal.current.plan(jobs)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Called before every job: by now Hydra has written command and config of the sweep."""
+        file = Path(config.hydra.runtime.cwd) / config.hydra.sweep.dir / "multirun.yaml"
+        if config.hydra.mode == RunMode.MULTIRUN and file.is_file():
+            text = file.read_text(encoding="utf-8")
+            if redacted(text) != text:
+                write_text(file, redacted(text))
 
 
 def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | None:

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from statsmerging.records.errors import printable
+
 #: Parts of a manifest that tell the circumstances of a run, and what each is called in a message.
 _CIRCUMSTANCES = {
     "code": "code",
+    "plugins": "plugin",
     "packages": "package",
     "hardware": "machine",
     "weights": "weights",
@@ -19,7 +22,7 @@ _CIRCUMSTANCES = {
 
 #: Circumstances under which the same bits are promised. The platform's name changes with every
 #: patch of the kernel and decides nothing.
-_PROMISED = ("code", "packages", "hardware", "weights", "data")
+_PROMISED = ("code", "plugins", "packages", "hardware", "weights", "data")
 _IRRELEVANT = ("platform", "path")
 
 
@@ -38,7 +41,7 @@ class Difference:
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.name}: {_shown(self.before)} → {_shown(self.after)}"
+        return printable(f"{self.name}: {_shown(self.before)} → {_shown(self.after)}")
 
     @property
     def of_numbers(self) -> bool:
@@ -54,7 +57,7 @@ class Difference:
 
 
 def circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Differences of code, packages, machine, weights, files and data of two manifests."""
+    """Differences of code, plugins, packages, machine, weights, files and data of two manifests."""
     return [
         Difference(f"{called} {difference.name}", difference.before, difference.after)
         for part, called in _CIRCUMSTANCES.items()
@@ -67,11 +70,12 @@ def circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[D
 def same_bits_promised(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether the same run must give the same bits: same code, packages, machine kind, inputs.
 
-    Of code with uncommitted changes nobody knows whether it is the same.
+    Of code with uncommitted changes nobody knows whether it is the same. A manifest that says
+    nothing of plugins is of a run without any, or of one whose plugins nobody knows.
     """
     if any(manifest.get("code", {}).get("modified") for manifest in (before, after)):
         return False
-    parts = [({part: before.get(part)}, {part: after.get(part)}) for part in _PROMISED]
+    parts = [({part: before.get(part, {})}, {part: after.get(part, {})}) for part in _PROMISED]
     return not any(circumstances(first, second) for first, second in parts)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statsmerging.records.errors import printable
-from statsmerging.records.hashing import file_sha256
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from statsmerging.records.errors import printable, shown
+from statsmerging.records.hashing import file_sha256, json_sha256
 from statsmerging.records.received import (
     ReceivedError,
     received_file,
@@ -16,6 +19,7 @@ from statsmerging.records.received import (
     received_yaml,
 )
 from statsmerging.records.run_directory import CONFIG, MANIFEST, RESULTS, run_hash
+from statsmerging.records.secrets import redacted
 
 
 @dataclass(frozen=True)
@@ -56,35 +60,131 @@ class FinishedRun:
 def read_finished_run(folder: Path) -> FinishedRun:
     """Read a run directory: config, manifest and results, each as the run wrote it.
 
-    A manifest of a version that recorded no hashes of its own run's files is taken as it is.
+    What a manifest of an earlier version has no hash of is taken as it is.
 
     Raises:
         ReceivedError: names the file that is missing, damaged or of another kind.
     """
-    manifest = _mapping(folder, MANIFEST, received_json(folder, MANIFEST))
-    for key in ("run_hash", "config"):
-        if key not in manifest:
-            raise ReceivedError(f"{_shown(folder / MANIFEST)} has no {key}: it is no manifest")
-    _mapping(folder, f"{MANIFEST}: config", manifest["config"])
-    outputs = manifest.get("outputs")
-    if outputs is not None:
-        _mapping(folder, f"{MANIFEST}: outputs", outputs)
-    config = _mapping(folder, CONFIG, received_yaml(folder, CONFIG))
-    if run_hash(config) != manifest["run_hash"]:
-        raise ReceivedError(
-            f"{_shown(folder / CONFIG)} was changed since: its hash is {run_hash(config)}, the "
-            f"manifest says {manifest['run_hash']}"
-        )
+    try:
+        return _read(folder)
+    except RecursionError as error:
+        raise ReceivedError(f"{_shown(folder)}: its records are nested too deeply") from error
+
+
+def check_recorded(file: Path) -> None:
+    """Refuse a file of a finished run that is not as the run wrote it.
+
+    A file that lies beside no manifest, or stands in none, may be what it is.
+
+    Raises:
+        ReceivedError: names the file.
+    """
+    record = file.parent / MANIFEST
+    if record.exists() and not record.is_symlink():  # of a hub's cache, where all files are links
+        manifest = received_json(file.parent, MANIFEST)
+        outputs = manifest.get("outputs") if isinstance(manifest, dict) else None
+        if isinstance(outputs, dict) and file.name in outputs:
+            _verified(file.parent, file.name, manifest)
+
+
+def _read(folder: Path) -> FinishedRun:
+    for name in (MANIFEST, CONFIG, RESULTS):
+        if not os.path.lexists(folder / name):
+            raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
+    manifest = _checked(folder, MANIFEST, _Manifest, received_json(folder, MANIFEST))
+    others = {key: value for key, value in manifest.items() if key != "sha256"}
+    if json_sha256(others) != manifest.get("sha256", json_sha256(others)):
+        raise ReceivedError(f"{_shown(folder / MANIFEST)} is not what the run wrote")
+    config = _checked(folder, CONFIG, _Anything, received_yaml(folder, CONFIG))
+    _check_run_hash(folder, config, manifest)
     for name in (CONFIG, RESULTS):
         _verified(folder, name, manifest)
-    results = _mapping(folder, RESULTS, received_json(folder, RESULTS))
-    _mapping(folder, f"{RESULTS}: methods", results.get("methods"))
-    return FinishedRun(folder, config, manifest, results)
+    results = _checked(folder, RESULTS, _Results, received_json(folder, RESULTS))
+    # Earlier versions recorded credentials too; nothing that is made of a record repeats them.
+    return FinishedRun(folder, redacted(config), redacted(manifest), results)
+
+
+class _Anything(BaseModel):
+    """Names and values; those that are used are declared below."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _File(_Anything):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class _Manifest(_Anything):
+    run_hash: str
+    config: dict[str, Any]
+    code: dict[str, Any] = {}
+    packages: dict[str, Any] = {}
+    hardware: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    files: dict[str, _File] = {}
+    inputs: dict[str, list[int]] = {}
+    outputs: dict[str, str] = {}
+
+
+class _Numbers(_Anything):
+    accuracy: dict[str, float] = {}
+    average: float | None = None
+    normalised_average: float | None = None
+    n: dict[str, int] = {}
+
+
+class _Row(_Numbers):
+    title: str = ""
+    needs: str = ""
+    returns: str = ""
+    parameters: dict[str, Any] = {}
+    teacher_agreement: float | None = None
+    unseen: _Numbers | None = None
+
+
+class _Results(_Anything):
+    methods: dict[str, _Row]
+    run_hash: str = ""
+    suite: str = ""
+    backbone: str = ""
+    seed: int = 0
+    stamps: list[str] = []
+    warnings: list[str] = []
+    merged: str | None = None
+    teachers: dict[str, dict[str, float]] = {}
+    task_vector_cosines: dict[str, dict[str, float]] = {}
+
+
+def _checked(folder: Path, name: str, kind: type[BaseModel], value: Any) -> dict[str, Any]:
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = f"{key}: {first['msg']}" if key else first["msg"]
+        raise ReceivedError(f"{_shown(folder / name)} is no record: {printable(reason)}") from error
+    checked: dict[str, Any] = value
+    return checked
+
+
+def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
+    try:
+        found = run_hash(config)
+    except TypeError as error:  # values or keys that are none of JSON's
+        raise ReceivedError(f"{_shown(folder / CONFIG)} is no config of a run") from error
+    if found != manifest["run_hash"]:
+        raise ReceivedError(
+            f"{_shown(folder / CONFIG)} was changed since: its hash is {found}, the manifest says "
+            f"{shown(manifest['run_hash'])}"
+        )
 
 
 def _verified(folder: Path, name: str, manifest: Mapping[str, Any]) -> Path | None:
     outputs = manifest.get("outputs")
-    if name not in outputs if outputs is not None else not (folder / name).exists():
+    if name not in outputs if outputs is not None else not os.path.lexists(folder / name):
         return None
     path = received_file(folder, name)
     try:
@@ -94,12 +194,6 @@ def _verified(folder: Path, name: str, manifest: Mapping[str, Any]) -> Path | No
     if not whole:
         raise ReceivedError(f"{_shown(path)} is not what the run wrote: its sha256 is another")
     return path
-
-
-def _mapping(folder: Path, name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ReceivedError(f"{_shown(folder / name)} is no mapping of names to values")
-    return value
 
 
 def _shown(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from statsmerging.records.files import read_json, write_json
+from statsmerging.records.secrets import redacted
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -45,11 +46,11 @@ class Journal:
 
     def plan(self, jobs: Sequence[Sequence[str]]) -> None:
         """Note the overrides of all jobs the sweep is going to run, in their order."""
-        write_json(self.folder / _PLAN, [list(overrides) for overrides in jobs])
+        write_json(self.folder / _PLAN, redacted([list(overrides) for overrides in jobs]))
 
     def write(self, entry: Entry) -> None:
         """Replace the job's entry."""
-        write_json(self.folder / f"{entry.number:05d}.json", asdict(entry))
+        write_json(self.folder / f"{entry.number:05d}.json", redacted(asdict(entry)))
 
     def entries(self) -> list[Entry]:
         """Entries of all jobs that have begun, by number."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
+from statsmerging.records.errors import first_line, printable
 from statsmerging.records.files import atomic_path
+from statsmerging.records.received import ReceivedError
 
 
 def write_coefficients(
@@ -34,6 +36,23 @@ def write_coefficients(
         columns=["method", "layer", "task", "coefficient"],
     )
     _write(path, frame)
+
+
+def read_coefficients(path: Path) -> pd.DataFrame:
+    """The table that ``write_coefficients`` wrote.
+
+    Raises:
+        ReceivedError: the file is damaged, or holds another table.
+    """
+    columns = ["method", "layer", "task", "coefficient"]
+    try:
+        table = pd.read_parquet(path, columns=columns)
+        return table.astype({"coefficient": float})
+    except Exception as error:  # of pandas, pyarrow and what it is built on: any kind
+        where = printable(str(path))
+        raise ReceivedError(
+            f"{where} is no table of coefficients: {printable(first_line(error))}"
+        ) from error
 
 
 def write_statistics(

@@ -12,6 +12,7 @@ from typing import Any
 
 from statsmerging import __version__
 from statsmerging.records.inputs import Stamps
+from statsmerging.records.secrets import redacted
 
 #: Longest wait for git, in seconds; a repository on a dead network mount must not hang a run.
 GIT_TIMEOUT = 10
@@ -23,12 +24,13 @@ def manifest(
     run_hash: str,
     weights: dict[str, str],
     files: dict[str, dict[str, Any]],
+    plugins: dict[str, dict[str, str]],
     data: dict[str, str],
     preprocessing: dict[str, dict[str, Any]],
     inputs: Stamps,
     stamps: list[str],
 ) -> dict[str, Any]:
-    """The record of one run.
+    """The record of one run, without credentials.
 
     Args:
         config: the resolved config.
@@ -36,6 +38,7 @@ def manifest(
         weights: name of each state dict → sha256 of its tensors.
         files: the files these weights were read from, with size and sha256; none where they were
             made here.
+        plugins: the user's Python files that were imported, with the sha256 of their code.
         data: ``task/split`` → sha256 of its images and labels.
         preprocessing: ``backbone`` → how its images were made, and ``task/teacher`` → how those of
             an expert of another architecture were; also what the config left to the checkpoint.
@@ -44,11 +47,12 @@ def manifest(
     """
     return {
         "run_hash": run_hash,
-        "command": sys.argv,
-        "config": config,
+        "command": redacted(sys.argv),
+        "config": redacted(config),
         "seeds": {"run": config["seed"], "zoo": config["zoo"].get("seed")},
         "stamps": stamps,
         "code": code_version(),
+        "plugins": plugins,
         "packages": packages(),
         "hardware": hardware(),
         "weights": weights,

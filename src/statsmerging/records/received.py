@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,15 @@ def received_json(folder: Path, name: str) -> Any:
         ReceivedError: names the file and the reason; it may be cut short or nested too deeply.
     """
     text = received_text(folder, name)
+    where = printable(str(folder / name))
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        texts = list(_texts(value))
     except (ValueError, RecursionError) as error:
-        raise ReceivedError(
-            f"{printable(str(folder / name))} is no whole JSON: {_reason(error)}"
-        ) from error
+        raise ReceivedError(f"{where} is no whole JSON: {_reason(error)}") from error
+    if not all(map(_can_be_written, texts)):
+        raise ReceivedError(f"{where} holds text that is no Unicode")
+    return value
 
 
 def received_yaml(folder: Path, name: str) -> Any:
@@ -104,9 +108,12 @@ def received_yaml(folder: Path, name: str) -> Any:
             raise ReceivedError(f"{where} holds aliases, which are not read")
         # OmegaConf wrote it, and has its own idea of what is a number.
         value = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        texts = list(_texts(value))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ReceivedError(f"{where} is no plain YAML: {_reason(error)}") from error
-    if _holds_interpolation(value):
+    if not all(map(_can_be_written, texts)):
+        raise ReceivedError(f"{where} holds text that is no Unicode")
+    if any("${" in text for text in texts):
         raise ReceivedError(f"{where} is no resolved config: it holds an interpolation, ${{…}}")
     return value
 
@@ -116,12 +123,26 @@ def is_plain_name(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
-def _holds_interpolation(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_interpolation, [*value.keys(), *value.values()]))
-    if isinstance(value, list):
-        return any(map(_holds_interpolation, value))
-    return isinstance(value, str) and "${" in value
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _can_be_written(text: str) -> bool:
+    """Whether a text is Unicode: halves of signs, which JSON can spell, go into no file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reason(error: BaseException) -> str:

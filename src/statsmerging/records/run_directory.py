@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
 from statsmerging.records.files import remove_partials, write_json, write_text
 from statsmerging.records.hashing import SHORT, file_sha256, json_sha256
 from statsmerging.records.locks import waiting_lock
+from statsmerging.records.received import received_yaml
+from statsmerging.records.secrets import redacted
 
 #: Keys that change where and how a run is shown or stored, but none of its numbers.
 PRESENTATION = ("hydra", "cache", "logger", "rerun")
@@ -35,14 +38,32 @@ OUTPUTS = (
     "checkpoints",
 )
 
+#: All that jobs and loggers open for writing in a run directory. Not the rest of ``wandb``: the
+#: links there are its own, and it replaces them.
+_WRITTEN = (
+    *OUTPUTS,
+    MANIFEST,
+    "run.log",
+    ".lock",
+    "error.txt",
+    "task_vectors.bin",
+    "tensorboard",
+    "wandb/cache",
+    "wandb/data",
+    "tables",
+    "figures",
+    "again",
+    "comparison.json",
+)
+
 #: What a refused run leaves.
 _TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
 
 
 def run_hash(config: dict[str, Any]) -> str:
-    """Short hash of all config values that determine a run's results."""
+    """Short hash of all config values that determine a run's results, as they are recorded."""
     relevant = {key: value for key, value in config.items() if key not in PRESENTATION}
-    return json_sha256(relevant)[:SHORT]
+    return json_sha256(redacted(relevant))[:SHORT]
 
 
 class RunDirectory:
@@ -56,11 +77,11 @@ class RunDirectory:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self.run_hash = run_hash(config)
-        self._values = config
+        self._recorded = redacted(config)
 
     @property
     def config(self) -> Path:
-        """The resolved config."""
+        """The resolved config, without credentials."""
         return self.path / CONFIG
 
     @property
@@ -101,9 +122,11 @@ class RunDirectory:
         """Keep other processes from this run; they wait, and then find it complete.
 
         Raises:
-            UserError: the directory holds the results of another config; nothing is overwritten.
+            UserError: the directory holds the results of another config, or something that would
+                be written through to elsewhere; nothing is overwritten.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        _refuse_ways_out(self.path)
         with waiting_lock(self.path / ".lock", f"running {self.path}"):
             self._refuse_another_config()
             remove_partials(self.path)
@@ -114,7 +137,7 @@ class RunDirectory:
     def note_error(self, text: str) -> None:
         """Leave a traceback, ``error.txt``, for whoever looks after a sweep; best effort."""
         with suppress(OSError):
-            write_text(self._error, text)
+            write_text(self._error, redacted(text))
 
     def forget_error(self) -> None:
         """Remove what an earlier try left."""
@@ -126,8 +149,7 @@ class RunDirectory:
 
     def _refuse_another_config(self) -> None:
         if self.config.exists() and self._holds_work():
-            held = cast("dict[str, Any]", OmegaConf.to_object(OmegaConf.load(self.config)))
-            other = run_hash(held)
+            other = run_hash(received_yaml(self.path, CONFIG))
             if other != self.run_hash:
                 raise UserError(
                     f"{self.path} already holds the results of another config (hash {other}, this "
@@ -151,16 +173,18 @@ class RunDirectory:
     def finish(self, results: dict[str, Any], manifest: dict[str, Any] | None) -> None:
         """Write the results, then the manifest that marks the run as complete, if it is.
 
-        The manifest's entry ``outputs`` is the sha256 of every file that the run wrote.
+        The manifest's entry ``outputs`` is the sha256 of every file that the run wrote, its entry
+        ``sha256`` that of all its other entries.
         """
         self.manifest.unlink(missing_ok=True)
         self._write_config()
         write_json(self.results, results)
         if manifest is not None:
-            write_json(self.manifest, {**manifest, "outputs": self._outputs()})
+            record = {**manifest, "outputs": self._outputs()}
+            write_json(self.manifest, {**record, "sha256": json_sha256(record)})
 
     def _write_config(self) -> None:
-        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._values)))
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._recorded)))
 
     def _outputs(self) -> dict[str, str]:
         """Name of each of the run's files, from here → its sha256."""
@@ -171,6 +195,24 @@ class RunDirectory:
             for file in sorted(files)
             if file.is_file()
         }
+
+
+def _refuse_ways_out(directory: Path) -> None:
+    """Refuse a directory, of somebody else maybe, where writing would not end in its own files."""
+    for name in _WRITTEN:
+        path = directory / name
+        steps = [directory / part for part in reversed(Path(name).parents)][1:]
+        for entry in (*steps, path, *path.rglob("*")):
+            try:
+                mode = entry.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                raise UserError(
+                    f"{printable(str(entry))} is {kind}, and nothing is written through it: remove "
+                    "it, or choose another hydra.run.dir"
+                )
 
 
 def remove_traces(path: Path) -> None:

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from statsmerging.merging import MergingError, TaskVectorBank
-from statsmerging.merging.methods import DataFreeMethod, method_named, methods, parameter
+from statsmerging.merging.methods import (
+    DataFreeMethod,
+    EvidenceMethod,
+    Method,
+    PerTaskMethod,
+    method_named,
+    methods,
+    parameter,
+)
 from statsmerging.merging.methods.base import Needs, Returns
 from statsmerging.merging.methods.ties import Ties
 
@@ -86,6 +94,28 @@ def test_two_methods_of_one_name_are_refused() -> None:
         class Other(DataFreeMethod):
             name = "ties"
             title = "Other"
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (DataFreeMethod, {"needs": "weights"}, "needs='weights': choose one of nothing"),
+        (Method, {"needs": ["nothing"]}, "choose one of nothing, unlabeled images, activations, "),
+        (Method, {}, "needs=None: choose one of nothing, unlabeled images, activations, gradients"),
+        (Method, {"needs": "nothing", "returns": "weights"}, "choose one of state dict, router, a"),
+        (EvidenceMethod, {"needs": "nothing"}, "choose one of activations, gradients"),
+        (PerTaskMethod, {"returns": "router"}, "returns='router': choose one of adapters"),
+        (DataFreeMethod, {"title": None}, "it has no title"),
+    ],
+)
+def test_what_no_method_can_need_or_return_is_refused_when_it_is_defined(
+    kind: type[Method], values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(MergingError, match=message) as refused:
+        type("Odd", (kind,), {"name": "odd", "title": "Odd", **values})
+    assert str(refused.value).startswith("method odd: ")
+    assert "odd" not in methods()
 
 
 def test_unknown_names_list_the_valid_ones() -> None:

@@ -126,7 +126,8 @@ def _begin(client: MlflowClient, experiment: str, run: LoggedRun) -> str:
         "backbone": config.backbone.label,
     }
     identifier = str(client.create_run(experiment, tags=tags, run_name=run.name).info.run_id)
-    values = config.model_dump(mode="json", exclude=set(PRESENTATION))
+    recorded = run.recorded_config
+    values = {key: recorded[key] for key in recorded if key not in PRESENTATION}
     for batch in _batches([Param(key, str(value)) for key, value in flatten(values)]):
         client.log_batch(identifier, params=batch)
     return identifier

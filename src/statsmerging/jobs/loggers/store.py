@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from statsmerging.jobs.schema import Config
 from statsmerging.records.run_directory import PRESENTATION, RunDirectory
+from statsmerging.records.secrets import redacted
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,13 @@ class LoggedRun:
     @property
     def name(self) -> str:
         """What the command changed: the overrides of the job, else its hash."""
-        return ",".join(self._overrides) or self.run_hash
+        return str(redacted(",".join(self._overrides))) or self.run_hash
+
+    @property
+    def recorded_config(self) -> dict[str, Any]:
+        """The config as a logger may keep it: without credentials."""
+        recorded: dict[str, Any] = redacted(self.config.model_dump(mode="json"))
+        return recorded
 
     @property
     def _overrides(self) -> list[str]:

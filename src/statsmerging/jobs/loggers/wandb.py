@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ from statsmerging.jobs.loggers.numbers import flat_numbers
 from statsmerging.jobs.loggers.settings import WandbSettings
 from statsmerging.jobs.loggers.store import LoggedRun, Store
 from statsmerging.records.errors import UserError, first_line
+from statsmerging.records.hashing import key_of
 from statsmerging.report.heatmap import coefficient_heatmaps
 from statsmerging.report.table import plain_table
 
@@ -90,9 +92,14 @@ def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
             name=run.name[-NAME:],  # a sweep's own choices stand last
             job_type=config.job.name,
             tags=[text[:TAG] for text in (config.suite.name, config.backbone.label)],
-            config=config.model_dump(mode="json"),
+            config=run.recorded_config,
             settings=wandb.Settings(
-                init_timeout=settings.init_timeout, silent=settings.mode != "online"
+                init_timeout=settings.init_timeout,
+                silent=settings.mode != "online",
+                # Tells jobs of different hosts apart and says no more.
+                host=key_of([socket.gethostname()]),
+                # It holds the command line, where passwords may stand; the manifest has the rest.
+                x_disable_meta=True,
             ),
         )
     except wandb.Error as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, Self, get_type_hints
+from typing import ClassVar, Literal, Self, get_args, get_type_hints
 
 from torch import Tensor
 
@@ -38,7 +38,9 @@ class Method(ABC):
     that trains something has verbs of its own.
 
     Raises:
-        MergingError: a parameter of the wrong type or out of its range.
+        MergingError: a parameter of the wrong type or out of its range; already when the class is
+            defined, where it has no title, needs or returns something that nobody can give or
+            take, or bears another method's name.
     """
 
     name: ClassVar[str]
@@ -47,14 +49,30 @@ class Method(ABC):
     returns: ClassVar[Returns] = "state dict"
     tunable: ClassVar[Grid | None] = None
 
+    #: What a method of this kind may say that it needs, and that it returns.
+    kinds_of_needs: ClassVar[tuple[str, ...]] = get_args(Needs)
+    kinds_of_returns: ClassVar[tuple[str, ...]] = get_args(Returns)
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "name" not in cls.__dict__:
             return
+        cls._check_class()
         known = _REGISTRY.setdefault(cls.name, cls)
         if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise MergingError(f"two methods are named {cls.name}: {known} and {cls}")
         _REGISTRY[cls.name] = cls
+
+    @classmethod
+    def _check_class(cls) -> None:
+        if not isinstance(getattr(cls, "title", None), str):
+            raise MergingError(f"method {cls.name}: it has no title")
+        for what, choices in (("needs", cls.kinds_of_needs), ("returns", cls.kinds_of_returns)):
+            value = getattr(cls, what, None)
+            if value not in choices:
+                raise MergingError(
+                    f"method {cls.name}: {what}={value!r}: choose one of {', '.join(choices)}"
+                )
 
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
@@ -77,6 +95,8 @@ class DataFreeMethod(Method):
     """A method that needs the weights alone."""
 
     needs = "nothing"
+    kinds_of_needs = ("nothing",)
+    kinds_of_returns = ("state dict",)
 
     @abstractmethod
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
@@ -85,6 +105,9 @@ class DataFreeMethod(Method):
 
 class EvidenceMethod(Method):
     """A closed form given evidence that somebody has collected from the experts."""
+
+    kinds_of_needs = ("activations", "gradients")
+    kinds_of_returns = ("state dict",)
 
     @abstractmethod
     def merge(self, bank: TaskVectorBank, evidence: Evidence) -> dict[str, Tensor]:
@@ -100,6 +123,8 @@ class PerTaskMethod(Method):
 
     needs = "nothing"
     returns = "adapters"
+    kinds_of_needs = ("nothing",)
+    kinds_of_returns = ("adapters",)
 
     @abstractmethod
     def merge(self, bank: TaskVectorBank) -> TaskModels:
