@@ -127,7 +127,7 @@ def test_weights_that_are_no_numbers(
     state = load_file(small_weights)
     state["norm.bias"][3] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
-    with pytest.raises(UserError, match=r"nan\.safetensors: tensor norm\.bias holds NaN"):
+    with pytest.raises(UserError, match=r"nan\.safetensors: tensor 'norm\.bias' holds NaN"):
         run_in_process(
             [*small_run, f"backbone.weights={tmp_path}/nan.safetensors"], tmp_path / "run"
         )

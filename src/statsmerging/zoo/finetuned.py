@@ -139,6 +139,7 @@ class _ExpertMaker:
             self.pretrained.sha256,
             preprocess.key,
             train.key,
+            str(len(task.classes)),
             self.training.model_dump_json(),
         ]
         if not isinstance(self.heads, ProbedHeads):  # a probe follows from the other parts
