@@ -46,7 +46,9 @@ class Head(nn.Module):
         """Class scores N × C of features N × D."""
         if self.normalises:
             features = nn.functional.normalize(features, dim=-1)
-        return nn.functional.linear(features, self.weight, self.bias)
+        # Nor are they in double precision, which a file may have.
+        weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+        return nn.functional.linear(features, weight, bias)
 
 
 class CorrectedHead(Head):

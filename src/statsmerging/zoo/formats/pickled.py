@@ -51,7 +51,8 @@ _YOUNG_TENSOR = "torch._utils._rebuild_tensor_v3"
 _NAMES = (
     *(_MAPPING, "__builtin__.set", _TENSOR, _PARAMETER, *_STORAGES, _YOUNG_TENSOR, _UNTYPED),
     *("argparse.Namespace", "collections.defaultdict", "collections.Counter", "_codecs.encode"),
-    *("__builtin__.dict", "__builtin__.list", "__builtin__.int", "typing.Any", "torch.Size"),
+    *(f"__builtin__.{kind}" for kind in ("dict", "list", "tuple", "int", "long", "float", "str")),
+    *("typing.Any", "torch.Size"),
     *(f"pathlib.{kind}Path" for kind in ("", "Posix", "PurePosix", "Windows", "PureWindows")),
     *("torch.device", "torch.dtype", *_TYPES),
 )
@@ -68,6 +69,9 @@ _DEPTH = 4
 
 #: Dimensions a tensor may have.
 MAX_DIMENSIONS = 8
+
+#: Arguments of torch's functions that rebuild a tensor.
+MAX_ARGUMENTS = 8
 
 #: Letters a name may have: one long name, repeated at every level, would fill the memory.
 MAX_NAME = 1000
@@ -101,9 +105,7 @@ def read_pickled(path: Path) -> Pickled:
         try:
             root, entry = _weights_in(read_pickle(archive.program(), _allowed))
             if entry in AVERAGED_ENTRIES:
-                log.warning(
-                    "%s: the moving average of the weights, %s, is read", archive.found, entry
-                )
+                log.warning("%s: its moving average, %s, is read", archive.found, entry)
             return _content(root, _Tensors(archive))
         except PickleError as error:
             raise UserError(f"{archive.found}: {error}; nothing of it was run") from error
@@ -227,7 +229,7 @@ class _Tensors:
         """The tensor; no two share memory, which safetensors could not store."""
         if isinstance(node, Built) and node.maker == _PARAMETER and node.arguments:
             node = node.arguments[0]
-        if not _is_tensor(node) or len(node.arguments) < 4:
+        if not _is_tensor(node) or not 4 <= len(node.arguments) <= MAX_ARGUMENTS:
             raise PickleError(f"{shown(name)} is no tensor")
         known = len(self.storages)
         storage = self._storage(name, node)
