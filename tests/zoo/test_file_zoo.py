@@ -19,7 +19,7 @@ from statsmerging.records.errors import MissingFilesError, UserError
 from statsmerging.zoo import file_zoo
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.experts import Zoo, copy_state
-from statsmerging.zoo.file_zoo import locate, zoo_from_files
+from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files
 from statsmerging.zoo.foreign_weights import weights_for
 from statsmerging.zoo.formats.clip_names import find_tower
 from statsmerging.zoo.head_sources import ProbedHeads
@@ -261,3 +261,29 @@ def test_a_probe_is_that_of_its_number_of_classes(
     task = suite.tasks[0]
     wider = replace(task, read_classes=lambda: (*task.classes, "neither"))
     assert [len(probed(one).weight) for one in (task, wider, task)] == [2, 3, 2]
+
+
+def test_a_task_of_one_class_is_named(
+    suite_root: Path, small_weights: Path, tmp_path: Path
+) -> None:
+    suite = folder_suite(suite_root, TASKS, [], cache=tmp_path / "cache" / "datasets")
+    alone = replace(suite.seen[1], read_classes=lambda: ("only",))
+    network = small_network(small_weights)
+    images = SuiteImages(
+        replace(suite, seen=(suite.seen[0], alone)),
+        preprocess_of(network),
+        Cache(tmp_path / "cache"),
+    )
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    for classes, task in enumerate(reversed(TASKS), start=1):
+        save_file({"weight": torch.ones(classes, 24)}, heads / f"{task}.safetensors")
+    with pytest.raises(UserError, match="size has one class, so every model is right: leave it"):
+        zoo_from_files(
+            network,
+            ZooFiles({}),
+            FileHeadsSettings(kind="files", root=heads),
+            images,
+            cache=Cache(tmp_path / "cache"),
+            accelerator="cpu",
+        )

@@ -101,8 +101,18 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
     return Head(full_weight, full_bias)
 
 
+def check_tells_apart(task: Task) -> None:
+    """Raise ``UserError`` unless the task has classes to tell apart."""
+    if len(task.classes) < 2:
+        raise UserError(
+            f"{printable(task.name)} has one class, so every model is right: leave it out of "
+            "suite.tasks"
+        )
+
+
 def check_classes(head: Head, task: Task) -> None:
-    """Raise ``UserError`` unless the head has as many classes as the task."""
+    """Raise ``UserError`` unless the head has as many classes as the task, at least two."""
+    check_tells_apart(task)
     if len(head.weight) != len(task.classes):
         name = printable(task.name)
         raise UserError(

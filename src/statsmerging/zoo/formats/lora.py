@@ -138,7 +138,7 @@ class Adapter:
                 raise UserError(_misfit(f"{layer}{_MAGNITUDE}", magnitude, weight))
             moved = start.flatten(1).float() + change
             norms = linalg.vector_norm(moved, dim=1, keepdim=True)
-            merged = moved * (magnitude.float().reshape(-1, 1) / norms)
+            merged: Tensor = moved * (magnitude.float().reshape(-1, 1) / norms)
             return (merged.T if transposed else merged.reshape(weight.shape)).to(weight.dtype)
         shaped = change.T if transposed else change.reshape(weight.shape)
         return weight + shaped.to(weight.dtype)
