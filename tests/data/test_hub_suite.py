@@ -179,7 +179,7 @@ def pixels(source: ImageSource) -> list[bytes]:
 @pytest.mark.parametrize(
     ("task", "place", "message"),
     [
-        ("../../up", "somebody/data", "make the name of a task"),
+        ("../../up", "somebody/data", "no plain name"),
         ("up", "/etc/data", "should match pattern"),
         ("up", "https://host/data", "should match pattern"),
         ("up", "csv", "should match pattern"),

@@ -132,8 +132,8 @@ def test_weights_that_do_not_match(
     save_file(state, wrong)
     with pytest.raises(UserError) as refused:
         run_in_process([*small_run, f"backbone.weights={wrong}"], tmp_path / "run")
-    assert "blocks.0.attn.qkv.weight: backbone (72, 24)" in str(refused.value)
-    assert "norm.weight: backbone (24,)" in str(refused.value)
+    assert "'blocks.0.attn.qkv.weight': backbone (72, 24)" in str(refused.value)
+    assert "'norm.weight': backbone (24,)" in str(refused.value)
 
 
 def test_weights_that_are_no_numbers(
@@ -142,7 +142,7 @@ def test_weights_that_are_no_numbers(
     state = load_file(small_weights)
     state["norm.bias"][3] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
-    with pytest.raises(UserError, match=r"nan\.safetensors: tensor norm\.bias holds NaN"):
+    with pytest.raises(UserError, match=r"nan\.safetensors: tensor 'norm\.bias' holds NaN"):
         run_in_process(
             [*small_run, f"backbone.weights={tmp_path}/nan.safetensors"], tmp_path / "run"
         )

@@ -275,7 +275,7 @@ def test_a_file_that_is_no_expert_of_the_task_is_refused(
     save_file(timm.create_model("resnet10t", num_classes=0, **SMALL_CNN).state_dict(), headless)
     for file, message in (
         (wide, "the head of parity has 5 classes, parity has 2"),
-        (headless, "or a classifier fc.weight, fc.bias"),
+        (headless, "or a classifier under one of the names head"),
         (small_weights, "does not match in"),
     ):
         with pytest.raises(UserError, match=message):

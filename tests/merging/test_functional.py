@@ -103,3 +103,13 @@ def test_compiled_merge_gives_the_same_output_and_gradient(bank: TaskVectorBank)
         student(images, coefficients).square().sum().backward()
         gradients.append(coefficients.grad)
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_tied_weights_are_refused() -> None:
+    backbone = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    state = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    experts = {"a": {name: value + 1 for name, value in state.items()}}
+    bank = TaskVectorBank.from_state_dicts(state, experts)
+    backbone[1].weight = backbone[0].weight
+    with pytest.raises(MergingError, match=r"ties 0\.weight to 1\.weight, which is not merged"):
+        MergedModel(backbone, bank)

@@ -127,9 +127,9 @@ def test_other_shapes_are_refused_with_names_and_both_shapes(
         TaskVectorBank.from_state_dicts(pretrained, experts)
     message = str(refused.value)
     assert "expert svhn does not match in 3 tensor(s)" in message
-    assert "projection.weight: pre-trained (5, 4), expert svhn (7, 4)" in message
-    assert "projection.bias: pre-trained (5,), expert svhn missing" in message
-    assert "extra: pre-trained missing, expert svhn (1,)" in message
+    assert "'projection.weight': pre-trained (5, 4), expert svhn (7, 4)" in message
+    assert "'projection.bias': pre-trained (5,), expert svhn missing" in message
+    assert "'extra': pre-trained missing, expert svhn (1,)" in message
     assert "\n" not in message
 
 
@@ -138,7 +138,7 @@ def test_values_that_are_no_numbers_are_refused(
     pretrained: dict[str, Tensor], experts: States, value: float
 ) -> None:
     experts["cars"]["projection.weight"][0, 0] = value
-    with pytest.raises(MergingError, match=r"expert cars: tensor projection\.weight"):
+    with pytest.raises(MergingError, match=r"expert cars: tensor 'projection\.weight'"):
         TaskVectorBank.from_state_dicts(pretrained, experts)
 
 

@@ -193,7 +193,7 @@ def test_unknown_names_suggest_close_ones(library: str, name: str, close: str) -
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "foreign.safetensors"
     save_file({"layer.weight": torch.zeros(2)}, file)
-    with pytest.raises(MergingError, match="cls_token: backbone"):
+    with pytest.raises(MergingError, match="'cls_token': backbone"):
         create_backbone(settings(weights=str(file)))
     with pytest.raises(ValidationError, match="no such file"):
         settings(weights=str(tmp_path / "absent.safetensors"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,12 @@ from statsmerging.data.image_cache import SuiteImages
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import MissingFilesError, UserError
 from statsmerging.zoo import file_zoo
-from statsmerging.zoo.backbones import preprocess_of
-from statsmerging.zoo.experts import Zoo
-from statsmerging.zoo.file_zoo import locate, zoo_from_files
+from statsmerging.zoo.backbones import create_backbone, preprocess_of
+from statsmerging.zoo.experts import Zoo, copy_state
+from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files
 from statsmerging.zoo.foreign_weights import weights_for
 from statsmerging.zoo.formats.clip_names import find_tower
+from statsmerging.zoo.head_sources import ProbedHeads
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FileHeadsSettings,
@@ -31,6 +34,7 @@ from statsmerging.zoo.settings import (
     TaskVectorsZooSettings,
 )
 from tests.zoo.formats.genuine import FIXTURES, tiny_clip
+from tests.zoo.test_backbones import settings as timm_settings
 
 TASKS = ["parity", "size"]
 PROBED = ProbedHeadsSettings(kind="probed")
@@ -189,6 +193,97 @@ def test_local_experts_may_be_adapters_or_plain_state_dicts(
             FileHeadsSettings(kind="files", root=heads),
             backbone(str(clip)),
         )
+    save_file({"weight": torch.ones(2, 7)}, heads / "size.safetensors")
+    with pytest.raises(UserError, match="the head of size takes 7 features, the backbone gives 12"):
+        open_zoo(
+            suite_root,
+            tmp_path / "cache",
+            settings,
+            FileHeadsSettings(kind="files", root=heads),
+            backbone(str(clip)),
+        )
     (root / "size.pt").unlink()
     with pytest.raises(UserError, match=r"size\.safetensors: no such file; nor is there size\.pt"):
         locate(settings, TASKS)
+
+
+def test_local_experts_may_be_whole_classifiers_in_shards(
+    suite_root: Path, small_weights: Path, tmp_path: Path
+) -> None:
+    """One expert is a folder with an index, one a Lightning checkpoint; both bring their heads."""
+    network, root = small_network(small_weights), tmp_path / "experts"
+    state = load_file(small_weights)
+    torch.manual_seed(0)
+    head = {"head.weight": torch.randn(2, 24), "head.bias": torch.randn(2)}
+    parity = {**{name: value + 0.5 for name, value in state.items()}, **head}
+    (root / "parity").mkdir(parents=True)
+    save_file(parity, root / "parity" / "model-00001-of-00001.safetensors")
+    places = dict.fromkeys(parity, "model-00001-of-00001.safetensors")
+    index = root / "parity" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    content = {f"model.{name}": value + 0.25 for name, value in {**state, **head}.items()}
+    torch.save({"state_dict": content}, root / "size.ckpt")
+
+    settings = LocalZooSettings(name="local", root=root, seed=None)
+    assert set(locate(settings, TASKS).by_name) == {
+        "parity/backbone/model.safetensors.index.json",
+        "parity/backbone/model-00001-of-00001.safetensors",
+        "size/backbone",
+    }
+    zoo = open_zoo(suite_root, tmp_path / "cache", settings, OWN, network)
+    for task, change, head_change in (("parity", 0.5, 0), ("size", 0.25, 0.25)):
+        expert = zoo.experts[task]
+        assert torch.equal(expert.head.weight, head["head.weight"] + head_change)
+        for name, value in expert.state.items():
+            assert torch.equal(value, zoo.pretrained[name] + change)
+
+
+def small_network(weights: Path) -> BackboneSettings:
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    return timm_settings(weights=str(weights), arguments=sizes)
+
+
+def test_a_probe_is_that_of_its_number_of_classes(
+    suite_root: Path, small_weights: Path, tmp_path: Path
+) -> None:
+    """The same images with one class more, which none of them shows, need another head."""
+    network, cache = small_network(small_weights), Cache(tmp_path / "cache")
+    suite = folder_suite(suite_root, TASKS, [], cache=tmp_path / "cache" / "datasets")
+    backbone = create_backbone(network)
+    probed = ProbedHeads(
+        backbone,
+        "architecture",
+        copy_state(backbone),
+        SuiteImages(suite, preprocess_of(network), cache),
+        cache,
+        torch.device("cpu"),
+    )
+    task = suite.tasks[0]
+    wider = replace(task, read_classes=lambda: (*task.classes, "neither"))
+    assert [len(probed(one).weight) for one in (task, wider, task)] == [2, 3, 2]
+
+
+def test_a_task_of_one_class_is_named(
+    suite_root: Path, small_weights: Path, tmp_path: Path
+) -> None:
+    suite = folder_suite(suite_root, TASKS, [], cache=tmp_path / "cache" / "datasets")
+    alone = replace(suite.seen[1], read_classes=lambda: ("only",))
+    network = small_network(small_weights)
+    images = SuiteImages(
+        replace(suite, seen=(suite.seen[0], alone)),
+        preprocess_of(network),
+        Cache(tmp_path / "cache"),
+    )
+    heads = tmp_path / "heads"
+    heads.mkdir()
+    for classes, task in enumerate(reversed(TASKS), start=1):
+        save_file({"weight": torch.ones(classes, 24)}, heads / f"{task}.safetensors")
+    with pytest.raises(UserError, match="size has one class, so every model is right: leave it"):
+        zoo_from_files(
+            network,
+            ZooFiles({}),
+            FileHeadsSettings(kind="files", root=heads),
+            images,
+            cache=Cache(tmp_path / "cache"),
+            accelerator="cpu",
+        )

@@ -15,12 +15,25 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from statsmerging.records.errors import first_line
 
-#: The disk is full, its quota used up, or nothing may be written.
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+#: The disk is full, its quota or the largest size of a file used up, or nothing may be written.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 #: The same as libraries say it that raise errors of their own.
-_STORAGE_WORDS = ("No space left on device", "Read-only file system", "Disk quota exceeded")
+_STORAGE_WORDS = (
+    "No space left on device",
+    "Read-only file system",
+    "Disk quota exceeded",
+    "File too large",
+)
 
+#: What torch, CUDA and the loader of libraries say where memory is not enough.
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "out of memory",
+    "failed to map segment from shared object",
+    "Unable to allocate",
+)
 
 #: What Hydra says of several values for one key, and OmegaConf of a key without a value.
 _SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'")
@@ -52,8 +65,11 @@ def explain(error: BaseException) -> str:
 
 
 def storage_problem(error: BaseException) -> str | None:
-    """One line if the error comes from a full disk or a place that cannot be written to."""
+    """One line if the error comes from a full disk, a read-only place, or too little memory."""
     for cause in _causes(error):
+        memory = isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM
+        if memory or any(words in str(cause) for words in _MEMORY_WORDS):
+            return "there is not enough memory: allow more, or take less at a time"
         if isinstance(cause, OSError) and cause.errno in _STORAGE:
             return f"{cause.strerror}: {cause.filename or 'the run directory or the cache'}"
         for words in _STORAGE_WORDS:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from statsmerging.merging.errors import MergingError
 from statsmerging.merging.kernels import PLAIN, Kernels, compiled_kernels
 from statsmerging.merging.task_vectors import Anchor, TaskVectorBank, merge_layer
 
@@ -52,6 +53,19 @@ class _MergeLayer(torch.autograd.Function):
         return products.to(ctx.dtype), None
 
 
+def tied_names(backbone: nn.Module) -> tuple[str, str] | None:
+    """Two names of one parameter, if the network ties weights.
+
+    Each name has a layer of its own in a bank, and the two layers could not stay equal.
+    """
+    names: dict[nn.Parameter, str] = {}
+    for name, parameter in backbone.named_parameters(remove_duplicate=False):
+        if parameter in names:
+            return names[parameter], name
+        names[parameter] = name
+    return None
+
+
 class MergedModel(nn.Module):
     """A backbone whose weights are θ(λ), differentiable in λ and in nothing else.
 
@@ -65,7 +79,7 @@ class MergedModel(nn.Module):
         compiled: merge with kernels that torch.compile makes; same sums, rounded in another order.
 
     Raises:
-        MergingError: ``compiled`` on a machine without a compiler.
+        MergingError: ``compiled`` on a machine without a compiler, or tied weights.
     """
 
     def __init__(
@@ -77,6 +91,9 @@ class MergedModel(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        twins = tied_names(backbone)
+        if twins is not None:
+            raise MergingError(f"the backbone ties {twins[0]} to {twins[1]}, which is not merged")
         backbone.load_state_dict({**bank.kept, **bank.pretrained}, assign=True)
         self.backbone = backbone.eval().requires_grad_(False)
         self.bank = bank

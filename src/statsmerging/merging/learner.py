@@ -113,7 +113,7 @@ class StatsMergeLearner(nn.Module):
             other = sorted(set(statistics.layers) ^ set(self.layers))
             raise MergingError(
                 "learner.kind=per_layer: the other experts changed other layers than those it was "
-                f"learned from: {', '.join(other[:3])}"
+                f"learned from: {', '.join(map(repr, other[:3]))}"
             )
         return self._coefficients(self._inputs(statistics).to(self.statistics))
 

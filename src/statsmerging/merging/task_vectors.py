@@ -18,6 +18,9 @@ from statsmerging.merging.memory_map import MappedFile
 
 Anchor = Literal["pretrained", "none"]
 
+#: Letters of a tensor's name that a message shows.
+_LONGEST_NAME = 80
+
 _RUNNING_STATISTICS = ("running_mean", "running_var")
 
 
@@ -227,15 +230,22 @@ def check_same_tensors(
     The message shows the first three differences, with both shapes.
     """
 
-    def shape(tensors: Mapping[str, Tensor], name: str) -> str:
-        return str(tuple(tensors[name].shape)) if name in tensors else "missing"
+    def shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+        return tensors[name].shape if name in tensors else None
+
+    def told(size: torch.Size | None) -> str:
+        if size is None:
+            return "missing"
+        return str(tuple(size)) if len(size) < 10 else f"of {len(size)} dimensions"
 
     names = [*reference, *(name for name in state if name not in reference)]
-    differences = [name for name in names if shape(reference, name) != shape(state, name)]
+    shapes = ((name, shape(reference, name), shape(state, name)) for name in names)
+    differences = [(name, ours, theirs) for name, ours, theirs in shapes if ours != theirs]
     if differences:
+        # A name comes from a file, and may hold what moves the cursor of a terminal.
         shown = "; ".join(
-            f"{name}: {expected} {shape(reference, name)}, {found} {shape(state, name)}"
-            for name in differences[:3]
+            f"{name[:_LONGEST_NAME]!r}: {expected} {told(ours)}, {found} {told(theirs)}"
+            for name, ours, theirs in differences[:3]
         )
         raise MergingError(f"{found} does not match in {len(differences)} tensor(s): {shown}")
 
@@ -245,7 +255,9 @@ def check_finite(state: Mapping[str, Tensor], *, found: str) -> None:
     for name in state:
         tensor = state[name]
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise MergingError(f"{found}: tensor {name} holds NaN or infinite values")
+            raise MergingError(
+                f"{found}: tensor {name[:_LONGEST_NAME]!r} holds NaN or infinite values"
+            )
 
 
 def _in_one_precision(start: Tensor, tuned: Tensor) -> tuple[Tensor, Tensor]:

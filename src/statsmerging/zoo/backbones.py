@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from statsmerging.data.preprocess import CropMode, Interpolation, Preprocess
+from statsmerging.merging.functional import tied_names
 from statsmerging.records.errors import UserError
 from statsmerging.zoo.clip_models import create_clip, own_preprocessing, unknown_name, unknown_tag
 from statsmerging.zoo.foreign_weights import weights_for
@@ -40,11 +41,17 @@ def create_backbone(settings: BackboneSettings, *, load: bool = True) -> nn.Modu
         load: ``False`` for a network whose weights come from elsewhere.
 
     Raises:
-        UserError: an unknown name, or a file that cannot be read.
+        UserError: an unknown name, a network with tied weights, or a file that cannot be read.
         MergingError: weights that do not match the architecture (names tensors and shapes).
     """
     create = _create_timm if settings.library == "timm" else _create_open_clip
     backbone = create(settings, from_hub=load and settings.weights == HUB)
+    twins = tied_names(backbone)
+    if twins is not None:
+        raise UserError(
+            f"backbone.name={settings.name}: it ties {twins[0]} to {twins[1]}; networks with tied "
+            "weights cannot be merged here, choose another one"
+        )
     file = settings.weights_file
     if load and file is not None:
         backbone.load_state_dict(weights_for(backbone, file))

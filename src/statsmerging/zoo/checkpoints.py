@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from statsmerging.merging.task_vectors import check_finite
+from statsmerging.records.errors import printable
 from statsmerging.records.files import atomic_path
 from statsmerging.zoo.weights import FileTensors, Weights
 
@@ -21,7 +22,7 @@ def read_weights(path: Path) -> Weights:
         MergingError: NaN or infinite weights (names the tensor).
     """
     weights = Weights(FileTensors(path))
-    check_finite(weights, found=str(path))
+    check_finite(weights, found=printable(str(path)))
     return weights
 
 
@@ -33,6 +34,13 @@ def write_weights(
     Args:
         metadata: entries of the file's header, for readers that look for them.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        # Of two names of one tensor, which safetensors does not store, each gets its own copy.
+        twin = tensor.numel() > 0 and tensor.data_ptr() in written
+        tensors[name] = tensor.clone() if twin else tensor
+        written.add(tensor.data_ptr())
     with atomic_path(path) as partial:
         save_file(tensors, partial, metadata)

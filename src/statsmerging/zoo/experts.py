@@ -12,12 +12,12 @@ from torch import nn
 
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.merging.task_vectors import check_finite
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
 from statsmerging.records.hashing import state_sha256
 from statsmerging.zoo.architecture import architecture_key
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.formats.foreign import NORMALISES
-from statsmerging.zoo.heads import Head
+from statsmerging.zoo.heads import Head, head_from
 from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import FileTensors, Weights
 
@@ -88,8 +88,11 @@ def write_zoo(folder: Path, zoo: Zoo) -> None:
 
 def holds_expert(path: Path) -> bool:
     """Whether a file was written by ``write_expert``, or in its layout."""
-    return path.suffix == ".safetensors" and any(
-        name.startswith((_BACKBONE, _HEAD)) for name in FileTensors(path)
+    if path.suffix != ".safetensors" or path.is_dir():
+        return False
+    names = FileTensors(path)
+    return any(name.startswith(_BACKBONE) for name in names) and all(
+        name.startswith((_BACKBONE, _HEAD)) for name in names
     )
 
 
@@ -101,7 +104,7 @@ def read_expert(path: Path) -> Expert:
         MergingError: NaN or infinite weights (names the tensor).
     """
     head = read_expert_head(path)
-    check_finite(FileTensors(path), found=str(path))
+    check_finite(FileTensors(path), found=printable(str(path)))
     return Expert(Weights(FileTensors(path, _BACKBONE)), head)
 
 
@@ -113,5 +116,7 @@ def read_expert_head(path: Path) -> Head:
     """
     head = FileTensors(path, _HEAD)
     if not {"weight", "bias"} <= set(head):
-        raise UserError(f"{path}: an expert needs backbone.* and head.weight, head.bias")
-    return Head(head["weight"], head["bias"], normalises=NORMALISES in head)
+        raise UserError(
+            f"{printable(str(path))}: an expert needs backbone.* and head.weight, head.bias"
+        )
+    return head_from(head, normalises=NORMALISES in head)

@@ -12,17 +12,17 @@ from statsmerging.data.image_cache import SuiteImages
 from statsmerging.data.suites import Task
 from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.cache import Cache
-from statsmerging.records.errors import MissingFilesError, UserError, gather_missing
+from statsmerging.records.errors import MissingFilesError, UserError, gather_missing, printable
 from statsmerging.records.hashing import file_sha256, key_of
 from statsmerging.zoo.architecture import architecture_key
-from statsmerging.zoo.backbones import create_backbone, preprocess_of
+from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert, read_expert_head
-from statsmerging.zoo.foreign_weights import weights_for
+from statsmerging.zoo.foreign_weights import classifier_in, weights_for
 from statsmerging.zoo.formats.foreign import files_of
 from statsmerging.zoo.formats.pickled import SUFFIXES
 from statsmerging.zoo.head_sources import ProbedHeads, first_file, head_source
-from statsmerging.zoo.heads import Head, check_classes, read_head
+from statsmerging.zoo.heads import Head, check_classes, check_features, read_head
 from statsmerging.zoo.inference import inference_device
 from statsmerging.zoo.settings import (
     PRETRAIN,
@@ -42,7 +42,7 @@ class ZooFiles:
     """The files of a zoo.
 
     Attributes:
-        experts: task → file, or folder of an adapter.
+        experts: task → file, index of a sharded one, or folder of an adapter or of a model.
         base: the pre-trained CLIP, if the zoo brings it.
         heads: task → file of its head, where heads have files of their own.
     """
@@ -53,11 +53,11 @@ class ZooFiles:
 
     @property
     def by_name(self) -> dict[str, Path]:
-        """``pretrained``, ``TASK/backbone``, ``TASK/head`` → file; an adapter has two files."""
+        """``pretrained``, ``TASK/backbone``, ``TASK/head`` → file; a source may have several."""
         named = {} if self.base is None else {"pretrained": self.base}
         for task, source in self.experts.items():
             for file in files_of(source):
-                suffix = f"/{file.name}" if source.is_dir() else ""
+                suffix = f"/{file.name}" if len(files_of(source)) > 1 else ""
                 named[f"{task}/backbone{suffix}"] = file
         return {**named, **{f"{task}/head": file for task, file in self.heads.items()}}
 
@@ -118,6 +118,7 @@ def zoo_from_files(
     network, pretrained = _pretrained(backbone, files.base)
     device = inference_device(accelerator)
     reader = _ExpertReader(network, pretrained, cache)
+    width = feature_dimension(network, preprocess_of(backbone))
 
     architecture = architecture_key(network, backbone)
     probed = ProbedHeads(network, architecture, pretrained, images, cache, device)
@@ -127,17 +128,20 @@ def zoo_from_files(
             return probed(task)
         if task.name in files.heads:
             return read_head(first_file([files.heads[task.name]]))
-        if holds_expert(files.experts[task.name]):
-            return read_expert_head(files.experts[task.name])
-        raise UserError(
-            f"{files.experts[task.name]} has no head: choose heads=zero_shot, probed or files"
-        )
+        source = files.experts[task.name]
+        head = read_expert_head(source) if holds_expert(source) else classifier_in(source, network)
+        if head is None:
+            raise UserError(
+                f"{printable(str(source))} has no head: choose heads=zero_shot, probed or files"
+            )
+        return head
 
     source = head_source(heads, own, backbone, probed=probed, base=files.base, cache=cache)
 
     def expert(task: Task) -> Expert:
         head = source(task)
         check_classes(head, task)
+        check_features(head, task, width)
         if task.name not in files.experts:
             return Expert(pretrained, head)
         return Expert(reader.read(files.experts[task.name]), head)
@@ -160,8 +164,8 @@ class _ExpertReader:
         Both ways check that they are finite, a foreign file when it is converted.
         """
         if holds_expert(path):
-            weights = read_expert(path).state
-            check_same_tensors(self.pretrained, weights, expected="backbone", found=str(path))
+            weights, found = read_expert(path).state, printable(str(path))
+            check_same_tensors(self.pretrained, weights, expected="backbone", found=found)
             return weights
         key = key_of([self.pretrained.sha256, *map(file_sha256, files_of(path))])
 
@@ -190,4 +194,5 @@ def _local_expert(root: Path, task: str) -> Path:
     for name in names:
         if (root / name).exists():
             return root / name
-    raise UserError(f"{root / names[0]}: no such file; nor is there {', '.join(names[1:])}")
+    first = printable(str(root / names[0]))
+    raise UserError(f"{first}: no such file; nor is there {', '.join(map(printable, names[1:]))}")

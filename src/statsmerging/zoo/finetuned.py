@@ -19,6 +19,7 @@ from statsmerging.zoo.backbones import create_backbone, feature_dimension
 from statsmerging.zoo.checkpoints import read_weights, write_weights
 from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
 from statsmerging.zoo.head_sources import HeadSource, ProbedHeads, head_source
+from statsmerging.zoo.heads import check_tells_apart
 from statsmerging.zoo.inference import inference_device
 from statsmerging.zoo.settings import (
     PRETRAIN,
@@ -55,6 +56,8 @@ def finetuned_zoo(
         backbone = _pretrained_here(settings, images, zoo.pretraining, cache, accelerator)
     else:
         backbone = create_backbone(settings)
+    for task in images.suite.tasks:
+        check_tells_apart(task)
     device = inference_device(accelerator)
     pretrained = copy_state(backbone)
     architecture = architecture_key(backbone, settings)
@@ -139,6 +142,7 @@ class _ExpertMaker:
             self.pretrained.sha256,
             preprocess.key,
             train.key,
+            str(len(task.classes)),
             self.training.model_dump_json(),
         ]
         if not isinstance(self.heads, ProbedHeads):  # a probe follows from the other parts

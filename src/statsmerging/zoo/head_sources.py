@@ -11,7 +11,7 @@ from torch import nn
 from statsmerging.data.image_cache import SuiteImages
 from statsmerging.data.suites import Task
 from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
 from statsmerging.records.hashing import key_of
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.heads import (
@@ -80,7 +80,7 @@ class ProbedHeads:
             write_weights(path, head.state_dict())
 
         images = [preprocess.key, train.key]
-        fit = [str(PROBE_STRENGTH), str(PROBE_ITERATIONS)]
+        fit = [str(PROBE_STRENGTH), str(PROBE_ITERATIONS), str(len(task.classes))]
         key = key_of([self.architecture, self.pretrained.sha256, *images, *fit])
         return read_head(self.cache.file("heads", f"{key}.safetensors", write))
 
@@ -121,4 +121,4 @@ def first_file(candidates: Iterable[Path]) -> Path:
     for path in paths:
         if path.exists():
             return path
-    raise UserError(f"no such file: {' or '.join(map(str, paths))}")
+    raise UserError(f"no such file: {printable(' or '.join(map(str, paths)))}")

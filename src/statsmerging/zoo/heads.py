@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from statsmerging.data.suites import Task
 from statsmerging.merging.task_vectors import check_finite
-from statsmerging.records.errors import UserError
-from statsmerging.zoo.formats.foreign import NORMALISES, read_foreign
-from statsmerging.zoo.formats.pickled import SUFFIXES
-from statsmerging.zoo.weights import FileTensors
+from statsmerging.records.errors import UserError, printable
+from statsmerging.zoo.formats.foreign import CLASSIFIERS, NORMALISES, linear_layer, read_file
+from statsmerging.zoo.formats.wrappers import around, wrapper_of
 
 #: Inverse regularisation strength of the linear probe, on standardised features.
 PROBE_STRENGTH = 0.1
@@ -47,7 +46,9 @@ class Head(nn.Module):
         """Class scores N × C of features N × D."""
         if self.normalises:
             features = nn.functional.normalize(features, dim=-1)
-        return nn.functional.linear(features, self.weight, self.bias)
+        # Nor are they in double precision, which a file may have.
+        weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+        return nn.functional.linear(features, weight, bias)
 
 
 class CorrectedHead(Head):
@@ -100,29 +101,61 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
     return Head(full_weight, full_bias)
 
 
-def check_classes(head: Head, task: Task) -> None:
-    """Raise ``UserError`` unless the head has as many classes as the task."""
-    if len(head.weight) != len(task.classes):
+def check_tells_apart(task: Task) -> None:
+    """Raise ``UserError`` unless the task has classes to tell apart."""
+    if len(task.classes) < 2:
         raise UserError(
-            f"the head of {task.name} has {len(head.weight)} classes, {task.name} has "
-            f"{len(task.classes)}"
+            f"{printable(task.name)} has one class, so every model is right: leave it out of "
+            "suite.tasks"
+        )
+
+
+def check_classes(head: Head, task: Task) -> None:
+    """Raise ``UserError`` unless the head has as many classes as the task, at least two."""
+    check_tells_apart(task)
+    if len(head.weight) != len(task.classes):
+        name = printable(task.name)
+        raise UserError(
+            f"the head of {name} has {len(head.weight)} classes, {name} has {len(task.classes)}"
+        )
+
+
+def check_features(head: Head, task: Task, width: int) -> None:
+    """Raise ``UserError`` unless the head takes features of the backbone's width."""
+    if head.weight.shape[1] != width:
+        raise UserError(
+            f"the head of {printable(task.name)} takes {head.weight.shape[1]} features, the "
+            f"backbone gives {width}"
         )
 
 
 def read_head(path: Path) -> Head:
-    """A head from a safetensors file or a pickled module: ``weight``, and ``bias`` if it has one.
+    """A head from any file of weights: its tensor ``weight``, and ``bias`` if it has one.
+
+    They may stand behind a classifier's usual name, and behind the names of what training wraps
+    around a model.
 
     Raises:
-        UserError: a file that cannot be read, or one without ``weight``.
+        UserError: a file that cannot be read, or one without a linear layer.
         MergingError: NaN or infinite weights (names the tensor).
     """
-    if path.suffix in SUFFIXES:
-        state: Mapping[str, Tensor] = read_foreign(path).tensors
-    else:
-        state = FileTensors(path)
-    if "weight" not in state:
-        raise UserError(f"{path}: a head needs a tensor weight (classes × features)")
-    check_finite(state, found=str(path))
-    weight = state["weight"]
-    bias = state["bias"] if "bias" in state else torch.zeros(len(weight))
-    return Head(weight, bias, normalises=NORMALISES in state)
+    content, found = read_file(path), printable(str(path))
+    endings = [f"{name}.weight" for name in CLASSIFIERS]
+    prefixes = around(wrapper_of(content.tensors, ["weight", *endings]))
+    names = [f"{prefix}{name}" for prefix in prefixes for name in ("", *CLASSIFIERS)]
+    layer = linear_layer(content.tensors, [name.rstrip(".") for name in names])
+    if layer is None:
+        raise UserError(f"{found}: a head needs a tensor weight (classes × features)")
+    check_finite(layer.tensors, found=found)
+    normalises = NORMALISES in content.tensors or bool(content.attributes.get("normalize"))
+    return head_from(layer.tensors, normalises=normalises)
+
+
+def head_from(tensors: Mapping[str, Tensor], *, normalises: bool = False) -> Head:
+    """The head of a linear layer, whose bias may be missing."""
+    weight = tensors["weight"]
+    bias = tensors["bias"] if "bias" in tensors else torch.zeros(len(weight))
+    if bias.shape != weight.shape[:1]:
+        shapes = f"bias {tuple(bias.shape)}, weight {tuple(weight.shape)}"
+        raise UserError(f"a head whose bias does not fit its weight: {shapes}")
+    return Head(weight, bias, normalises=normalises)

@@ -9,11 +9,13 @@ from statsmerging.data.image_cache import SuiteImages
 from statsmerging.data.suites import Suite, Task
 from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.cache import Cache
-from statsmerging.zoo.backbones import create_backbone, preprocess_of
+from statsmerging.records.errors import UserError, printable
+from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
 from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert
 from statsmerging.zoo.finetuned import finetuned_zoo
 from statsmerging.zoo.foreign_weights import classifier_in, weights_for
-from statsmerging.zoo.heads import check_classes
+from statsmerging.zoo.formats.foreign import CLASSIFIERS
+from statsmerging.zoo.heads import check_classes, check_features
 from statsmerging.zoo.inference import inference_device
 from statsmerging.zoo.settings import BackboneSettings, FinetunedZooSettings, OwnHeadsSettings
 from statsmerging.zoo.weights import Weights
@@ -50,10 +52,17 @@ def single_expert_from_file(
     if holds_expert(file):
         expert = read_expert(file)
         expected = network.state_dict()
-        check_same_tensors(expected, expert.state, expected="backbone", found=str(file))
+        check_same_tensors(expected, expert.state, expected="backbone", found=printable(str(file)))
     else:
-        expert = Expert(Weights(weights_for(network, file)), classifier_in(file, network))
+        head = classifier_in(file, network)
+        if head is None:
+            raise UserError(
+                f"{printable(str(file))}: an expert needs backbone.* and head.*, or a classifier "
+                f"under one of the names {', '.join(CLASSIFIERS)}"
+            )
+        expert = Expert(Weights(weights_for(network, file)), head)
     check_classes(expert.head, task)
+    check_features(expert.head, task, feature_dimension(network, preprocess_of(backbone)))
     device = inference_device(accelerator)
     experts = {task.name: expert}
     return Zoo(network, preprocess_of(backbone), expert.state, experts, device, backbone)

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, first_line, printable, shown
 from statsmerging.records.hashing import state_sha256
+from statsmerging.zoo.formats.mistaken import check_weights_file
+
+#: Dimensions a tensor may have.
+MAX_DIMENSIONS = 8
+
+#: Bytes of tensors that are read through one opening of a file. An open file keeps what was read
+#: in memory; each opening reads the names of all tensors.
+_READ_AT_ONCE = 1 << 24
 
 
 class Weights(Mapping[str, Tensor]):
@@ -31,6 +40,9 @@ class Weights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
@@ -46,6 +58,10 @@ class Weights(Mapping[str, Tensor]):
 class FileTensors(Mapping[str, Tensor]):
     """The tensors of a safetensors file, each read when it is asked for and then let go.
 
+    Eight-bit floating point, in which nothing can be computed, comes as float32. A name that the
+    file's metadata gives for another one (``safetensors.torch.save_model`` writes tied tensors
+    once) stands for the same tensor.
+
     Args:
         path: the file; it stays as it is as long as this object lives.
         prefix: keep the tensors whose name starts with it, without it.
@@ -55,30 +71,71 @@ class FileTensors(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        if path.suffix != ".safetensors":
+        if path.suffix != ".safetensors" and not path.is_dir():
             raise UserError(
-                f"{path}: weights are read from .safetensors files only; job=convert makes one"
+                f"{printable(str(path))}: weights are read from .safetensors files only; "
+                "job=convert makes one"
             )
+        check_weights_file(path, archive=False)
         self.path = path
-        self.prefix = prefix
-        try:
-            with safe_open(path, "pt") as file:
-                names = list(file.keys())
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is not a whole safetensors file: {error}") from error
-        self._names = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+        self._file: Any = None
+        self._to_read = 0
+        file = self._opened()
+        stored = dict(zip(file.keys(), file.keys(), strict=True))
+        tied = (file.metadata() or {}).items()
+        stored |= {name: twin for name, twin in tied if twin in stored and name not in stored}
+        self._names = {
+            name.removeprefix(prefix): twin
+            for name, twin in stored.items()
+            if name.startswith(prefix)
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         stored = self._names[name]
-        # An open file keeps every page that was read in memory, so it is opened anew each time.
-        with safe_open(self.path, "pt") as file:
-            tensor: Tensor = file.get_tensor(stored)
-        return tensor
+        try:
+            tensor: Tensor = self._opened().get_tensor(stored)
+        except SafetensorError as error:
+            raise self._unreadable(error) from error
+        if tensor.dim() > MAX_DIMENSIONS:
+            raise UserError(
+                f"{printable(str(self.path))}: tensor {shown(stored)} has {tensor.dim()} dimensions"
+            )
+        self._to_read -= tensor.nbytes
+        if self._to_read < 0:
+            self._file = None
+        return _computable(tensor, f"{printable(str(self.path))}: tensor {shown(stored)}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An open file cannot be sent to another process.
+        return {**self.__dict__, "_file": None}
+
+    def _opened(self) -> Any:
+        if self._file is None:
+            try:
+                self._file = safe_open(self.path, "pt")
+            except (SafetensorError, OSError) as error:
+                raise self._unreadable(error) from error
+            self._to_read = _READ_AT_ONCE
+        return self._file
+
+    def _unreadable(self, error: Exception) -> UserError:
+        reason = printable(first_line(error))[:200]
+        return UserError(f"{printable(str(self.path))} is not a whole safetensors file: {reason}")
+
+
+def _computable(tensor: Tensor, found: str) -> Tensor:
+    if not tensor.is_floating_point() or tensor.dtype.itemsize > 1:
+        return tensor
+    try:
+        return tensor.float()
+    except RuntimeError as error:
+        raise UserError(f"{found} is in {tensor.dtype}, which is not read") from error

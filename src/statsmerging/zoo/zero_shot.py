@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from statsmerging.data.suites import Task
 from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
 from statsmerging.records.hashing import json_sha256, key_of
 from statsmerging.records.progress import track
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.clip_models import clip_tokenizer, create_clip
 from statsmerging.zoo.formats.foreign import read_file
-from statsmerging.zoo.formats.whole_clip import whole_clip
+from statsmerging.zoo.formats.whole_clip import WHOLE_CLIP, whole_clip
+from statsmerging.zoo.formats.wrappers import without_wrapper, wrapper_of
 from statsmerging.zoo.heads import Head, read_head
 from statsmerging.zoo.settings import BASE, HUB, BackboneSettings, ZeroShotHeadsSettings
 from statsmerging.zoo.weights import Weights
@@ -89,8 +90,10 @@ class ZeroShotHeads:
     def _clip(self) -> Any:
         clip = create_clip(self.backbone, from_hub=self.file is None)
         if self.file is not None:
-            state = whole_clip(self._weights)
-            check_same_tensors(clip.state_dict(), state, expected="CLIP", found=str(self.file))
+            wrapper = wrapper_of(self._weights, WHOLE_CLIP)
+            state = whole_clip(without_wrapper(self._weights, wrapper))
+            found = printable(str(self.file))
+            check_same_tensors(clip.state_dict(), state, expected="CLIP", found=found)
             clip.load_state_dict(state)
         return clip.eval()
 

@@ -108,5 +108,5 @@ def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
     state = read_foreign(FIXTURES / "task_vectors_encoder.pt").tensors
     state["ln_pre.bias"][0] = float("inf")
     torch.save(state, tmp_path / "broken.pt")
-    with pytest.raises(MergingError, match=r"broken\.pt: tensor ln_pre\.bias holds NaN"):
+    with pytest.raises(MergingError, match=r"broken\.pt: tensor 'ln_pre\.bias' holds NaN"):
         read_foreign(tmp_path / "broken.pt")

@@ -34,14 +34,14 @@ def layer_evidence(
     found = []
     for task in bank.tasks:
         if task not in present:
-            raise MergingError(f"{layer}: evidence for task {present[0]}, but none for {task}")
+            raise MergingError(f"{layer!r}: evidence for task {present[0]}, but none for {task}")
         tensor = evidence[task][layer]
         if tuple(tensor.shape) != shape:
             raise MergingError(
-                f"{layer}: evidence for task {task} has shape {tuple(tensor.shape)}, "
+                f"{layer!r}: evidence for task {task} has shape {tuple(tensor.shape)}, "
                 f"expected {shape}"
             )
         if not bool(torch.isfinite(tensor).all()):
-            raise MergingError(f"{layer}: evidence for task {task} has NaN or infinite values")
+            raise MergingError(f"{layer!r}: evidence for task {task} has NaN or infinite values")
         found.append(tensor.to(bank.device))
     return found

@@ -62,7 +62,7 @@ def _diagonals(bank: TaskVectorBank, evidence: Evidence, layer: str) -> Tensor |
         return None
     diagonals = torch.stack(found).flatten(start_dim=1).float()
     if bool((diagonals < 0).any()):
-        raise MergingError(f"{layer}: a Fisher diagonal has negative entries")
+        raise MergingError(f"{layer!r}: a Fisher diagonal has negative entries")
     return diagonals
 
 

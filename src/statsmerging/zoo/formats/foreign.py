@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,26 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.task_vectors import check_finite
-from statsmerging.records.errors import UserError
+from statsmerging.records.errors import UserError, printable
+from statsmerging.records.received import received_file
 from statsmerging.zoo.checkpoints import read_weights
-from statsmerging.zoo.formats.clip_names import PROJECTION, Tower, find_tower, to_hugging_face
+from statsmerging.zoo.formats.clip_names import (
+    FAMILIES,
+    PROJECTION,
+    Tower,
+    find_tower,
+    to_hugging_face,
+)
 from statsmerging.zoo.formats.lora import CONFIG, WEIGHTS, Adapter
 from statsmerging.zoo.formats.pickled import SUFFIXES, Pickled, read_pickled
+from statsmerging.zoo.formats.sharded import INDEX, Shards, shards_of
+from statsmerging.zoo.formats.wrappers import without_wrapper, wrapper_of
+
+#: Files of whole weights in a folder that a library wrote, the first that is there counts.
+_IN_FOLDERS = (
+    *("model.safetensors.index.json", "model.safetensors", "open_clip_model.safetensors"),
+    *("pytorch_model.bin.index.json", "pytorch_model.bin", "open_clip_pytorch_model.bin"),
+)
 
 HEAD, ADAPTER = "classification head", "PEFT LoRA adapter"
 
@@ -53,25 +68,68 @@ def read_foreign(source: Path, base: Mapping[str, Tensor] | None = None) -> Fore
         UserError: a broken or unknown source, or a base that is missing or does not fit.
         MergingError: NaN or infinite weights (names the tensor).
     """
-    if source.is_dir():
+    found = printable(str(source))
+    if is_adapter(source):
         foreign = _read_adapter(source, base)
     else:
         content = read_file(source)
-        foreign = _head(content) if _is_head(content) else _image_tower(content, base, str(source))
-    check_finite(foreign.tensors, found=str(source))
+        foreign = _head(content) if _is_head(content) else _image_tower(content, base, found)
+    check_finite(foreign.tensors, found=found)
     return foreign
 
 
-def read_file(path: Path) -> Pickled:
-    """The tensors of a file under their own names: safetensors, or a pickle that is not run."""
-    if path.suffix in SUFFIXES:
+#: What libraries call a classifier besides the name that an architecture says itself.
+CLASSIFIERS = ("head.fc", "head", "fc", "classifier", "heads.head", "linear", "last_linear")
+
+
+def linear_layer(state: Mapping[str, Tensor], names: Iterable[str]) -> Foreign | None:
+    """The first layer of these names that is linear, as a head; its bias may be missing."""
+    for name in names:
+        prefix = f"{name}." if name else ""
+        weight = f"{prefix}weight"
+        if weight in state and state[weight].dim() == 2:
+            tensors = {"weight": state[weight]}
+            if f"{prefix}bias" in state:
+                tensors["bias"] = state[f"{prefix}bias"]
+            return Foreign(tensors, HEAD)
+    return None
+
+
+def is_adapter(source: Path) -> bool:
+    """Whether a source is the folder of an adapter."""
+    return (source / CONFIG).exists()
+
+
+def read_file(source: Path) -> Pickled:
+    """The tensors of a source under their own names: safetensors, or a pickle that is not run.
+
+    Args:
+        source: a file, the index of a sharded one, or a folder that holds either.
+    """
+    path = _weights_file(source)
+    if path.name.endswith(INDEX):
+        return Pickled(Shards(path, lambda shard: read_file(shard).tensors))
+    if path.name.endswith(SUFFIXES):
         return read_pickled(path)
-    return Pickled(read_weights(path), None, {})
+    return Pickled(read_weights(path))
 
 
 def files_of(source: Path) -> list[Path]:
     """The files that make up a source."""
-    return [source / CONFIG, source / WEIGHTS] if source.is_dir() else [source]
+    if is_adapter(source):
+        return [source / CONFIG, source / WEIGHTS]
+    path = _weights_file(source)
+    return [path, *shards_of(path)] if path.name.endswith(INDEX) else [path]
+
+
+def _weights_file(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    found = next((name for name in _IN_FOLDERS if (source / name).exists()), None)
+    if found is None:
+        known = ", ".join((CONFIG, *_IN_FOLDERS))
+        raise UserError(f"{printable(str(source))} is a folder without weights: none of {known}")
+    return received_file(source, found)
 
 
 def _is_head(content: Pickled) -> bool:
@@ -88,7 +146,7 @@ def _head(content: Pickled) -> Foreign:
 
 
 def _image_tower(content: Pickled, base: Mapping[str, Tensor] | None, found: str) -> Foreign:
-    tower = _find(content, found)
+    tower = _find(content.tensors, found)
     tensors = tower.tensors
     if PROJECTION not in tensors:
         if base is None:
@@ -99,25 +157,32 @@ def _image_tower(content: Pickled, base: Mapping[str, Tensor] | None, found: str
 
 def _read_adapter(folder: Path, base: Mapping[str, Tensor] | None) -> Foreign:
     if base is None:
-        raise UserError(f"{folder} holds an adapter: give the model it adapts (job.base)")
+        raise UserError(
+            f"{printable(str(folder))} holds an adapter: give the model it adapts (job.base)"
+        )
     adapter = Adapter.read(folder)
     # transformers 5 names the layers of a CLIPVisionModel without `vision_model.`, 4 with it.
-    plain = to_hugging_face(find_tower(base).tensors, prefix="")
+    plain = to_hugging_face(_find(base, "the base").tensors, prefix="")
     merged = adapter.merge_into(plain, without="vision_model.")
-    tower = _image_tower(Pickled(merged, None, {}), None, f"the base of {folder}")
+    tower = _image_tower(Pickled(merged), None, f"the base of {printable(str(folder))}")
     return Foreign(tower.tensors, ADAPTER)
 
 
 def _projection(base: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Tensor:
-    projection = find_tower(base).tensors.get(PROJECTION)
+    projection = _find(base, "the base").tensors.get(PROJECTION)
     width = tensors["class_embedding"].shape[0]
     if projection is None or projection.shape[0] != width:
         raise UserError(f"the base has no projection of features of width {width}")
     return projection
 
 
-def _find(content: Pickled, found: str) -> Tower:
+def _find(state: Mapping[str, Tensor], found: str) -> Tower:
+    """The tower behind whatever training put before its names."""
+    wrapper = wrapper_of(state, [family.marker for family in FAMILIES])
     try:
-        return find_tower(content.tensors)
+        tower = find_tower(without_wrapper(state, wrapper))
     except UserError as error:
         raise UserError(f"{found}: {error}") from error
+    outside = [name for name in state if not name.startswith(wrapper)]
+    inside = [f"{wrapper}{name}" for name in tower.dropped]
+    return Tower(tower.tensors, tower.family, (*outside, *inside))

@@ -1,23 +1,23 @@
 """LoRA adapters as PEFT saves them, merged into the weights they adapt.
 
 W' = W + s · B A, with s = α / r or α / √r (Hu et al., *LoRA*, ICLR 2022; Kalajdzievski, *A Rank
-Stabilization Scaling Factor for Fine-Tuning with LoRA*, 2023). Keys of the config:
+Stabilization Scaling Factor for Fine-Tuning with LoRA*, 2023); with a magnitude m for every output
+W' = m · (W + s · B A) / ‖W + s · B A‖ (Liu et al., *DoRA*, ICML 2024). Keys of the config:
 https://huggingface.co/docs/peft/package_reference/lora
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, linalg
 
-from statsmerging.records.errors import UserError, shown
-from statsmerging.records.files import read_json
+from statsmerging.records.errors import UserError, printable, shown
+from statsmerging.records.received import received_file, received_json
 from statsmerging.zoo.checkpoints import read_weights
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -30,6 +30,7 @@ _FOLLOWED = (
     "rank_pattern",
     "alpha_pattern",
     "use_rslora",
+    "use_dora",
     "fan_in_fan_out",
     "init_lora_weights",
     "modules_to_save",
@@ -39,6 +40,7 @@ _FOLLOWED = (
 _WITHOUT_EFFECT = (
     "auto_mapping",
     "base_model_name_or_path",
+    "eva_config",
     "exclude_modules",
     "inference_mode",
     "layers_pattern",
@@ -56,7 +58,10 @@ _WITHOUT_EFFECT = (
 _PLAIN_BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")
 
 _PREFIX = "base_model.model."
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_DOWN, _UP, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+
+#: Comparisons of layers with patterns, which take about two seconds.
+_COMPARISONS = 10**7
 
 
 @dataclass(frozen=True)
@@ -78,16 +83,14 @@ class Adapter:
         Raises:
             UserError: a missing or broken file, or a config key that is not understood.
         """
-        try:
-            config = read_json(folder / CONFIG)
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{folder}/{CONFIG}: missing or no JSON") from error
+        config = received_json(folder, CONFIG)
+        found = printable(str(folder / CONFIG))
         if not isinstance(config, dict):
-            raise UserError(f"{folder}/{CONFIG} is no mapping of settings")
-        _check_config(config, found=f"{folder}/{CONFIG}")
+            raise UserError(f"{found} is no mapping of settings")
+        _check_config(config, found=found)
         tensors = {
             name.removeprefix(_PREFIX).replace(".base_layer.", "."): tensor
-            for name, tensor in read_weights(folder / WEIGHTS).items()
+            for name, tensor in read_weights(received_file(folder, WEIGHTS)).items()
         }
         return cls(config, tensors)
 
@@ -102,50 +105,73 @@ class Adapter:
             UserError: a tensor that has no counterpart in the base, or not its shape.
         """
         merged = dict(base)
+        scales = self._scales()
         for name, tensor in self.tensors.items():
-            if name.endswith(_UP):
-                _check_known(f"{name.removesuffix(_UP)}{_DOWN}", self.tensors, name)
+            layer = name.removesuffix(_UP).removesuffix(_MAGNITUDE)
+            if layer != name:
+                _check_known(f"{layer}{_DOWN}", self.tensors, name)
                 continue
             layer = name.removesuffix(_DOWN)
             target = name if layer == name else f"{layer}.weight"
             target = target.removeprefix(without)
             _check_known(target, merged, name)
             if layer != name:
-                merged[target] = merged[target] + self._change(layer, merged[target])
+                merged[target] = self._merged(layer, merged[target], scales[layer])
             elif tensor.shape == merged[target].shape:
                 merged[target] = tensor.to(merged[target].dtype)
             else:
                 raise UserError(_misfit(name, tensor, merged[target]))
         return merged
 
-    def _change(self, layer: str, weight: Tensor) -> Tensor:
-        """ΔW = s · B A in the shape of W; of a convolution likewise, over its flat kernels."""
+    def _merged(self, layer: str, weight: Tensor, scale: float) -> Tensor:
+        """W' of a linear layer; of a convolution likewise, over its flat kernels."""
         _check_known(f"{layer}{_UP}", self.tensors, f"{layer}{_DOWN}")
         down, up = self.tensors[f"{layer}{_DOWN}"], self.tensors[f"{layer}{_UP}"]
         transposed = bool(self.config.get("fan_in_fan_out")) and weight.dim() == 2
-        expected = weight.T if transposed else weight
-        if expected.shape != (up.shape[0], *down.shape[1:]) or up.flatten(1).shape[1] != len(down):
+        start = weight.T if transposed else weight
+        if start.shape != (up.shape[0], *down.shape[1:]) or up.flatten(1).shape[1] != len(down):
             raise UserError(_misfit(f"{layer}{_DOWN}", down, weight))
-        change = (up.flatten(1).float() @ down.flatten(1).float()) * self._scale(layer, len(down))
+        change = (up.flatten(1).float() @ down.flatten(1).float()) * scale
+        if f"{layer}{_MAGNITUDE}" in self.tensors:
+            magnitude = self.tensors[f"{layer}{_MAGNITUDE}"]
+            if magnitude.numel() != len(start):
+                raise UserError(_misfit(f"{layer}{_MAGNITUDE}", magnitude, weight))
+            moved = start.flatten(1).float() + change
+            norms = linalg.vector_norm(moved, dim=1, keepdim=True)
+            merged: Tensor = moved * (magnitude.float().reshape(-1, 1) / norms)
+            return (merged.T if transposed else merged.reshape(weight.shape)).to(weight.dtype)
         shaped = change.T if transposed else change.reshape(weight.shape)
-        return shaped.to(weight.dtype)
+        return weight + shaped.to(weight.dtype)
 
-    def _scale(self, layer: str, rank: int) -> float:
-        expected = _of_layer(self.config.get("rank_pattern"), layer, self.config["r"])
-        if expected != rank:
-            raise UserError(f"adapter of {shown(layer)}: rank {rank}, its config says {expected}")
-        alpha = _of_layer(self.config.get("alpha_pattern"), layer, self.config["lora_alpha"])
-        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+    def _scales(self) -> dict[str, float]:
+        """s of every layer, whose rank has to be the one its config says."""
+        ranks = {
+            name.removesuffix(_DOWN): len(tensor)
+            for name, tensor in self.tensors.items()
+            if name.endswith(_DOWN)
+        }
+        expected = _by_layer(self.config, "rank_pattern", "r", ranks)
+        alphas = _by_layer(self.config, "alpha_pattern", "lora_alpha", ranks)
+        for layer, rank in ranks.items():
+            if expected[layer] != rank:
+                raise UserError(
+                    f"adapter of {shown(layer)}: rank {rank}, its config says {expected[layer]}"
+                )
+        root = bool(self.config.get("use_rslora"))
+        return {
+            layer: float(alphas[layer]) / (math.sqrt(rank) if root else rank)
+            for layer, rank in ranks.items()
+        }
 
 
 def _check_config(config: Mapping[str, Any], *, found: str) -> None:
     """Refuse what would change the merged weights in a way that is not followed here."""
     if config.get("peft_type") != "LORA":
-        raise UserError(f"{found}: peft_type is {config.get('peft_type')!r}, only LORA is read")
+        kind = shown(str(config.get("peft_type")))
+        raise UserError(f"{found}: peft_type is {kind}, only LORA is read")
     if config.get("init_lora_weights", True) not in _PLAIN_BEGINNINGS:
-        raise UserError(
-            f"{found}: init_lora_weights={config['init_lora_weights']!r} changes the base weights"
-        )
+        start = shown(str(config["init_lora_weights"]))
+        raise UserError(f"{found}: init_lora_weights={start} changes the base weights")
     for key, value in config.items():
         # A feature that is switched off changes nothing, whatever it is.
         if value and key not in (*_FOLLOWED, *_WITHOUT_EFFECT):
@@ -162,16 +188,31 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and value > 0
 
 
-def _of_layer(patterns: Mapping[str, Any] | None, layer: str, otherwise: Any) -> Any:
-    """The value of the first pattern that matches the end of the layer's name, as PEFT looks."""
-    for pattern, value in (patterns or {}).items():
+def _by_layer(
+    config: Mapping[str, Any], patterns: str, otherwise: str, layers: Collection[str]
+) -> dict[str, Any]:
+    """Per layer the value of the first pattern that matches the end of its name, as PEFT looks.
+
+    Args:
+        patterns: the key with the patterns.
+        otherwise: the key with the value of all other layers.
+    """
+    # Arrow's expressions take time in proportion to the name; Python's may never end.
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    by_pattern = config.get(patterns) or {}
+    if len(by_pattern) * len(layers) > _COMPARISONS:
+        raise UserError(f"{patterns} has too many patterns: {len(by_pattern)}")
+    names = pa.array(list(layers), pa.string())
+    values = dict.fromkeys(layers, config[otherwise])
+    for pattern, value in reversed(by_pattern.items()):
         try:
-            matches = re.fullmatch(rf"(.*\.)?({pattern})", layer)
-        except re.error as error:
+            matches = pc.match_substring_regex(names, pattern=rf"^(?:.*\.)?(?:{pattern})$")
+        except ValueError as error:
             raise UserError(f"pattern {shown(pattern)} is no regular expression") from error
-        if matches:
-            return value
-    return otherwise
+        values |= dict.fromkeys(names.filter(matches).to_pylist(), value)
+    return values
 
 
 def _check_known(name: str, state: Mapping[str, Tensor], found: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from torch import Tensor
 from statsmerging.records.errors import UserError, shown
 from statsmerging.zoo.formats.inert_pickle import Built, Name, Persistent, PickleError, read_pickle
 from statsmerging.zoo.formats.torch_archive import TorchArchive
+from statsmerging.zoo.formats.wrappers import AVERAGED_ENTRIES, ENTRIES
 
-SUFFIXES = (".pt", ".pth", ".bin")
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".th", ".pth.tar")
 
 _STORAGES = {
     "torch.FloatStorage": torch.float32,
@@ -27,17 +31,47 @@ _STORAGES = {
     "torch.ShortStorage": torch.int16,
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
 }
+# Types younger than the storages with a type: their tensors name the type, in an untyped storage.
+_TYPES = {
+    "torch.float8_e4m3fn": torch.float8_e4m3fn,
+    "torch.float8_e4m3fnuz": torch.float8_e4m3fnuz,
+    "torch.float8_e5m2": torch.float8_e5m2,
+    "torch.float8_e5m2fnuz": torch.float8_e5m2fnuz,
+}
+_UNTYPED = "torch.storage.UntypedStorage"
 _MAPPING = "collections.OrderedDict"
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+_YOUNG_TENSOR = "torch._utils._rebuild_tensor_v3"
 
-#: What pickles of the CLIP and `task_vectors` families name. A name is not looked up, so this
-#: list decides only what is read on and what ends in a message.
-_NAMES = (_MAPPING, "__builtin__.set", _TENSOR, _PARAMETER, *_STORAGES)
-_MODULES = ("src.modeling.", "open_clip.", "torch.nn.", "torchvision.transforms.")
+#: What pickles of the CLIP and `task_vectors` families name, and, in the second rows, what
+#: training leaves beside the weights. A name is not looked up, so this list decides only what is
+#: read on and what ends in a message.
+_NAMES = (
+    *(_MAPPING, "__builtin__.set", _TENSOR, _PARAMETER, *_STORAGES, _YOUNG_TENSOR, _UNTYPED),
+    *("argparse.Namespace", "collections.defaultdict", "collections.Counter", "_codecs.encode"),
+    *(f"__builtin__.{kind}" for kind in ("dict", "list", "tuple", "int", "long", "float", "str")),
+    *("typing.Any", "torch.Size"),
+    *(f"pathlib.{kind}Path" for kind in ("", "Posix", "PurePosix", "Windows", "PureWindows")),
+    *("torch.device", "torch.dtype", *_TYPES),
+)
+_MODULES = (
+    *("src.modeling.", "open_clip.", "torch.nn.", "torchvision.transforms."),
+    *("lightning.", "pytorch_lightning.", "omegaconf.", "numpy.", "torch.optim."),
+)
+
+#: Sizes of the file that its tensors may have together: tied weights lie in it once.
+_ROOM = 4
+
+#: Entries of a training file inside each other.
+_DEPTH = 4
 
 #: Dimensions a tensor may have.
 MAX_DIMENSIONS = 8
+
+#: Arguments of torch's functions that rebuild a tensor.
+MAX_ARGUMENTS = 8
 
 #: Letters a name may have: one long name, repeated at every level, would fill the memory.
 MAX_NAME = 1000
@@ -54,12 +88,14 @@ class Pickled:
     """
 
     tensors: Mapping[str, Tensor]
-    maker: str | None
-    attributes: dict[str, Any]
+    maker: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 def read_pickled(path: Path) -> Pickled:
-    """Read a pickled state dict (also one nested under ``state_dict``) or a pickled module.
+    """Read a pickled state dict, a pickled module, or the one in a file of a training.
+
+    Of a training's file the first of ``AVERAGED_ENTRIES`` is taken, else of ``ENTRIES``.
 
     Raises:
         UserError: a broken or hostile file; one line that says what is wrong. No code of the
@@ -67,14 +103,51 @@ def read_pickled(path: Path) -> Pickled:
     """
     with TorchArchive(path) as archive:
         try:
-            root = read_pickle(archive.program(), _allowed)
+            root, entry = _weights_in(read_pickle(archive.program(), _allowed))
+            if entry in AVERAGED_ENTRIES:
+                log.warning("%s: its moving average, %s, is read", archive.found, entry)
             return _content(root, _Tensors(archive))
         except PickleError as error:
-            raise UserError(f"{path}: {error}; nothing of it was run") from error
+            raise UserError(f"{archive.found}: {error}; nothing of it was run") from error
 
 
 def _allowed(name: str) -> bool:
     return name in _NAMES or name.startswith(_MODULES)
+
+
+def _weights_in(root: Any) -> tuple[Any, str]:
+    """What holds the weights inside of a training's file, and the name of its entry."""
+    taken = ""
+    for _ in range(_DEPTH):
+        entry = _entry(root)
+        if entry is None:
+            break
+        root, taken = _items(root)[entry], entry if taken not in AVERAGED_ENTRIES else taken
+    return root, taken
+
+
+def _entry(node: Any) -> str | None:
+    """The entry of a training's file that holds the weights."""
+    items = _items(node)
+    names = (name for name in (*AVERAGED_ENTRIES, *ENTRIES) if name in items)
+    return next((name for name in names if _holds_weights(items[name])), None)
+
+
+def _holds_weights(node: Any) -> bool:
+    """Whether it is a module, has tensors, or entries of a training's file in turn."""
+    if isinstance(node, Built) and isinstance(node.state, dict) and "_modules" in node.state:
+        return True
+    items = _items(node)
+    return any(map(_is_tensor, items.values())) or any(name in items for name in ENTRIES)
+
+
+def _items(node: Any) -> dict[str | int, Any]:
+    items = node.items if isinstance(node, Built) and node.maker == _MAPPING else node
+    return items if isinstance(items, dict) else {}
+
+
+def _is_tensor(node: Any) -> bool:
+    return isinstance(node, Built) and node.maker in (_TENSOR, _YOUNG_TENSOR, _PARAMETER)
 
 
 def _content(root: Any, tensors: _Tensors) -> Pickled:
@@ -82,14 +155,18 @@ def _content(root: Any, tensors: _Tensors) -> Pickled:
         attributes = {
             name: value
             for name, value in _mapping(root.state, f"the state of {shown(root.maker)}").items()
-            if isinstance(value, bool | int | float | str)
+            if _is_plain(value) and value is not None
         }
         state = {name: tensors.read(name, node) for name, node in _module_tensors(root)}
         return Pickled(state, root.maker, attributes)
     entries = _mapping(root, "its content")
-    if "state_dict" in entries:
-        entries = _mapping(entries["state_dict"], "state_dict")
-    return Pickled({name: tensors.read(name, node) for name, node in entries.items()}, None, {})
+    if any(map(_is_tensor, entries.values())):  # a number beside them, such as the epoch, is none
+        entries = {name: node for name, node in entries.items() if not _is_plain(node)}
+    return Pickled({name: tensors.read(name, node) for name, node in entries.items()})
+
+
+def _is_plain(node: Any) -> bool:
+    return node is None or isinstance(node, bool | int | float | str)
 
 
 def _module_tensors(root: Built) -> Iterator[tuple[str, Any]]:
@@ -145,35 +222,47 @@ class _Tensors:
 
     def __init__(self, archive: TorchArchive) -> None:
         self.archive = archive
-        self.storages: dict[tuple[str, str], Tensor] = {}
-        self.room = archive.path.stat().st_size
+        self.storages: dict[tuple[torch.dtype, str], Tensor] = {}
+        self.room = _ROOM * archive.path.stat().st_size
 
     def read(self, name: str, node: Any) -> Tensor:
         """The tensor; no two share memory, which safetensors could not store."""
         if isinstance(node, Built) and node.maker == _PARAMETER and node.arguments:
             node = node.arguments[0]
-        if not isinstance(node, Built) or node.maker != _TENSOR or len(node.arguments) < 4:
+        if not _is_tensor(node) or not 4 <= len(node.arguments) <= MAX_ARGUMENTS:
             raise PickleError(f"{shown(name)} is no tensor")
         known = len(self.storages)
-        storage = self._storage(name, node.arguments[0])
+        storage = self._storage(name, node)
         offset, size, stride = node.arguments[1:4]
         if not _fits(offset, size, stride, storage.numel()):
             raise PickleError(f"tensor {shown(name)} does not fit into its storage")
         self.room -= math.prod(size) * storage.itemsize
         if self.room < 0:
-            raise PickleError("its tensors together are larger than the file")
+            raise PickleError("its tensors together are far larger than the file")
         view = storage.as_strided(size, stride, offset)
+        if storage.dtype in _TYPES.values():  # nothing can be computed in eight bits
+            return view.float()
         return view if len(self.storages) > known else view.clone()
 
-    def _storage(self, name: str, node: Any) -> Tensor:
-        identity = node.identity if isinstance(node, Persistent) else None
-        match identity:
-            case ("storage", Name(kind), str(key), str(), int(elements)) if kind in _STORAGES:
-                if (kind, key) not in self.storages:
-                    read = self.archive.storage(key, _STORAGES[kind], elements)
-                    self.storages[kind, key] = read
-                return self.storages[kind, key]
+    def _storage(self, name: str, node: Built) -> Tensor:
+        match node.arguments:
+            case (Persistent(("storage", Name(kind), str(key), str(), int(size))), *rest):
+                dtype = _type_of(kind, rest)
+                if dtype is None:
+                    raise PickleError(f"tensor {shown(name)} is of a type that is not read")
+                if (dtype, key) not in self.storages:
+                    elements = size // dtype.itemsize if kind == _UNTYPED else size
+                    self.storages[dtype, key] = self.archive.storage(key, dtype, elements)
+                return self.storages[dtype, key]
         raise PickleError(f"tensor {shown(name)} has no storage")
+
+
+def _type_of(storage: str, arguments: list[Any]) -> torch.dtype | None:
+    """The type of a tensor: that of its storage, or of an untyped one the tensor's own."""
+    match arguments:
+        case (_, _, _, _, _, Name(kind), *_) if storage == _UNTYPED:
+            return _TYPES.get(kind)
+    return _STORAGES.get(storage)
 
 
 def _fits(offset: Any, size: Any, stride: Any, elements: int) -> bool:

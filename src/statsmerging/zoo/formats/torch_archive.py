@@ -15,7 +15,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statsmerging.records.errors import UserError, shown
+from statsmerging.records.errors import UserError, printable, shown
+from statsmerging.zoo.formats.mistaken import check_weights_file
 
 #: Largest pickle that is read, in bytes; a pickled module has 6 kB for a transformer block.
 MAX_PROGRAM = 2 << 20
@@ -38,11 +39,13 @@ class TorchArchive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.found = printable(str(path))
+        check_weights_file(path, archive=True)
         try:
             self._zip = zipfile.ZipFile(path)
         except _BROKEN as error:
             raise UserError(
-                f"{path} is no whole zip archive of torch.save ({_line(error)}); a file of "
+                f"{self.found} is no whole zip archive of torch.save ({_line(error)}); a file of "
                 "torch < 1.6 has to be saved again"
             ) from error
         try:
@@ -78,7 +81,7 @@ class TorchArchive:
         size = self._entry(f"data/{key}").file_size
         if declared != size:
             raise UserError(
-                f"{self.path}: storage {shown(key)} has {size} bytes, not the {declared} it claims"
+                f"{self.found}: storage {shown(key)} has {size} bytes, not the {declared} it claims"
             )
         if elements == 0:
             return torch.empty(0, dtype=dtype)
@@ -88,27 +91,27 @@ class TorchArchive:
         try:
             return self._zip.getinfo(f"{self.folder}/{name}")
         except KeyError:
-            raise UserError(f"{self.path} has no entry {shown(name)}") from None
+            raise UserError(f"{self.found} has no entry {shown(name)}") from None
 
     def _read(self, name: str, *, limit: int) -> bytes:
         entry = self._entry(name)
         if entry.file_size > limit:
-            raise UserError(f"{self.path}: {name} has {entry.file_size} bytes, over {limit}")
+            raise UserError(f"{self.found}: {name} has {entry.file_size} bytes, over {limit}")
         try:
             return self._zip.read(entry)
         except _BROKEN as error:
-            raise UserError(f"{self.path} is a broken zip archive: {_line(error)}") from error
+            raise UserError(f"{self.found} is a broken zip archive: {_line(error)}") from error
 
     def _check_sizes(self) -> None:
         entries = self._zip.infolist()
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
                 raise UserError(
-                    f"{self.path}: entry {shown(entry.filename)} is compressed or encrypted; "
+                    f"{self.found}: entry {shown(entry.filename)} is compressed or encrypted; "
                     "torch.save writes plain entries"
                 )
         if sum(entry.file_size for entry in entries) > self.path.stat().st_size:
-            raise UserError(f"{self.path}: its entries claim more bytes than the file has")
+            raise UserError(f"{self.found}: its entries claim more bytes than the file has")
 
     def _folder(self) -> str:
         programs = [
@@ -117,7 +120,7 @@ class TorchArchive:
             if entry.filename.count("/") == 1 and entry.filename.endswith("/data.pkl")
         ]
         if len(programs) != 1:
-            raise UserError(f"{self.path} is no archive of torch.save: no single data.pkl")
+            raise UserError(f"{self.found} is no archive of torch.save: no single data.pkl")
         return programs[0]
 
     def _check_byte_order(self) -> None:
@@ -125,7 +128,7 @@ class TorchArchive:
         if f"{self.folder}/{name}" in self._zip.namelist() and (
             self._read(name, limit=16) != b"little"
         ):
-            raise UserError(f"{self.path} was written on a big-endian machine")
+            raise UserError(f"{self.found} was written on a big-endian machine")
 
 
 def _line(error: BaseException) -> str:

@@ -12,6 +12,10 @@ from statsmerging.zoo.formats.clip_names import blocks_from_hugging_face, find_t
 _LOGIT_SCALE = "logit_scale"
 _TEXT = "text_model."
 _TEXT_PROJECTION = "text_projection.weight"
+_TOKENS = "token_embedding.weight"
+
+#: Tensors that only a whole CLIP has, of open_clip and of Hugging Face.
+WHOLE_CLIP = (_TOKENS, _TEXT_PROJECTION)
 
 # Hugging Face's name → open_clip's; the blocks of both towers are alike.
 _OUTER = {
@@ -29,7 +33,7 @@ def whole_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: no text tower among the tensors.
     """
-    if "token_embedding.weight" in state:
+    if _TOKENS in state:
         return dict(state)
     if _TEXT_PROJECTION not in state:
         raise UserError("these weights have no text tower; zero-shot heads need the whole CLIP")
