@@ -13,7 +13,7 @@ from statsmerging.merging import LayerStatistics, MergingError, TaskVectorBank, 
 from statsmerging.merging.statistics import matrix_statistics
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 30),
     columns=st.integers(1, 30),
