@@ -66,8 +66,10 @@ class ReleasedCodeLearner(nn.Module):
 
 @torch.no_grad()
 def stacked_statistics(bank: TaskVectorBank) -> Tensor:
-    """Mean, deviation, variance (both unbiased), norm, largest singular value and number of singular
-    values above ``RANK_THRESHOLD`` of the K × n matrix of each layer's task vectors: L × 6, float64.
+    """Six statistics of the K × n matrix of each layer's task vectors: L × 6, float64.
+
+    Mean, unbiased deviation and variance, norm, largest singular value, and the number of singular
+    values above ``RANK_THRESHOLD``.
     """
     rows = []
     for _, vectors in bank.layer_vectors():

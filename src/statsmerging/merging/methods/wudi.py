@@ -69,9 +69,7 @@ def _left_alone(bank: TaskVectorBank) -> dict[str, Tensor]:
     named = {layer for layer in matrices if re.search("attn|attention|mlp", layer)}
     taken = named or matrices
     if not taken:
-        raise MergingError(
-            "wudi: the experts changed no matrix; all_tensors=true merges the others"
-        )
+        raise MergingError("wudi: no expert changed a matrix; all_tensors=true merges the rest")
     return {layer: start for layer, start in bank.pretrained.items() if layer not in taken}
 
 
