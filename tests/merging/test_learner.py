@@ -71,7 +71,7 @@ def test_without_an_anchor_the_start_is_the_average(
 def test_a_start_that_the_link_does_not_reach_is_refused(
     statistics: LayerStatistics, link: Link, start: float
 ) -> None:
-    with pytest.raises(MergingError, match=f"start={start}: link={link}"):
+    with pytest.raises(MergingError, match=f"start={start:g}: link={link}"):
         StatsMergeLearner(statistics, link=link, start=start)
 
 

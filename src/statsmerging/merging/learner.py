@@ -211,7 +211,7 @@ LINKS: dict[Link, Callable[[Tensor, float], Tensor]] = {
 
 def _check_start(link: Link, given: float | None, start: float) -> None:
     if link == "softmax" and given is not None:
-        raise MergingError(f"start={given}: link=softmax starts at 1/K; give none")
+        raise MergingError(f"start={given:g}: link=softmax starts at 1/K; give none")
     if link == "sigmoid" and not 0 < start < 1:
         raise MergingError(f"start={start:g}: link=sigmoid needs one above 0 and below 1")
     if link == "clamp" and not 0 <= start <= 1:
