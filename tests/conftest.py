@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -23,6 +24,10 @@ ROOT = Path(__file__).parent.parent
 REAL_DATA_VARIABLE = "STATSMERGING_REAL_DATA"
 
 JobRunner = Callable[..., dict[str, Any]]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture

@@ -12,8 +12,14 @@ from torch import Tensor, nn
 from statsmerging.data.preprocess import Preprocess
 from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.distillation.module import StatsMerging
-from statsmerging.distillation.settings import LabelSettings, LearningSettings
-from statsmerging.merging import MergedModel, StatsMergeLearner, TaskVectorBank, layer_statistics
+from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.merging import (
+    MergedModel,
+    MergingError,
+    StatsMergeLearner,
+    TaskVectorBank,
+    layer_statistics,
+)
 from statsmerging.zoo.heads import Head
 from statsmerging.zoo.trainer import create_trainer
 from tests.small_models import TinyBackbone, random_experts
@@ -26,6 +32,7 @@ def make_module(
     accumulate: Literal["joint", "per_task"] = "joint",
     rate: float = 0.01,
     backbone: nn.Module | None = None,
+    objective: Objective = "teacher_labels",
 ) -> StatsMerging:
     generator = torch.Generator().manual_seed(0)
     heads = {
@@ -49,7 +56,7 @@ def make_module(
         scores,
         PREPROCESS,
         LabelSettings(),
-        "teacher_labels",
+        objective,
         settings,
     )
 
@@ -138,3 +145,8 @@ def test_the_last_gradient_is_known_after_a_run_that_was_killed_at_its_end(
     resumed.fit(again, make_data(bank), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert float(first.gradient_norm) > 0
     assert float(again.gradient_norm) == float(first.gradient_norm)
+
+
+def test_a_misspelt_objective_names_the_valid_ones(bank: TaskVectorBank) -> None:
+    with pytest.raises(MergingError, match="objective=entropie: choose one of teacher_labels, ent"):
+        make_module(bank, objective="entropie")  # type: ignore[arg-type]

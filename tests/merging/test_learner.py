@@ -53,6 +53,29 @@ def test_sigmoid_starts_at_the_same_value_and_softmax_at_the_average(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("granularity", ["layer_wise", "task_wise"])
+@pytest.mark.parametrize("link", ["identity", "clamp", "sigmoid"])
+def test_without_an_anchor_the_start_is_the_average(
+    statistics: LayerStatistics, kind: LearnerKind, granularity: Granularity, link: Link
+) -> None:
+    learner = StatsMergeLearner(statistics, granularity, kind=kind, link=link, anchor="none")
+    torch.testing.assert_close(learner(), torch.full_like(learner(), 1 / 3))
+    own = StatsMergeLearner(statistics, granularity, kind=kind, link=link, start=0.5)
+    torch.testing.assert_close(own(), torch.full_like(own(), 0.5))
+    if kind != "free":  # two other experts, whose average it is then
+        pair = replace(statistics, values=statistics.values[:, :2], tasks=statistics.tasks[:2])
+        torch.testing.assert_close(learner.predict(pair).unique(), torch.tensor([0.5]))
+
+
+@pytest.mark.parametrize(("link", "start"), [("softmax", 0.5), ("sigmoid", 1.0), ("clamp", 1.1)])
+def test_a_start_that_the_link_does_not_reach_is_refused(
+    statistics: LayerStatistics, link: Link, start: float
+) -> None:
+    with pytest.raises(MergingError, match=f"start={start:g}: link={link}"):
+        StatsMergeLearner(statistics, link=link, start=start)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns(statistics: LayerStatistics, kind: LearnerKind) -> None:
     learner = StatsMergeLearner(statistics, kind=kind)
     target = torch.linspace(0, 1, 18).view(6, 3)
@@ -99,6 +122,12 @@ def test_unknown_choices_name_the_valid_ones(statistics: LayerStatistics) -> Non
         StatsMergeLearner(statistics, "row_wise")  # type: ignore[arg-type]
     with pytest.raises(MergingError, match="choose one of shared, per_layer, free"):
         StatsMergeLearner(statistics, kind="big")  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="standardise=foo: choose one of global, per_layer"):
+        StatsMergeLearner(statistics, standardise="foo")  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="link=soft: choose one of identity, softmax"):
+        StatsMergeLearner(statistics, link="soft")  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="anchor=pretrain: choose one of pretrained, none"):
+        StatsMergeLearner(statistics, anchor="pretrain")  # type: ignore[arg-type]
     with pytest.raises(MergingError, match="hidden=0"):
         StatsMergeLearner(statistics, hidden=0)
 

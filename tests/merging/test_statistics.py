@@ -13,7 +13,7 @@ from statsmerging.merging import LayerStatistics, MergingError, TaskVectorBank, 
 from statsmerging.merging.statistics import matrix_statistics
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 30),
     columns=st.integers(1, 30),
@@ -107,3 +107,10 @@ def test_selection_and_pooling(bank: TaskVectorBank) -> None:
         statistics.select([])
     with pytest.raises(MergingError, match="rank=0"):
         layer_statistics(bank, rank=0)
+
+
+def test_misspelt_choices_name_the_valid_ones(bank: TaskVectorBank) -> None:
+    with pytest.raises(MergingError, match="of=weight: choose one of weights, task_vectors"):
+        layer_statistics(bank, of="weight")  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="over=foo: choose one of global, per_layer, both"):
+        layer_statistics(bank).standardised("foo")  # type: ignore[arg-type]

@@ -160,3 +160,47 @@ def test_a_finer_expert_is_not_rounded_to_the_pretrained_type() -> None:
     tuned = start.float() + noise
     bank = TaskVectorBank.from_state_dicts({"weight": start}, {"mnist": {"weight": tuned}})
     torch.testing.assert_close(bank.vectors["weight"][0], tuned - start.float(), rtol=0, atol=0)
+
+
+def test_half_precision_sums_are_rounded_once() -> None:
+    """Eight small changes that bfloat16 would lose one by one."""
+    generator = torch.Generator().manual_seed(0)
+    start = (0.05 * torch.randn(70_000, generator=generator)).bfloat16()
+    states = {
+        f"t{k}": {"weight": start.float() + 4e-4 * torch.randn(70_000, generator=generator).abs()}
+        for k in range(8)
+    }
+    bank = TaskVectorBank.from_state_dicts({"weight": start}, states)
+    exact = start.double() + bank.vectors["weight"].double().mean(0)
+    merged = simple_average(bank)["weight"]
+    assert merged.dtype == torch.bfloat16
+    assert (merged == exact.bfloat16()).double().mean() > 0.999  # ties at the last bit of float32
+    whole = bank.merge(torch.full((8,), 1 / 8), "none")["weight"]
+    assert (whole == exact.bfloat16()).double().mean() > 0.99
+
+
+def test_what_an_expert_of_a_coarser_type_left_alone_is_no_task_vector() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = {name: torch.randn(64, generator=generator) for name in ("tuned", "frozen")}
+    tuned = {name: value.bfloat16() for name, value in start.items()}
+    tuned["tuned"][:8] += 1
+    bank = TaskVectorBank.from_state_dicts(start, {"mnist": tuned})
+    assert bank.layers == ("tuned",)
+    assert torch.equal(bank.merge(torch.ones(1))["frozen"], start["frozen"])
+    vector = bank.vectors["tuned"][0]
+    assert not vector[8:].any()
+    torch.testing.assert_close(vector[:8], tuned["tuned"][:8].float() - start["tuned"][:8])
+    assert bank.rounding == torch.finfo(torch.bfloat16).eps
+    with pytest.raises(MergingError, match="equal the pre-trained"):
+        TaskVectorBank.from_state_dicts(start, {"a": {n: t.half() for n, t in start.items()}})
+
+
+def test_misspelt_choices_name_the_valid_ones(
+    bank: TaskVectorBank, pretrained: dict[str, Tensor], experts: States
+) -> None:
+    with pytest.raises(MergingError, match="anchor=pretrain: choose one of pretrained, none"):
+        bank.merge(torch.ones(3), "pretrain")  # type: ignore[arg-type]
+    with pytest.raises(MergingError, match="task=emnist: choose one of mnist, svhn, cars"):
+        bank.expert("emnist")
+    with pytest.raises(MergingError, match=r"dtype=torch\.int32: choose a floating-point type"):
+        TaskVectorBank.from_state_dicts(pretrained, experts, dtype=torch.int32)

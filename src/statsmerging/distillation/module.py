@@ -17,6 +17,7 @@ from statsmerging.data.preprocess import Preprocess
 from statsmerging.data.unlabeled import UnlabeledBatch
 from statsmerging.distillation.objectives import distillation_loss, entropy
 from statsmerging.distillation.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.merging.errors import check_choice
 from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.released_code import ReleasedCodeLearner
@@ -51,6 +52,7 @@ class StatsMerging(L.LightningModule):
         settings: LearningSettings,
     ) -> None:
         super().__init__()
+        check_choice("objective", objective, Objective)
         self.learner = learner
         self.student = student
         self.heads = nn.ModuleList([heads[task] for task in student.bank.tasks])

@@ -27,6 +27,9 @@ from statsmerging.zoo.heads import Head
 #: Images in one forward pass of the test.
 BATCH = 256
 
+#: Of AdamW, on learner and heads, as published.
+WEIGHT_DECAY = 1e-4
+
 
 class ReleasedCode(StatsMerging):
     """Learner and heads learn together, after a cosine that falls and rises with a period.
@@ -34,7 +37,7 @@ class ReleasedCode(StatsMerging):
     Args:
         heads: task name → head from which its trained one starts.
         targets: task name → ground truth of its images, as scores, N × C.
-        period: epochs after which the learning rate has fallen to 0, and rises again.
+        period: steps after which the learning rate has fallen to 0, and rises again.
 
     The others are those of ``StatsMerging``.
     """
@@ -60,10 +63,11 @@ class ReleasedCode(StatsMerging):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = [*self.learner.parameters(), *self.heads.parameters()]
-        optimizer = AdamW(trained, lr=self.settings.learning_rate)
+        optimizer = AdamW(trained, lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
+        scheduler = CosineAnnealingLR(optimizer, T_max=self.period)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": CosineAnnealingLR(optimizer, T_max=self.period),
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
 

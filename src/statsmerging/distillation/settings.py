@@ -53,6 +53,10 @@ class LearnedMethodSettings(Settings):
         granularity: one coefficient per layer and task, or one per task.
         learner: how coefficients are made, see ``StatsMergeLearner``; ``released_code`` learns as
             the published code does, with ground truth.
+        link: what follows the learner's network.
+        anchor: how coefficients become weights.
+        scale: factor on the network's output.
+        start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it.
         objective: what the merged model learns from.
         learning_rate: of AdamW, following a cosine to zero.
         density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
@@ -63,6 +67,10 @@ class LearnedMethodSettings(Settings):
     title: str
     granularity: Literal["layer_wise", "task_wise"]
     learner: Literal["shared", "per_layer", "free", "constant_input", "released_code"]
+    link: Literal["identity", "softmax", "sigmoid", "clamp"]
+    anchor: Literal["pretrained", "none"]
+    scale: PositiveFloat
+    start: float | None
     objective: Objective
     learning_rate: NonNegativeFloat
     density: float | None = Field(gt=0, le=1)

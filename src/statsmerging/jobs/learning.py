@@ -121,7 +121,7 @@ def learn(
         raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
     module = StatsMerging(
         _learner(config, settings, statistics),
-        merged_model(config, bench, bank),
+        merged_model(learning, method, bank),
         {task: bench.zoo.experts[task].head for task in bank.tasks},
         targets,
         bench.zoo.preprocess,
@@ -135,10 +135,10 @@ def learn(
     return Learned(module.learner, coefficients, norm)
 
 
-def merged_model(config: Config, bench: Workbench, bank: TaskVectorBank) -> MergedModel:
-    """The student: the zoo's backbone as a function of coefficients, merged as the config says."""
-    settings = config.merge
-    return MergedModel(bench.zoo.backbone, bank, settings.anchor, compiled=settings.compile)
+def merged_model(learning: Learning, method: LearnedMethod, bank: TaskVectorBank) -> MergedModel:
+    """The student: the zoo's backbone as a function of coefficients, with the method's anchor."""
+    compiled = learning.config.merge.compile
+    return MergedModel(learning.bench.zoo.backbone, bank, method.settings.anchor, compiled=compiled)
 
 
 def fit(
@@ -213,8 +213,10 @@ def _learner(
         settings.granularity,
         kind=settings.learner,
         standardise=config.statistics.standardise,
-        link=config.coefficients,
+        link=settings.link,
         hidden=config.learner.hidden,
-        scale=config.learner.scale,
+        scale=settings.scale,
+        anchor=settings.anchor,
+        start=settings.start,
         generator=torch.Generator().manual_seed(config.seed),
     )

@@ -167,7 +167,7 @@ class Merger:
         statistics = run_statistics(self.config, self.bench, self.bank, settings.density)
         bank = at_density(self.bank, settings.density)
         learned = learn(self.learning, method, bank, statistics, self._targets)
-        state = bank.merge(learned.coefficients, self.config.merge.anchor)
+        state = bank.merge(learned.coefficients, settings.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         about = method.about(self.config.labels)
         return Merged(method.name, candidate, about, state, learned)
@@ -177,7 +177,7 @@ class Merger:
         learned, heads = learn_as_released(self.learning, method, self.bank)
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
-        state = self.bank.merge(learned.coefficients, self.config.merge.anchor)
+        state = self.bank.merge(learned.coefficients, method.settings.anchor)
         candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
         about = method.about(self.config.labels)
         return Merged(method.name, candidate, about, state, learned)

@@ -36,18 +36,17 @@ def learn_as_released(
         raise UserError(f"method {method.name} needs trainer.accumulate=joint")
     labels = LabelSettings(kind="ground_truth")
     heads = {task: bench.zoo.experts[task].head for task in bank.tasks}
-    epochs = config.trainer.steps // config.trainer.steps_per_epoch
     learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(config.seed))
     module = ReleasedCode(
         learner,
-        merged_model(config, bench, bank),
+        merged_model(learning, method, bank),
         heads,
         learning_targets(labels, bench.teachers("student"), bench.cache),
         bench.zoo.preprocess,
         labels,
         method.settings.objective,
         config.trainer.model_copy(update={"learning_rate": method.settings.learning_rate}),
-        period=max(1, epochs // 5),  # 100 of 500 epochs
+        period=max(1, config.trainer.steps // 5),  # 100 of 500
     )
     tested = {task.name: bench.images.split(task, "test") for task in bench.suite.seen}
     best = BestOnTest(tested)

@@ -138,6 +138,7 @@ class LearnerSettings(Settings):
     kind: Literal["shared", "per_layer", "free", "constant_input"]
     hidden: PositiveInt
     scale: PositiveFloat
+    start: float | None = None
 
 
 class MergeSettings(Settings):

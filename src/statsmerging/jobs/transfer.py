@@ -129,7 +129,7 @@ def _learned_rows(method: LearnedMethod, seen: Merger, unseen: Merger, done: _Do
         with torch.no_grad():
             predicted = here.learned.learner.cpu().predict(statistics)
         title = f"{method.settings.title}, predicted"
-        state = at_density(unseen.bank, density).merge(predicted, config.merge.anchor)
+        state = at_density(unseen.bank, density).merge(predicted, method.settings.anchor)
         done.rows[method.name] = _score(seen, _titled(here, title), state)
         done.coefficients[method.name] = torch.cat([here.learned.coefficients, predicted], dim=-1)
     title = f"{method.settings.title}, learned anew"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from statsmerging.merging.errors import MergingError
+from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.kernels import PLAIN, Kernels, compiled_kernels
-from statsmerging.merging.task_vectors import Anchor, TaskVectorBank, merge_layer
+from statsmerging.merging.task_vectors import Anchor, TaskVectorBank, merge_layer, summing_type
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ class _MergeLayer(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         layer: _Layer = ctx.layer
         gradient = gradients[0].reshape(-1)
+        gradient = gradient.to(summing_type(gradient.dtype))
         products = layer.kernels.inner_products(layer.bank.vectors[layer.name], gradient)
         layer.bank.release(layer.name)
         if layer.anchor == "none":
-            products = products + torch.dot(layer.bank.pretrained[layer.name].reshape(-1), gradient)
+            start = layer.bank.pretrained[layer.name].reshape(-1)
+            products = products + torch.dot(start.to(gradient), gradient)
         return products.to(ctx.dtype), None
 
 
@@ -79,7 +81,8 @@ class MergedModel(nn.Module):
         compiled: merge with kernels that torch.compile makes; same sums, rounded in another order.
 
     Raises:
-        MergingError: ``compiled`` on a machine without a compiler, or tied weights.
+        MergingError: an unknown anchor, ``compiled`` on a machine without a compiler, or tied
+            weights.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class MergedModel(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        check_choice("anchor", anchor, Anchor)
         twins = tied_names(backbone)
         if twins is not None:
             raise MergingError(f"the backbone ties {twins[0]} to {twins[1]}, which is not merged")

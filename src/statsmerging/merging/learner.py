@@ -1,27 +1,29 @@
 """The StatsMergeLearner: a small network from layer statistics to merging coefficients.
 
 Paper section 3.2: one 2-layer MLP shared by all layers and tasks, S_k^ℓ → λ_k^ℓ; the only
-trainable part of the system. It starts at λ = 0.3 everywhere, i.e. at task arithmetic.
+trainable part of the system. It starts at λ = 0.3 everywhere, i.e. at task arithmetic; without an
+anchor at 1/K, i.e. at the average.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from statsmerging.merging.errors import MergingError
+from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.statistics import LayerStatistics, Standardise
+from statsmerging.merging.task_vectors import Anchor
 
 Granularity = Literal["layer_wise", "task_wise"]
 LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]
 
-#: λ before the first step, wherever the link function can express it.
-INITIAL_COEFFICIENT = 0.3
+#: λ before the first step, where θ₀ is the anchor: task arithmetic.
+ANCHORED_START = 0.3
 
 
 class StatsMergeLearner(nn.Module):
@@ -41,10 +43,14 @@ class StatsMergeLearner(nn.Module):
         hidden: width of the MLP's hidden layer.
         scale: factor on the network's output before the link. It sets how far one optimiser
             step moves λ, independent of the learning rate of the hidden layer.
+        anchor: how the coefficients are merged, see ``MergedModel``; it sets the default start.
+        start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it, so that the
+            coefficients sum to 1. It must lie where the link leads; ``softmax`` starts at 1/K.
         generator: source of the initial hidden weights; torch's global one if ``None``.
 
     Raises:
-        MergingError: an unknown granularity, kind or link, or a hidden width below 1.
+        MergingError: an unknown choice, a start that the link does not reach, or a hidden width
+            below 1.
     """
 
     statistics: Tensor
@@ -59,19 +65,26 @@ class StatsMergeLearner(nn.Module):
         link: Link = "identity",
         hidden: int = 64,
         scale: float = 1.0,
+        anchor: Anchor = "pretrained",
+        start: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        _check_choice("granularity", granularity, get_args(Granularity))
-        _check_choice("learner.kind", kind, get_args(LearnerKind))
-        _check_choice("coefficients", link, get_args(Link))
+        check_choice("granularity", granularity, Granularity)
+        check_choice("kind", kind, LearnerKind)
+        check_choice("standardise", standardise, Standardise)
+        check_choice("link", link, Link)
+        check_choice("anchor", anchor, Anchor)
         if hidden < 1:
-            raise MergingError(f"learner.hidden={hidden}: must be at least 1")
+            raise MergingError(f"hidden={hidden}: must be at least 1")
         self.granularity: Granularity = granularity
         self.kind: LearnerKind = kind
         self.standardise: Standardise = standardise
         self.link: Link = link
         self.scale = scale
+        self.anchor: Anchor = anchor
+        self.start = start
+        _check_start(link, start, self._start(len(statistics.tasks)))
         self.columns = statistics.columns
         self.layers = statistics.layers
 
@@ -102,7 +115,7 @@ class StatsMergeLearner(nn.Module):
                 networks ``per_layer``, other layers.
         """
         if self.kind == "free":
-            raise MergingError("learner.kind=free: a table has no coefficients for other experts")
+            raise MergingError("kind=free: a table has no coefficients for other experts")
         if statistics.columns != self.columns:
             raise MergingError(
                 f"the learner knows the statistics {', '.join(self.columns)}, "
@@ -112,7 +125,7 @@ class StatsMergeLearner(nn.Module):
         if own_networks and statistics.layers != self.layers:
             other = sorted(set(statistics.layers) ^ set(self.layers))
             raise MergingError(
-                "learner.kind=per_layer: the other experts changed other layers than those it was "
+                "kind=per_layer: the other experts changed other layers than those it was "
                 f"learned from: {', '.join(map(repr, other[:3]))}"
             )
         return self._coefficients(self._inputs(statistics).to(self.statistics))
@@ -124,8 +137,15 @@ class StatsMergeLearner(nn.Module):
         return torch.ones_like(values[:, :, :1]) if self.kind == "constant_input" else values
 
     def _coefficients(self, inputs: Tensor) -> Tensor:
-        coefficients = LINKS[self.link](self.scale * self.network(inputs))
+        start = self._start(inputs.shape[1])
+        coefficients = LINKS[self.link](self.scale * self.network(inputs), start)
         return coefficients if self.granularity == "layer_wise" else coefficients.squeeze(0)
+
+    def _start(self, tasks: int) -> float:
+        """λ where the network gives 0."""
+        if self.start is not None:
+            return self.start
+        return ANCHORED_START if self.anchor == "pretrained" else 1 / tasks
 
 
 class _PerLayerMLP(nn.Module):
@@ -163,23 +183,25 @@ class _FreeTable(nn.Module):
         return self.table
 
 
-def _identity(output: Tensor) -> Tensor:
-    return INITIAL_COEFFICIENT + output
+def _identity(output: Tensor, start: float) -> Tensor:
+    return start + output
 
 
-def _sigmoid(output: Tensor) -> Tensor:
-    return torch.sigmoid(math.log(INITIAL_COEFFICIENT / (1 - INITIAL_COEFFICIENT)) + output)
+def _sigmoid(output: Tensor, start: float) -> Tensor:
+    return torch.sigmoid(math.log(start / (1 - start)) + output)
 
 
-def _clamp(output: Tensor) -> Tensor:
-    return (INITIAL_COEFFICIENT + output).clamp(0, 1)
+def _clamp(output: Tensor, start: float) -> Tensor:
+    return (start + output).clamp(0, 1)
 
 
-def _softmax(output: Tensor) -> Tensor:
+def _softmax(output: Tensor, start: float) -> Tensor:
+    del start
     return torch.softmax(output, dim=-1)
 
 
-LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
+#: (network's output, start) → λ.
+LINKS: dict[Link, Callable[[Tensor, float], Tensor]] = {
     "identity": _identity,
     "softmax": _softmax,
     "sigmoid": _sigmoid,
@@ -187,6 +209,10 @@ LINKS: dict[Link, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise MergingError(f"{key}={value}: choose one of {', '.join(choices)}")
+def _check_start(link: Link, given: float | None, start: float) -> None:
+    if link == "softmax" and given is not None:
+        raise MergingError(f"start={given:g}: link=softmax starts at 1/K; give none")
+    if link == "sigmoid" and not 0 < start < 1:
+        raise MergingError(f"start={start:g}: link=sigmoid needs one above 0 and below 1")
+    if link == "clamp" and not 0 <= start <= 1:
+        raise MergingError(f"start={start:g}: link=clamp needs one from 0 to 1")

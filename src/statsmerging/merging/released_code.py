@@ -17,6 +17,9 @@ from statsmerging.merging.errors import MergingError
 from statsmerging.merging.statistics import LayerStatistics, top_singular_values
 from statsmerging.merging.task_vectors import TaskVectorBank
 
+#: Singular values above this count as rank in the published code, whatever the layer's size.
+RANK_THRESHOLD = 1e-3
+
 
 class ReleasedCodeLearner(nn.Module):
     """Coefficients L × K from stacked statistics, as the published code makes them.
@@ -41,9 +44,9 @@ class ReleasedCodeLearner(nn.Module):
         self.weights = nn.ParameterList(torch.empty(layers, *size) for size in sizes)
         self.biases = nn.ParameterList(torch.empty(layers, 1, size[1]) for size in sizes)
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            bound = 1 / math.sqrt(weight.shape[1])
+            bound = math.sqrt(6 / (weight.shape[1] + weight.shape[2]))  # Xavier's, layer by layer
             nn.init.uniform_(weight, -bound, bound, generator=generator)
-            nn.init.uniform_(bias, -bound, bound, generator=generator)
+            nn.init.zeros_(bias)
 
     def forward(self) -> Tensor:
         """The coefficients λ, L × K; those of a layer sum to 1."""
@@ -63,13 +66,16 @@ class ReleasedCodeLearner(nn.Module):
 
 @torch.no_grad()
 def stacked_statistics(bank: TaskVectorBank) -> Tensor:
-    """Mean, deviation, variance, norm, largest singular value and rank of the K × n matrix of each
-    layer's task vectors, L × 6, float64.
+    """Six statistics of the K × n matrix of each layer's task vectors: L × 6, float64.
+
+    Mean, unbiased deviation and variance, norm, largest singular value, and the number of singular
+    values above ``RANK_THRESHOLD``.
     """
     rows = []
     for _, vectors in bank.layer_vectors():
         matrix = vectors.double()
-        variance = matrix.var(correction=0)
+        variance = matrix.var(correction=min(1, matrix.numel() - 1))
+        singular_values = top_singular_values(matrix.unsqueeze(0), len(matrix)).squeeze(0)
         rows.append(
             torch.stack(
                 [
@@ -77,8 +83,8 @@ def stacked_statistics(bank: TaskVectorBank) -> Tensor:
                     variance.sqrt(),
                     variance,
                     matrix.norm(),
-                    top_singular_values(matrix.unsqueeze(0), 1).squeeze(),
-                    torch.linalg.matrix_rank(matrix).double(),
+                    singular_values[0],
+                    (singular_values > RANK_THRESHOLD).sum().double(),
                 ]
             )
         )

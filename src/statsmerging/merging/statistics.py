@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from statsmerging.merging.errors import MergingError
+from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.task_vectors import TaskVectorBank, matrix_shape
 
 Feature = Literal[
@@ -63,7 +63,7 @@ class LayerStatistics:
         present = list(dict.fromkeys(map(_feature_of, self.columns)))
         if not features or not set(features) <= set(present):
             raise MergingError(
-                f"statistics.features={list(features)}: choose at least one of {', '.join(present)}"
+                f"features={list(features)}: choose at least one of {', '.join(present)}"
             )
         kept = [i for i, column in enumerate(self.columns) if _feature_of(column) in features]
         return replace(
@@ -89,7 +89,11 @@ class LayerStatistics:
             over: ``global`` over all (ℓ, k), which tells layers apart; ``per_layer`` within a
                 layer across its experts, which tells experts apart although every θ_k is close
                 to θ₀; ``both`` puts the two side by side (2F columns).
+
+        Raises:
+            MergingError: an unknown ``over``.
         """
+        check_choice("over", over, Standardise)
         if over == "global":
             return replace(self, values=_standardise(self.values, dims=(0, 1)))
         if over == "per_layer":
@@ -117,10 +121,11 @@ def layer_statistics(
         rank: number r of leading singular values, zero-padded where a matrix has fewer.
 
     Raises:
-        MergingError: ``rank`` below 1.
+        MergingError: an unknown ``of``, or a ``rank`` below 1.
     """
+    check_choice("of", of, Source)
     if rank < 1:
-        raise MergingError(f"statistics.rank={rank}: must be at least 1")
+        raise MergingError(f"rank={rank}: must be at least 1")
     rows = []
     for name, vectors in bank.layer_vectors():
         pretrained = bank.pretrained[name]

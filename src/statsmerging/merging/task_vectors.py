@@ -12,7 +12,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from statsmerging.merging.errors import MergingError
+from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.kernels import LONG, PLAIN, Kernels
 from statsmerging.merging.memory_map import MappedFile
 
@@ -34,6 +34,10 @@ class TaskVectorBank:
     Tensors that are not merged keep one value (``kept``): integer tensors and tensors that no
     expert changed keep the pre-trained one, running statistics of normalisation layers get the
     mean over the experts.
+
+    Attributes:
+        rounding: machine epsilon of the coarsest type in which θ₀ or an expert was stored: a
+            weight is known to half of that, whatever the precision of ``vectors``.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class TaskVectorBank:
         self.vectors = vectors
         self.kept = kept
         self.file = file
+        self.rounding = max(map(_rounding, pretrained.values()), default=0.0)
 
     @classmethod
     def from_state_dicts(
@@ -65,15 +70,20 @@ class TaskVectorBank:
         Args:
             pretrained: θ₀ by tensor name. Its tensors are referenced, not copied.
             experts: task name → θ_k, with the names and shapes of ``pretrained``. They are read
-                tensor by tensor, so a lazily loading mapping keeps the peak memory low.
+                tensor by tensor, so a lazily loading mapping keeps the peak memory low. Entries
+                that equal θ₀ in an expert's own type are unchanged: a coarser type's rounding is
+                no task vector.
             dtype: precision of the stored task vectors (``torch.float32``, ``torch.bfloat16``).
             device: where θ₀ and the task vectors live.
             memory_map: file that holds the task vectors instead of memory; it is overwritten.
 
         Raises:
             MergingError: fewer than one expert, names or shapes that differ from ``pretrained``,
-                NaN or infinite weights (names the tensor), or a memory map for another device.
+                NaN or infinite weights (names the tensor), a type that holds no fractions, or a
+                memory map for another device.
         """
+        if not dtype.is_floating_point:
+            raise MergingError(f"dtype={dtype}: choose a floating-point type, e.g. torch.float32")
         if memory_map is not None and torch.device(device).type != "cpu":
             raise MergingError(f"a memory-mapped bank is on the CPU, not on {device}")
         if not experts:
@@ -100,8 +110,9 @@ class TaskVectorBank:
         )
         for name, rows in bank.layer_vectors():
             for row, expert in zip(rows, experts.values(), strict=True):
-                start, tuned = _in_one_precision(merged[name], expert[name])
-                row.copy_((tuned - start).flatten())
+                tuned = expert[name]
+                row.copy_(_task_vector(merged[name], tuned).flatten())
+                bank.rounding = max(bank.rounding, _rounding(tuned))
         return bank
 
     @property
@@ -128,7 +139,12 @@ class TaskVectorBank:
         """State dict θ_k of one expert (a copy of the size of one backbone).
 
         Tensors that are not merged, running statistics among them, are those of every merged model.
+
+        Raises:
+            MergingError: a task the bank does not hold.
         """
+        if task not in self.tasks:
+            raise MergingError(f"task={task}: choose one of {', '.join(self.tasks)}")
         row = self.tasks.index(task)
         weights = {
             name: self.pretrained[name] + vectors[row].view_as(self.pretrained[name])
@@ -144,7 +160,11 @@ class TaskVectorBank:
             coefficients: λ, L × K (layer-wise) or K (task-wise).
             anchor: ``pretrained`` for θ₀ + Σ_k λ_k T_k, ``none`` for Σ_k λ_k θ_k. Tensors that are
                 not merged have no coefficient: they are the same under both.
+
+        Raises:
+            MergingError: coefficients of another shape, or an unknown anchor.
         """
+        check_choice("anchor", anchor, Anchor)
         rows = self.layer_coefficients(coefficients)
         weights = {
             name: merge_layer(row, self.pretrained[name], vectors, anchor)
@@ -207,14 +227,23 @@ def merge_layer(
 ) -> Tensor:
     """θ₀ + Σ_k λ_k T_k of one layer (``anchor="none"``: Σ_k λ_k (θ₀ + T_k)), in θ₀'s shape.
 
+    In half precision too, the sum is one in float32 that is rounded once.
+
     Args:
         coefficients: K.
         pretrained: θ₀ of the layer, any shape of n elements.
         vectors: K × n.
     """
-    factors = coefficients.to(pretrained.dtype)
-    start = pretrained if anchor == "pretrained" else pretrained * factors.sum()
-    return kernels.weighted_sum(start.reshape(-1), factors, vectors).view_as(pretrained)
+    wide = pretrained.to(summing_type(pretrained.dtype))
+    factors = coefficients.to(wide.dtype)
+    start = wide if anchor == "pretrained" else wide * factors.sum()
+    merged = kernels.weighted_sum(start.reshape(-1), factors, vectors)
+    return merged.view_as(pretrained).to(pretrained.dtype)
+
+
+def summing_type(dtype: torch.dtype) -> torch.dtype:
+    """The type in which numbers of the given type are added up: float32 or finer."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def matrix_shape(layer: Tensor) -> tuple[int, int]:
@@ -260,10 +289,17 @@ def check_finite(state: Mapping[str, Tensor], *, found: str) -> None:
             )
 
 
-def _in_one_precision(start: Tensor, tuned: Tensor) -> tuple[Tensor, Tensor]:
-    """Both on θ₀'s device, in the finer of their types: rounding must not become a task vector."""
+def _task_vector(start: Tensor, tuned: Tensor) -> Tensor:
+    """θ_k − θ₀ on θ₀'s device, in the finer of their types; 0 where θ_k is θ₀ in θ_k's own type."""
     dtype = torch.promote_types(start.dtype, tuned.dtype)
-    return start.to(dtype), tuned.detach().to(start.device, dtype)
+    rounded = start.to(tuned.dtype).to(dtype)
+    fine = tuned.detach().to(start.device, dtype)
+    return torch.where(fine == rounded, 0, fine - start.to(dtype))
+
+
+def _rounding(stored: Tensor) -> float:
+    """Machine epsilon of the tensor's type; 0 for whole numbers."""
+    return torch.finfo(stored.dtype).eps if stored.is_floating_point() else 0.0
 
 
 def _split_merged_and_kept(
@@ -273,14 +309,14 @@ def _split_merged_and_kept(
     kept: dict[str, Tensor] = {}
     for name, value in pretrained.items():
         start = value.detach()
-        pairs = (_in_one_precision(start, expert[name]) for expert in experts.values())
-        changed = any(not torch.equal(*pair) for pair in pairs)
-        if not changed or not start.is_floating_point():
+        if not start.is_floating_point() or not any(
+            bool(_task_vector(start, expert[name]).any()) for expert in experts.values()
+        ):
             kept[name] = start
         elif name.endswith(_RUNNING_STATISTICS):
-            kept[name] = torch.stack([expert[name].to(start) for expert in experts.values()]).mean(
-                0
-            )
+            wide = start.to(summing_type(start.dtype))
+            mean = torch.stack([expert[name].to(wide) for expert in experts.values()]).mean(0)
+            kept[name] = mean.to(start.dtype)
         else:
             merged[name] = start.contiguous()
     if not merged:

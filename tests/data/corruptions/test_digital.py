@@ -46,7 +46,7 @@ def test_pixelate_by_a_half_gives_blocks_of_their_mean() -> None:
     assert np.abs(result[:, 0, :, 0] - blocks).max() <= 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([0.95, 0.65, 0.25]))
 def test_pixelate_keeps_the_size_of_any_image(width: int, height: int, factor: float) -> None:
     image = photographs(64)[0].crop((0, 0, width, height))

@@ -43,7 +43,7 @@ def test_mud_covers_at_least_four_fifths_of_a_pixel(strength: Strength) -> None:
     assert cover.max() <= 1.01
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(ALL), st.integers(0, 99))
 def test_images_of_any_size_can_be_spattered(
     width: int, height: int, strength: Strength, seed: int

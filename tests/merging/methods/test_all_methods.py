@@ -45,7 +45,7 @@ RETURNS_THE_ONE_EXPERT = [
     method_named("task_arithmetic", scale=1.0),
     method_named("ties", density=1.0),
     method_named("tsv_m"),
-    method_named("wudi"),
+    method_named("wudi", all_tensors=True),
 ]
 #: Iso flattens the spectrum of a single task matrix too; PCB drops the lowest score even at
 #: ratio 1 and clips magnitudes.

@@ -27,7 +27,7 @@ def test_thin_svd(shape: tuple[int, int]) -> None:
 def test_leading_triples_are_those_of_the_svd(shape: tuple[int, int]) -> None:
     matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
     rank = max(1, min(shape) // 2)
-    left, values, right = leading_triples(matrices, rank)
+    left, values, right = leading_triples(matrices, rank, torch.zeros(3))
     reference = torch.linalg.svd(matrices.double(), full_matrices=False)
     torch.testing.assert_close(values.double(), reference.S[:, :rank], rtol=1e-5, atol=0)
     # Singular vectors have a free sign, their products have none.
@@ -37,7 +37,7 @@ def test_leading_triples_are_those_of_the_svd(shape: tuple[int, int]) -> None:
 
 
 def test_leading_triples_of_nothing_are_nothing() -> None:
-    for part in leading_triples(torch.zeros(2, 3, 5), 2):
+    for part in leading_triples(torch.zeros(2, 3, 5), 2, torch.zeros(2)):
         assert not part.any()
 
 
@@ -47,7 +47,7 @@ def test_leading_triples_end_with_the_rank(shape: tuple[int, int]) -> None:
     low = torch.randn(shape[0], 2, generator=generator) @ torch.randn(
         2, shape[1], generator=generator
     )
-    left, values, right = leading_triples(low.unsqueeze(0), 4)
+    left, values, right = leading_triples(low.unsqueeze(0), 4, 1e-6 * low.norm().unsqueeze(0))
     assert values[0, :2].gt(1e-3).all()
     assert not values[0, 2:].any()
     assert not left[0, :, 2:].any()

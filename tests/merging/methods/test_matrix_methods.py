@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from statsmerging.merging import TaskVectorBank
+from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod
 from statsmerging.merging.methods.iso_c import IsoC, flatten_spectrum
 from statsmerging.merging.methods.iso_cts import IsoCts, merge_subspaces
@@ -18,6 +18,9 @@ from statsmerging.merging.methods.wudi import Wudi, reduce_interference
 from tests.merging.methods.reference import Array, as_matrix, task_vectors, updates
 
 MATRICES = ("linear", "convolution")
+
+#: Of three tasks without rounding.
+NO_NOISE = torch.zeros(3)
 
 
 def polar(matrix: Array) -> Array:
@@ -79,10 +82,14 @@ def interference(merged: Tensor, tasks: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("method", "scale", "reference"),
     [
-        (TsvM(scale=0.7), 0.7, tsv_reference),
-        (IsoC(scale=0.7), 0.7, iso_reference),
-        (IsoCts(common_share=0.5, scale=0.7), 0.7, iso_cts_reference),
-        (Wudi(steps=40, learning_rate=1e-3), 1.0, wudi_reference),
+        (TsvM(scale=0.7, flatten_convolutions=True), 0.7, tsv_reference),
+        (IsoC(scale=0.7, flatten_convolutions=True), 0.7, iso_reference),
+        (
+            IsoCts(common_share=0.5, scale=0.7, flatten_convolutions=True),
+            0.7,
+            iso_cts_reference,
+        ),
+        (Wudi(steps=40, learning_rate=1e-3, all_tensors=True), 1.0, wudi_reference),
     ],
     ids=["tsv_m", "iso_c", "iso_cts", "wudi"],
 )
@@ -114,7 +121,9 @@ def orthogonal_tasks() -> Tensor:
 
 def test_tasks_that_do_not_interfere_are_summed_by_tsv_and_wudi() -> None:
     tasks = orthogonal_tasks()
-    torch.testing.assert_close(merge_singular_vectors(tasks), tasks.sum(0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        merge_singular_vectors(tasks, NO_NOISE), tasks.sum(0), rtol=0, atol=1e-5
+    )
     found = reduce_interference(tasks, steps=50, learning_rate=1e-5)
     torch.testing.assert_close(found, tasks.sum(0), rtol=0, atol=5e-4)
 
@@ -123,9 +132,9 @@ def test_iso_spectra_are_flat(bank: TaskVectorBank) -> None:
     tasks = bank.vectors["linear"].view(3, 7, 12)
     summed = torch.linalg.svdvals(tasks.sum(0))
     torch.testing.assert_close(
-        torch.linalg.svdvals(flatten_spectrum(tasks)), summed.mean().expand(7)
+        torch.linalg.svdvals(flatten_spectrum(tasks, NO_NOISE)), summed.mean().expand(7)
     )
-    values = torch.linalg.svdvals(merge_subspaces(tasks, 0.5))
+    values = torch.linalg.svdvals(merge_subspaces(tasks, NO_NOISE, 0.5))
     # Orthogonal factors of full rank leave one value for all; its size is not the sum's.
     torch.testing.assert_close(values, values.mean().expand(7))
     assert not torch.isclose(values.mean(), summed.mean(), rtol=1e-3)
@@ -141,8 +150,11 @@ def test_iso_cts_with_everything_common_is_iso_c(bank: TaskVectorBank) -> None:
 def test_more_tasks_than_directions(common_share: float) -> None:
     # Five directions for nine tasks: rounding up must not promise more than there are.
     tasks = torch.randn(9, 5, 6, generator=torch.Generator().manual_seed(0))
-    assert merge_singular_vectors(tasks).norm() > 0
-    torch.testing.assert_close(merge_subspaces(tasks, common_share), flatten_spectrum(tasks))
+    noise = torch.zeros(9)
+    assert merge_singular_vectors(tasks, noise).norm() > 0
+    torch.testing.assert_close(
+        merge_subspaces(tasks, noise, common_share), flatten_spectrum(tasks, noise)
+    )
 
 
 def test_wudi_lowers_the_interference_towards_its_minimum(bank: TaskVectorBank) -> None:
@@ -170,6 +182,102 @@ def test_tsv_m_is_not_disturbed_by_what_is_not_there() -> None:
     generator = torch.Generator().manual_seed(3)
     matrix = torch.randn(12, 10, generator=generator)
     matrix[:, 4:] = 0
-    torch.testing.assert_close(merge_singular_vectors(matrix.unsqueeze(0)), matrix)
-    both = merge_singular_vectors(torch.stack([matrix, torch.zeros_like(matrix)]))
+    noise = 1e-6 * matrix.norm().expand(2)
+    torch.testing.assert_close(merge_singular_vectors(matrix.unsqueeze(0), noise[:1]), matrix)
+    both = merge_singular_vectors(torch.stack([matrix, torch.zeros_like(matrix)]), noise)
     torch.testing.assert_close(both, matrix)  # of rank 4, and each keeps 5
+
+
+@pytest.mark.parametrize("method", [TsvM(), IsoC(), IsoCts()], ids=lambda method: method.name)
+def test_convolutions_are_averaged_as_in_the_released_codes(
+    bank: TaskVectorBank, method: DataFreeMethod
+) -> None:
+    found = updates(bank, method.merge(bank))["convolution"]
+    expected = task_vectors(bank)["convolution"].mean(0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_wudi_merges_matrices_of_attention_and_mlps_alone() -> None:
+    """Position embeddings and projections are matrices too, and stay pre-trained."""
+    generator = torch.Generator().manual_seed(0)
+    names = ("blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "positional_embedding")
+    start = {name: torch.randn(6, 5, generator=generator) for name in names}
+    start["patch_embed.proj.weight"] = torch.randn(6, 3, 2, 2, generator=generator)
+    start["blocks.0.mlp.fc1.bias"] = torch.randn(6, generator=generator)
+    experts = {
+        task: {
+            name: value + 0.01 * torch.randn(value.shape, generator=generator)
+            for name, value in start.items()
+        }
+        for task in "abc"
+    }
+    bank = TaskVectorBank.from_state_dicts(start, experts)
+    merged = Wudi(steps=3).merge(bank)
+    assert {name for name in start if not torch.equal(merged[name], start[name])} == set(names[:2])
+    everything = Wudi(steps=3, all_tensors=True).merge(bank)
+    assert not any(torch.equal(everything[name], start[name]) for name in start)
+
+
+def test_wudi_without_a_matrix_says_what_would_merge() -> None:
+    bank = TaskVectorBank.from_state_dicts({"bias": torch.zeros(3)}, {"a": {"bias": torch.ones(3)}})
+    with pytest.raises(MergingError, match="all_tensors=true"):
+        Wudi().merge(bank)
+
+
+SIZE, TASKS, RANK = 64, 4, 3
+
+
+def low_rank_changes() -> Tensor:
+    """Task matrices of rank 3, as small beside the weights below as those of LoRA, 4 × 64 × 64."""
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(TASKS, SIZE, RANK, generator=generator, dtype=torch.float64)
+    return 1e-4 * left @ torch.randn(TASKS, RANK, SIZE, generator=generator, dtype=torch.float64)
+
+
+def stored_bank(changes: Tensor, start: Tensor, dtype: torch.dtype) -> TaskVectorBank:
+    experts = {f"t{k}": {"w": (start + change).float()} for k, change in enumerate(changes)}
+    return TaskVectorBank.from_state_dicts({"w": start.float()}, experts, dtype=dtype)
+
+
+LOW_RANK_METHODS: list[tuple[DataFreeMethod, Callable[[list[Array]], Array]]] = [
+    (TsvM(), lambda matrices: cut_reference(matrices)),
+    (IsoC(), lambda matrices: flat_reference(matrices)),
+    (IsoCts(), lambda matrices: flat_reference(matrices)),
+]
+
+
+def cut_reference(matrices: list[Array]) -> Array:
+    """TSV-M's formula with the three triples that there are."""
+    parts = [np.linalg.svd(matrix) for matrix in matrices]
+    lefts = np.hstack([left[:, :RANK] for left, _, _ in parts])
+    rights = np.vstack([right[:RANK] for _, _, right in parts])
+    values = np.concatenate([values[:RANK] for _, values, _ in parts])
+    merged: Array = polar(lefts) @ np.diag(values) @ polar(rights)
+    return merged
+
+
+def flat_reference(matrices: list[Array]) -> Array:
+    """A flat spectrum over the twelve directions of the sum; nothing is left to single tasks."""
+    left, values, right = np.linalg.svd(sum(matrices, np.zeros(())))
+    rank = TASKS * RANK
+    merged: Array = values[:rank].mean() * left[:, :rank] @ right[:rank]
+    return merged
+
+
+@pytest.mark.parametrize("case", LOW_RANK_METHODS, ids=lambda case: case[0].name)
+@pytest.mark.parametrize("stored", ["exact", "beside large weights", "bfloat16"])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
+def test_rounding_makes_no_directions(
+    case: tuple[DataFreeMethod, Callable[[list[Array]], Array]], stored: str, order: list[int]
+) -> None:
+    method, reference = case
+    changes = low_rank_changes()
+    start = torch.zeros(SIZE, SIZE, dtype=torch.float64)
+    if stored == "beside large weights":
+        start = torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(1)).double()
+    dtype = torch.bfloat16 if stored == "bfloat16" else torch.float32
+    bank = stored_bank(changes[order], start, dtype)
+    found = (method.merge(bank)["w"].double() - start.float().double()).numpy()
+    expected = reference([change.numpy() for change in changes])
+    tolerance = {"exact": 1e-4, "beside large weights": 1e-2, "bfloat16": 2e-2}[stored]
+    assert np.linalg.norm(found - expected) < tolerance * np.linalg.norm(expected)

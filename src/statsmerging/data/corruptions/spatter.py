@@ -36,7 +36,8 @@ def spatter(
     """Add water, or cover with mud, where smoothed noise is above a threshold.
 
     The steps and constants are those of the public scripts, which use OpenCV's operators; the
-    operators here are those of SciPy and scikit-image, so drops have slightly other outlines.
+    operators here are those of SciPy and scikit-image. Their Canny filter finds other edges than
+    OpenCV's, so drops have other outlines: an image correlates with the original's, and is not it.
 
     Args:
         mean: of the noise.

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.methods.base import DataFreeMethod
-from statsmerging.merging.methods.iso_c import ISOTROPIC_SCALES
+from statsmerging.merging.methods.iso_c import ISOTROPIC_SCALES, triples_of_sum
 from statsmerging.merging.methods.layers import (
     leading_triples,
     merge_matrices,
     orthogonalised,
-    thin_svd,
 )
 from statsmerging.merging.methods.parameters import parameter
 from statsmerging.merging.task_vectors import TaskVectorBank
@@ -27,12 +26,15 @@ class IsoCts(DataFreeMethod):
     The leading singular triples of Σ_k T_k span the common subspace U. Its trailing ones make
     room for the leading triples of each task's T_k − U Uᵀ T_k, equally many for each task. Left
     and right singular vectors are then made orthonormal as in TSV-M and get the mean of all
-    these singular values. Vectors are averaged. One expert does not come back, as in Iso-C.
+    these singular values. All but 2-D tensors are averaged. One expert does not come back, and
+    directions beyond the rank of the sum or of a task stay empty, as in Iso-C.
 
     Args:
         common_share: share of the min(m, n) directions that are common, before the rest is
             rounded to a multiple of K; 0.8 in the paper.
         scale: factor on the merged update; the paper tunes it, 1 leaves it out.
+        flatten_convolutions: tensors of more than two dimensions, such as a patch embedding, are
+            matrices too, as out × rest; the released code averages them.
     """
 
     name = "iso_cts"
@@ -41,29 +43,36 @@ class IsoCts(DataFreeMethod):
 
     common_share: float = parameter(0.8, at_least=0, at_most=1)
     scale: float = parameter(1.0, at_least=0)
+    flatten_convolutions: bool = parameter(False)
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         return merge_matrices(
-            bank, lambda matrices: merge_subspaces(matrices, self.common_share), self.scale
+            bank,
+            lambda matrices, noise: merge_subspaces(matrices, noise, self.common_share),
+            self.scale,
+            flatten_convolutions=self.flatten_convolutions,
         )
 
 
-def merge_subspaces(matrices: Tensor, common_share: float) -> Tensor:
-    """Task matrices K × m × n → merged update m × n."""
+def merge_subspaces(matrices: Tensor, noise: Tensor, common_share: float) -> Tensor:
+    """Task matrices K × m × n and their noise levels K → merged update m × n."""
     tasks, directions = len(matrices), min(matrices.shape[1:])
     per_task = round((directions - int(common_share * directions)) / tasks)
     per_task = min(per_task, directions // tasks)
     common = directions - tasks * per_task
 
-    left, values, right = thin_svd(matrices.sum(dim=0))
+    left, values, right = triples_of_sum(matrices, noise)
     left, values, right = left[:, :common], values[:common], right[:common]
     lefts, spectra, rights = [left], [values], [right]
     if per_task:
-        specific = leading_triples(matrices - left @ (left.mT @ matrices), per_task)
+        specific = leading_triples(matrices - left @ (left.mT @ matrices), per_task, noise)
         lefts += [*specific[0]]
         spectra += [*specific[1]]
         rights += [*specific[2]]
     spectrum = torch.cat(spectra)
-    return spectrum.mean() * (
+    present = spectrum > 0
+    if not present.any():
+        return torch.zeros_like(matrices[0])
+    return spectrum[present].mean() * (
         orthogonalised(torch.cat(lefts, 1)) @ orthogonalised(torch.cat(rights, 0))
     )

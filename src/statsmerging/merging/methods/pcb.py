@@ -38,7 +38,8 @@ class Pcb(DataFreeMethod):
     tensors are treated alike.
 
     Args:
-        ratio: share of entries kept of each task vector; 0.05 in the released vision code.
+        ratio: share of entries kept of each task vector; 0.05 in the released vision code. It
+            counts the entries of tensors that some expert changed, and so do the quantiles.
         scale: λ; 1.2 in the released vision code.
     """
 

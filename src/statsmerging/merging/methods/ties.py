@@ -29,7 +29,8 @@ class Ties(DataFreeMethod):
     alike. One expert at ``density=1, scale=1`` gives that expert.
 
     Args:
-        density: share of entries kept of each task vector; the paper's default keeps 20 %.
+        density: share of entries kept of each task vector; the paper's default keeps 20 %. It
+            counts the entries of tensors that some expert changed: frozen ones do not.
         scale: λ; 1 is the paper's value where it cannot be tuned.
     """
 

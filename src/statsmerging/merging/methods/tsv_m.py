@@ -21,10 +21,13 @@ class TsvM(DataFreeMethod):
     Each m × n task matrix keeps its leading min(m, n) / K singular triples (rounded down, at
     least one). The left singular vectors of all tasks side by side, and the right ones, are
     replaced by the nearest orthonormal sets, which removes the interference; the singular values
-    stay. Vectors are averaged. One expert at ``scale=1`` gives that expert.
+    stay. Directions that rounding alone may have made are left out. All but 2-D tensors are
+    averaged. One expert at ``scale=1`` gives that expert, to rounding.
 
     Args:
         scale: λ on the merged update; 1 in the paper.
+        flatten_convolutions: tensors of more than two dimensions, such as a patch embedding, are
+            matrices too, as out × rest; the released code averages them.
     """
 
     name = "tsv_m"
@@ -32,15 +35,21 @@ class TsvM(DataFreeMethod):
     tunable = Grid("scale", (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6))
 
     scale: float = parameter(1.0, at_least=0)
+    flatten_convolutions: bool = parameter(False)
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
-        return merge_matrices(bank, merge_singular_vectors, self.scale)
+        return merge_matrices(
+            bank,
+            merge_singular_vectors,
+            self.scale,
+            flatten_convolutions=self.flatten_convolutions,
+        )
 
 
-def merge_singular_vectors(matrices: Tensor) -> Tensor:
-    """Task matrices K × m × n → merged update m × n."""
+def merge_singular_vectors(matrices: Tensor, noise: Tensor) -> Tensor:
+    """Task matrices K × m × n and their noise levels K → merged update m × n."""
     rank = max(1, min(matrices.shape[1:]) // len(matrices))
-    left, values, right = leading_triples(matrices, rank)
+    left, values, right = leading_triples(matrices, rank, noise)
     lefts = orthogonalised(torch.cat(tuple(left), dim=1))
     rights = orthogonalised(torch.cat(tuple(right), dim=0))
     merged: Tensor = lefts * values.flatten() @ rights

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import DataFreeMethod
-from statsmerging.merging.methods.layers import merge_matrices
+from statsmerging.merging.methods.layers import is_matrix, merge_matrices
 from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.task_vectors import TaskVectorBank
 
@@ -23,13 +25,17 @@ class Wudi(DataFreeMethod):
 
         L(T) = Σ_k ‖(T − T_k) T_kᵀ‖² / ‖T_k‖²        (Frobenius norms)
 
-    Vectors are averaged. One expert comes back, being the minimum Adam starts at.
+    As in the released code, the matrices of attention and MLPs alone are merged (in a network whose
+    names tell none, all 2-D tensors are), and every other tensor stays pre-trained. One expert's
+    matrices come back, being the minimum Adam starts at.
 
     Args:
         steps: Adam steps for each layer; 300 in the paper.
         learning_rate: 1e-5 in the paper, for CLIP's task vectors: a step moves an entry by about
             this much, whatever the size of the task vectors. The paper does not tune it; other
             models' task vectors may be larger.
+        all_tensors: merge every matrix, tensors of more than two dimensions as out × rest, and
+            average the vectors; what the released code leaves pre-trained then moves too.
     """
 
     name = "wudi"
@@ -38,13 +44,33 @@ class Wudi(DataFreeMethod):
 
     steps: int = parameter(300, at_least=0)
     learning_rate: float = parameter(1e-5, above=0)
+    all_tensors: bool = parameter(False)
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
-        return merge_matrices(
-            bank,
-            lambda matrices: reduce_interference(matrices, self.steps, self.learning_rate),
-            scale=1.0,
-        )
+        def reduced(matrices: Tensor, noise: Tensor) -> Tensor:
+            del noise
+            return reduce_interference(matrices, self.steps, self.learning_rate)
+
+        merged = merge_matrices(bank, reduced, scale=1.0, flatten_convolutions=self.all_tensors)
+        return merged if self.all_tensors else merged | _left_alone(bank)
+
+
+def _left_alone(bank: TaskVectorBank) -> dict[str, Tensor]:
+    """The pre-trained tensors that the released code does not merge.
+
+    Raises:
+        MergingError: these are all.
+    """
+    matrices = {
+        layer
+        for layer, start in bank.pretrained.items()
+        if is_matrix(start, flatten_convolutions=False)
+    }
+    named = {layer for layer in matrices if re.search("attn|attention|mlp", layer)}
+    taken = named or matrices
+    if not taken:
+        raise MergingError("wudi: no expert changed a matrix; all_tensors=true merges the rest")
+    return {layer: start for layer, start in bank.pretrained.items() if layer not in taken}
 
 
 def reduce_interference(matrices: Tensor, steps: int, learning_rate: float) -> Tensor:
