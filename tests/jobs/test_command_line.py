@@ -117,9 +117,21 @@ def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
     )
     assert started.stdout is not None
     started.stdout.close()
-    _, errors = started.communicate(timeout=60)
+    _, errors = started.communicate()
     assert started.returncode == UNREAD
     assert errors == ""
+
+
+def test_paths_mean_the_same_in_another_working_directory(
+    small_run: list[str], suite_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").symlink_to(suite_root)
+    options = ["suite.root=images", "hydra.run.dir=run", "hydra.job.chdir=true"]
+    done = command(*small_run, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "manifest.json").exists()
+    again = command(*small_run, *options[:2], cwd=tmp_path)
+    assert "this run is complete already" in again.stderr
 
 
 def test_weights_that_do_not_match(
@@ -196,7 +208,7 @@ def test_ctrl_c_says_how_to_continue(small_run: list[str], tmp_path: Path) -> No
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         try:
-            _, rest = process.communicate(timeout=60)
+            _, rest = process.communicate()
         finally:
             process.kill()
     assert process.returncode == 130

@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
+from lightning.pytorch.utilities import rank_zero_only
 
 from statsmerging.data.unlabeled import UnlabeledBatch
 from statsmerging.distillation.module import StatsMerging
@@ -253,6 +254,18 @@ def test_online_without_a_key_is_one_line(
         run_job("logger=wandb", "logger.wandb.mode=online", "logger.wandb.init_timeout=1")
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_ranks_of_whoever_started_the_run_are_not_its_own(
+    run_job: JobRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, devices: int
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setattr(rank_zero_only, "rank", 3)  # Lightning reads the variables on its import
+    run_job("method=stats_merging", "logger=csv", f"trainer.devices={devices}")
+    (curves,) = (tmp_path / "run" / "learning_curves").rglob("metrics.csv")
+    assert len(pd.read_csv(curves)) == 6
+
+
 @pytest.fixture
 def command() -> Iterator[list[str]]:
     """Overrides as Hydra knows them while it runs a command."""
@@ -375,6 +388,14 @@ def test_jobs_side_by_side_make_one_mlflow_store(small_run: list[str], tmp_path:
     done = shell.command(*sweep, *small_run, *store)
     assert done.returncode == 0, done.stderr
     assert "4 of 4 jobs done" in done.stdout
+
+
+def test_wandb_disabled_by_its_older_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "")
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    settings = composed("logger=wandb").logger.wandb
+    assert settings is not None
+    assert settings.mode == "disabled"
 
 
 @pytest.mark.parametrize(

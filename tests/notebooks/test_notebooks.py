@@ -15,7 +15,7 @@ def executed(name: str) -> list[Any]:
     """The notebook's cells with their outputs."""
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
-    NotebookClient(notebook, timeout=280, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=None, kernel_name="python3").execute()
     return list(notebook.cells)
 
 

@@ -54,12 +54,23 @@ def test_a_long_wait_for_another_process_is_announced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(locks, "SILENT_WAIT", 0.01)
-    worker = multiprocessing.get_context("fork").Process(target=_compute_slowly, args=(tmp_path,))
+    context = multiprocessing.get_context("fork")
+    begun, announced = context.Event(), context.Event()
+
+    def write(path: Path) -> None:
+        begun.set()
+        announced.wait()
+        path.write_text("content")
+
+    worker = context.Process(target=Cache(tmp_path).file, args=("kind", "entry", write))
     worker.start()
-    while not list(tmp_path.glob("computed-*")):
-        time.sleep(0.01)
+    begun.wait()
+    watcher = logging.Handler()
+    monkeypatch.setattr(watcher, "emit", lambda record: announced.set())
+    locks.log.addHandler(watcher)
     with caplog.at_level(logging.INFO):
         Cache(tmp_path).file("kind", "entry", lambda path: None)
+    locks.log.removeHandler(watcher)
     worker.join()
     assert "waiting for another process that is making" in caplog.text
     assert (tmp_path / "kind" / "entry").read_text() == "content"

@@ -60,6 +60,8 @@ def run_job(config: DictConfig) -> float | None:
         The agreement with the teachers of the last method, which a sweeper may maximise.
     """
     path = Path(HydraConfig.get().runtime.output_dir)
+    # Paths of the config start where the command was given, whatever hydra.job.chdir says.
+    os.chdir(HydraConfig.get().runtime.cwd)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_in_sweep(lambda: _run_job(config, path), path)
     try:
@@ -139,14 +141,30 @@ def _refuse(error: Exception) -> NoReturn:
     sys.exit(MISTAKE)
 
 
-def _container(config: Container) -> dict[str, Any]:
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return cast("dict[str, Any]", values)
+def _container(config: Container, *, complete: bool = True) -> dict[str, Any]:
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
+    return cast("dict[str, Any]", _at_home(values))
+
+
+def _at_home(value: Any) -> Any:
+    """The same values with ``~/`` replaced, which no shell does behind ``KEY=``."""
+    if isinstance(value, dict):
+        return {key: _at_home(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_at_home(entry) for entry in value]
+    return str(Path(value).expanduser()) if str(value).startswith("~/") else value
 
 
 def _hash_of_root(_root_: DictConfig) -> str:
     config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
-    return run_hash(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
+    return run_hash(_container(config, complete=False))
+
+
+def _wandb_mode() -> str:
+    """As W&B's own variables say; one that is set to nothing counts as not set."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
+        return "disabled"
+    return os.environ.get("WANDB_MODE") or "offline"
 
 
 def _choices_of(group: str) -> str:
@@ -162,3 +180,4 @@ def _choices_of(group: str) -> str:
 warnings.filterwarnings("ignore", message=r"\s+'hydra/launcher/.* is validated against")
 OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
 OmegaConf.register_new_resolver("choices", _choices_of, replace=True)
+OmegaConf.register_new_resolver("wandb_mode", _wandb_mode, replace=True)

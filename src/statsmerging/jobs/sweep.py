@@ -6,11 +6,8 @@ is the journal's folder, whose name they inherit in an environment variable.
 
 from __future__ import annotations
 
-import functools
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from statsmerging.jobs.exit_status import MISTAKE
+from statsmerging.jobs.worker import end_with
 from statsmerging.records.errors import first_line
 from statsmerging.records.files import write_text
 from statsmerging.records.journal import Entry, Journal, State
@@ -78,8 +76,8 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     folder = os.environ.get(JOURNAL_VARIABLE)
     journal = Journal(Path(folder)) if folder else None
     job = HydraConfig.get()
-    if str(job.launcher._target_).endswith("JoblibLauncher"):
-        _end_with_driver()
+    if SweepJournal.current is None and str(job.launcher._target_).endswith("JoblibLauncher"):
+        end_with(int(os.environ[DRIVER_VARIABLE]))
 
     def note(state: State, message: str = "") -> None:
         if journal is not None:
@@ -101,20 +99,6 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
         raise
     note("done")
     return objective
-
-
-@functools.cache
-def _end_with_driver() -> None:
-    """End a worker with the driver that started it: nobody waits for it after a kill -9."""
-    driver = int(os.environ[DRIVER_VARIABLE])
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if os.getpid() != driver:
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def sum_up(journal: Journal) -> bool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import (
+    LightningEnvironment,
+    find_free_network_port,
+)
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -28,6 +31,41 @@ _HINTS = (
     ".*LeafSpec.*is deprecated.*",
     ".*`srun` command is available.*",
 )
+
+
+class OwnProcesses(LightningEnvironment):
+    """The ranks of processes that are started here: this one's is zero.
+
+    Variables such as ``RANK``, ``LOCAL_RANK`` or ``SLURM_PROCID`` number the processes of whoever
+    started this one, such as several runs in one ``srun``. Lightning reads them, and only the
+    process of rank zero writes learning curves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._starter = os.getpid()
+        self.set_global_rank(0)
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return False
+
+    @property
+    def main_address(self) -> str:
+        return "127.0.0.1"
+
+    @property
+    def main_port(self) -> int:
+        if self._main_port == -1:
+            self._main_port = find_free_network_port()
+        return self._main_port
+
+    def local_rank(self) -> int:
+        # Lightning sets LOCAL_RANK in each process that it starts.
+        return 0 if os.getpid() == self._starter else super().local_rank()
+
+    def node_rank(self) -> int:
+        return 0
 
 
 class StepBar(Callback):
@@ -79,24 +117,6 @@ class StepBar(Callback):
             self.progress.stop()
 
 
-class OwnProcesses(LightningEnvironment):
-    """A job is the first of its processes, and starts the others itself.
-
-    ``RANK``, ``LOCAL_RANK`` or ``SLURM_PROCID`` in its environment number something around it, such
-    as several jobs in one ``srun``.
-    """
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        return False
-
-    def local_rank(self) -> int:
-        return 0
-
-    def node_rank(self) -> int:
-        return 0
-
-
 def create_trainer(
     *,
     accelerator: str,
@@ -122,7 +142,6 @@ def create_trainer(
             parameters, here of θ₀, but not of the task vectors.
     """
     _silence_lightning()
-    rank_zero_only.rank = 0  # Lightning read it from the environment, and loggers obey it
     return L.Trainer(
         accelerator=accelerator,
         devices=devices,
