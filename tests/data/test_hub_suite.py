@@ -12,11 +12,12 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from statsmerging.data import hub
-from statsmerging.data.catalogue import CatalogueEntry, TaskName
+from statsmerging.data.catalogue import CatalogueEntry
 from statsmerging.data.hub_suite import count_differences, hub_suite
 from statsmerging.data.hugging_face import load_hub_task
 from statsmerging.data.published_data import DatasetAddress
 from statsmerging.data.suites import ImageSource
+from statsmerging.jobs.schema import PlainName
 from statsmerging.records.errors import MissingFilesError, UserError
 from tests.conftest import write_suite
 
@@ -187,7 +188,7 @@ def pixels(source: ImageSource) -> list[bytes]:
 )
 def test_a_catalogue_names_tasks_and_data_sets_plainly(task: str, place: str, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        TypeAdapter(dict[TaskName, CatalogueEntry]).validate_python(
+        TypeAdapter(dict[PlainName, CatalogueEntry]).validate_python(
             {task: {"id": place, "gigabytes": 1}}
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,12 +87,12 @@ def test_coefficients_of_a_layer_sum_to_one(bank: TaskVectorBank) -> None:
 def test_it_starts_and_is_optimised_as_published(bank: TaskVectorBank) -> None:
     """Xavier's weights, zero biases, a weight decay of 1e-4 on all, a rate that moves each step."""
     module = small_module(bank, torch.Generator().manual_seed(0))
+    assert isinstance(module.learner, ReleasedCodeLearner)
     for weight, bias in zip(module.learner.weights, module.learner.biases, strict=True):
         bound = (6 / (weight.shape[1] + weight.shape[2])) ** 0.5
         assert 0.8 * bound < weight.abs().max() <= bound
         assert not bias.any()
-    optimisation = module.configure_optimizers()
-    assert isinstance(optimisation, dict)
+    optimisation: Any = module.configure_optimizers()
     (group,) = optimisation["optimizer"].param_groups
     assert group["weight_decay"] == 1e-4
     assert len(group["params"]) == len(list(module.learner.parameters())) + 2 * len(bank.tasks)

@@ -71,6 +71,7 @@ def test_records_of_a_run_hold_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         files={},
         plugins={},
         data={},
+        preprocessing={},
         inputs={},
         stamps=[],
     )

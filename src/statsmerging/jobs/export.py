@@ -65,8 +65,13 @@ class MergedRun:
         own: pd.DataFrame = table[table["method"] == self.finished.results.get("merged")]
         return own
 
-    def card(self, library: str, usage: str) -> str:
+    def card(self, backbone: BackboneSettings, library: str, usage: str) -> str:
         """The model card.
+
+        Args:
+            backbone: as ``received_backbone`` gives it.
+            library: that loads the model.
+            usage: Python code that loads the model.
 
         Raises:
             ReceivedError: the record lacks something that every merge run has.
@@ -76,7 +81,7 @@ class MergedRun:
                 self.finished.results,
                 self.finished.manifest["config"],
                 self.coefficients(),
-                asdict(preprocess_of(self.backbone())),
+                asdict(preprocess_of(backbone)),
                 manifest_sha256=file_sha256(self.finished.path / MANIFEST),
                 library=library,
                 usage=usage,
@@ -97,7 +102,7 @@ def run(config: Config, _: RunDirectory) -> None:
         backbone = create_backbone(settings)
     check_same_tensors(backbone.state_dict(), state, expected="backbone", found=str(merged.weights))
     _write_native(config.job.target / settings.library, merged, settings, state)
-    _write_hugging_face(config.job.target / "hugging_face", merged, backbone, state)
+    _write_hugging_face(config.job.target / "hugging_face", merged, settings, backbone, state)
 
 
 def _write_native(
@@ -115,12 +120,16 @@ def _write_native(
     with new_path(folder / WEIGHTS) as partial:
         write_weights(partial, state)
     with new_path(folder / CARD) as partial:
-        write_text(partial, merged.card(settings.library, usage))
+        write_text(partial, merged.card(settings, settings.library, usage))
     log.info("written: %s", folder)
 
 
 def _write_hugging_face(
-    folder: Path, merged: MergedRun, backbone: nn.Module, state: Mapping[str, Tensor]
+    folder: Path,
+    merged: MergedRun,
+    settings: BackboneSettings,
+    backbone: nn.Module,
+    state: Mapping[str, Tensor],
 ) -> None:
     """A folder for ``CLIPVisionModelWithProjection.from_pretrained``, if the backbone is CLIP's."""
     try:
@@ -140,5 +149,5 @@ def _write_hugging_face(
         # transformers 4 reads no file without this entry.
         write_weights(partial, tensors, metadata={"format": "pt"})
     with new_path(folder / CARD) as partial:
-        write_text(partial, merged.card("transformers", usage))
+        write_text(partial, merged.card(settings, "transformers", usage))
     log.info("written: %s", folder)
