@@ -7,7 +7,6 @@ is the journal's folder, whose name they inherit in an environment variable.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from statsmerging.jobs.terminal import complain
 from statsmerging.records.errors import first_line
 from statsmerging.records.files import write_text
 from statsmerging.records.journal import Entry, Journal, State
@@ -67,7 +67,7 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     except Exception as error:
         note("failed", first_line(error))
         # Not to the log: a job that was refused has no directory for it any more.
-        print(f"job {job.job.num} failed: {first_line(error)}", file=sys.stderr)
+        complain(f"job {job.job.num} failed: {first_line(error)}")
         if _is_hydras_own(job.sweeper):
             return None
         raise
@@ -90,7 +90,7 @@ def sum_up(journal: Journal) -> bool:
     summary = SweepSummary.of(journal)
     wide_console().print(summary.table())
     for line in summary.complaints():
-        print(f"error: {line}", file=sys.stderr)
+        complain(f"error: {line}")
     write_text(journal.folder / "summary.md", summary.markdown())
     return summary.complete
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 import json
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
 
 from statsmerging.records.errors import UserError, first_line, printable, shown
 
 #: Bytes of the largest text file (JSON, YAML) that is read whole.
 LARGEST_TEXT = 1 << 26
+
+#: Levels of lists and mappings within one another; records of ours have fewer than ten.
+DEEPEST = 50
 
 #: What names a method, a task or a file of ours: no separator, no leading dot, nothing invisible.
 _PLAIN = re.compile(r"[^\W_][\w.+-]*")
@@ -81,11 +86,13 @@ def received_json(folder: Path, name: str) -> Any:
     """
     text = received_text(folder, name)
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ReceivedError(
             f"{printable(str(folder / name))} is no whole JSON: {_reason(error)}"
         ) from error
+    _refuse_depth(value, folder / name)
+    return value
 
 
 def received_yaml(folder: Path, name: str) -> Any:
@@ -106,14 +113,47 @@ def received_yaml(folder: Path, name: str) -> Any:
         value = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ReceivedError(f"{where} is no plain YAML: {_reason(error)}") from error
+    _refuse_depth(value, folder / name)
     if _holds_interpolation(value):
         raise ReceivedError(f"{where} is no resolved config: it holds an interpolation, ${{…}}")
     return value
 
 
+def check_record(kind: type[BaseModel], value: Any, path: Path) -> None:
+    """Check what was read against what is expected of it.
+
+    Raises:
+        ReceivedError: names the file and its first wrong entry.
+    """
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        where = f"{path}: {key}" if key else str(path)
+        raise ReceivedError(
+            f"{printable(where)}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        ) from error
+
+
 def is_plain_name(name: str) -> bool:
     """Whether a name may become a part of a file's name: letters, digits and ``_ . + -``."""
     return _PLAIN.fullmatch(name) is not None
+
+
+def _refuse_depth(value: Any, path: Path) -> None:
+    """Refuse what every reader that descends would have to guard itself against."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _entries(outer)]
+    if level:
+        raise ReceivedError(f"{printable(str(path))} is nested too deeply")
+
+
+def _entries(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _holds_interpolation(value: Any) -> bool:
