@@ -14,7 +14,7 @@ _MARKS = {BEST: "**{}**", SECOND: "<ins>{}</ins>", 0: "{}"}
 
 #: What means something anywhere in a line, an underscore outside of words, and what begins a
 #: heading, an item or a rule.
-_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|^\d+(?=[.)])")
+_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|^\d+(?=[.)](?:\s|$))")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
