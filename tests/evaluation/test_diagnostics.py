@@ -43,6 +43,25 @@ def test_an_expert_that_guesses_is_named() -> None:
         assert bool(list(experts_at_chance(result(mnist=accuracy), {"mnist": 10}))) == warned
 
 
+@pytest.mark.parametrize(
+    ("right", "images", "classes", "warned"),
+    [
+        (4, 4, 2, False),  # two classes: four of four may be luck
+        (0, 8, 2, False),
+        (9, 10, 2, False),  # luck is possible, but nothing speaks for it
+        (5, 10, 2, True),
+        (5, 6, 1, False),  # one class: nothing to guess
+        (1, 20, 10, True),
+        (20, 40, 2, True),
+    ],
+)
+def test_few_images_call_no_expert_a_guesser(
+    right: int, images: int, classes: int, warned: bool
+) -> None:
+    expert = MethodResult({"mnist": TaskAccuracy(right / images, images)})
+    assert bool(list(experts_at_chance(expert, {"mnist": classes}))) == warned
+
+
 def test_the_threshold_is_three_standard_errors() -> None:
     """n = 400 twice at p = ½: one standard error is √(¼ · 2/400) = 0.0354."""
     for gap, warned in ((0.10, False), (0.11, True)):

@@ -190,6 +190,18 @@ def test_a_refused_run_leaves_no_directory(small_run: list[str], tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("held", [(), ("wandb", "tensorboard")])
+def test_a_refused_run_leaves_what_it_found(tmp_path: Path, held: tuple[str, ...]) -> None:
+    for name in held:
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "old").write_text("months of work")
+    (tmp_path / "run").mkdir(exist_ok=True)
+    done = command("tuning.images_per_task=0", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert {path.name for path in (tmp_path / "run").iterdir()} == set(held)
+    assert all((tmp_path / "run" / name / "old").exists() for name in held)
+
+
 def test_ctrl_c_says_how_to_continue(small_run: list[str], tmp_path: Path) -> None:
     arguments = [*small_run, "trainer.steps=20000", f"hydra.run.dir={tmp_path}/run"]
     # A suite that runs in the background has SIGINT ignored, and its children would inherit that.

@@ -12,7 +12,7 @@ from statsmerging.jobs import report
 from statsmerging.jobs.schema import Config
 from statsmerging.records.files import read_json, write_json, write_text
 from statsmerging.records.run_directory import RunDirectory
-from tests.report.conftest import results
+from tests.report.conftest import results, write_records
 
 
 def finished(folder: Path, **config: Any) -> None:
@@ -20,7 +20,7 @@ def finished(folder: Path, **config: Any) -> None:
     averages = {"individual": 0.9, "ties": 0.5, "free": 0.6}
     whole = {"seed": 0, "method": {"ties": {}, "free": {}}} | config
     write_json(folder / "results.json", results(0, averages))
-    write_json(folder / "manifest.json", {"config": whole})
+    write_records(folder, whole)
 
 
 def run(runs: Path, directory: Path) -> None:
@@ -33,7 +33,6 @@ def test_unfinished_runs_are_named_and_figures_are_counted(
 ) -> None:
     runs = tmp_path / "runs"
     finished(runs / "a")
-    write_text(runs / "a" / "config.yaml", "job:\n  name: merge\n")
     write_text(runs / "a" / "wandb" / "files" / "config.yaml", "job:\n  name: merge\n")
     write_text(runs / "report" / "config.yaml", "job:\n  name: report\n")
     for name in ("b", "c", "d", "e"):

@@ -21,7 +21,7 @@ from statsmerging.records.files import atomic_path, read_json, write_json
 from statsmerging.records.hashing import json_sha256, state_sha256
 from statsmerging.records.manifest import code_version, packages
 from statsmerging.records.results import MethodResult, TaskAccuracy, results_json
-from statsmerging.records.run_directory import RunDirectory, run_hash
+from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
 
 CONFIG: dict[str, Any] = {"seed": 0, "cache": "here", "zoo": {"seed": 1}, "logger": {"csv": {}}}
 
@@ -191,3 +191,18 @@ def test_normalised_average_is_the_mean_ratio_to_the_individual_models() -> None
 def test_manifest_knows_code_and_packages() -> None:
     assert code_version()["statsmerging"]
     assert packages()["torch"] == torch.__version__.split("+")[0]
+
+
+def test_traces_are_what_the_run_made_itself(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "wandb").mkdir(parents=True)
+    for name in ("config.yaml", "run.log", ".lock"):
+        (run / name).write_text("")
+    remove_traces(run, before={"wandb", "config.yaml"})
+    assert {path.name for path in run.iterdir()} == {"wandb", "config.yaml"}
+    (run / "results.json").write_text("")
+    remove_traces(run, before=None)  # work, which nobody removes
+    assert {path.name for path in run.iterdir()} == {"wandb", "config.yaml", "results.json"}
+    (run / "results.json").unlink()
+    remove_traces(run, before=None)
+    assert not run.exists()

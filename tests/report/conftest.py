@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from statsmerging.records.files import read_json, write_json
+from statsmerging.records.run_directory import run_hash
 
 #: Layers of a small network: two blocks, and a tensor before them.
 LAYERS = tuple(f"blocks.{block}.{part}" for block in (0, 1) for part in ("attn.weight", "fc.bias"))
@@ -32,6 +34,13 @@ def results(seed: int, averages: dict[str, float], **facts: Any) -> dict[str, An
     return about | facts
 
 
+def write_records(folder: Path, config: dict[str, Any]) -> None:
+    """Config and manifest as a version wrote them that recorded no hashes of its files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_json(folder / "manifest.json", {"config": config, "run_hash": run_hash(config)})
+
+
 @pytest.fixture
 def write_run(tmp_path: Path) -> WriteRun:
     """Writes one finished run; returns the folder of all runs."""
@@ -41,7 +50,7 @@ def write_run(tmp_path: Path) -> WriteRun:
         methods: dict[str, Any] = {method: {} for method in averages if method != "individual"}
         whole = {"suite": {"name": "toy"}, "seed": seed, "method": methods} | config
         write_json(folder / "results.json", results(seed, averages))
-        write_json(folder / "manifest.json", {"config": whole})
+        write_records(folder, whole)
         return tmp_path / "runs"
 
     return write
@@ -112,7 +121,6 @@ def sweep_runs(write_run: WriteRun) -> Path:
             "hardware": {"cpu": "a processor", "gpus": []},
         }
         write_json(folder / "manifest.json", manifest)
-        (folder / "config.yaml").write_text(f"labels:\n  kind: {kind}\nnote: {HOSTILE}\n")
         if kind == "soft":
             told = {"stamps": ["tuned on labels"], "warnings": [HOSTILE]}
             write_json(folder / "results.json", read_json(folder / "results.json") | told)

@@ -14,7 +14,7 @@ from statsmerging.report.drawings import drawings
 from statsmerging.report.figures import accuracy, coefficients, statistics
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.learning_curves import learning_curves, smooth
-from statsmerging.report.figures.style import entitle, panel_title, panels, save
+from statsmerging.report.figures.style import FORMATS, entitle, panel_title, panels, save
 from statsmerging.report.interactive import dots, interactive_figures
 from statsmerging.report.palette import DIVERGING, SEQUENTIAL, scale
 from statsmerging.report.runs import runs_by_setting
@@ -134,7 +134,8 @@ def test_cosines_stand_in_their_cells(learned_run: Path) -> None:
 def test_figures_are_stored_for_print_and_for_screens(learned_run: Path, tmp_path: Path) -> None:
     (drawing, *_) = drawings(runs_by_setting(learned_run))
     for name in ("once", "twice"):
-        save(printed(drawing), tmp_path / name)
+        for kind in FORMATS:
+            save(printed(drawing), tmp_path / f"{name}.{kind}", kind)
     assert (tmp_path / "once.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "once.png").read_bytes().startswith(b"\x89PNG")
     for ending in ("pdf", "png"):

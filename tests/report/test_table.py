@@ -12,6 +12,7 @@ from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_json
 from statsmerging.report.runs import overruled_runs, runs_by_setting
 from statsmerging.report.table import accuracy_table, markdown_table, plain_table
+from tests.report.conftest import write_records
 
 
 def results(seed: int, merged: float, granularity: str = "layer_wise") -> dict[str, Any]:
@@ -117,7 +118,7 @@ def test_titles_say_which_methods_ran_and_seeds_are_seeds_everywhere(tmp_path: P
     ]:
         write_json(tmp_path / folder / "results.json", results(seed, 0.5))
         config = {"seed": seed, "method": methods, "zoo": {"seed": 0}}
-        write_json(tmp_path / folder / "manifest.json", {"config": config})
+        write_records(tmp_path / folder, config)
     assert [(len(group.runs), group.setting) for group in runs_by_setting(tmp_path)] == [
         # The baselines were run once, the other method with two seeds.
         (3, ("method.ties.scale=1.0", "method=5 methods")),
@@ -130,7 +131,7 @@ def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
         folder = tmp_path / f"{granularity}-{seed}"
         config = {"granularity": granularity, "seed": seed, "trainer": {"seed": seed, "steps": 3}}
         write_json(folder / "results.json", results(seed, 0.5, granularity))
-        write_json(folder / "manifest.json", {"config": config})
+        write_records(folder, config)
     write_json(tmp_path / "unfinished" / "results.json", results(0, 0.1))
     groups = runs_by_setting(tmp_path)
     assert [[run["seed"] for run in group.runs] for group in groups] == [[0, 1], [0]]
@@ -143,7 +144,7 @@ def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
     # On another suite everything differs: that tells nothing about either setting.
     other = {"granularity": "row", "seed": 0, "trainer": {"seed": 0}, "suite": {"name": "other"}}
     write_json(tmp_path / "other" / "results.json", results(0, 0.5))
-    write_json(tmp_path / "other" / "manifest.json", {"config": other})
+    write_records(tmp_path / "other", other)
     assert runs_by_setting(tmp_path / "other")[0].setting == ()
     assert "granularity=row" not in str(runs_by_setting(tmp_path))
     with pytest.raises(UserError, match="holds no finished run"):
@@ -158,7 +159,7 @@ def test_other_seeds_than_the_run_s_are_settings(tmp_path: Path, part: str) -> N
         for folder, run, own in ((fixed, seed, 0), (varied, 0, seed)):
             write_json(folder / str(seed) / "results.json", results(run, 0.5 + seed / 10))
             config = {"seed": run, part: {"seed": own}, "trainer": {"seed": run}}
-            write_json(folder / str(seed) / "manifest.json", {"config": config})
+            write_records(folder / str(seed), config)
     (group,) = runs_by_setting(fixed)
     assert len(group.runs) == 3
     assert group.setting == ()
@@ -171,7 +172,7 @@ def test_other_seeds_than_the_run_s_are_settings(tmp_path: Path, part: str) -> N
 def test_runs_that_repeat_a_seed_with_other_numbers_are_found(tmp_path: Path) -> None:
     for name, average in [("a", 0.5), ("b", 0.5), ("c", 0.6)]:
         write_json(tmp_path / name / "results.json", results(0, average))
-        write_json(tmp_path / name / "manifest.json", {"config": {"seed": 0}})
+        write_records(tmp_path / name, {"seed": 0})
     assert overruled_runs(runs_by_setting(tmp_path)) == [tmp_path / "c"]
 
 
@@ -184,16 +185,20 @@ def test_what_a_run_computes_on_tells_no_settings_apart(tmp_path: Path) -> None:
     for seed, machine in enumerate(machines):
         folder = tmp_path / f"seed-{seed}"
         write_json(folder / "results.json", results(seed, 0.5))
-        write_json(folder / "manifest.json", {"config": {"seed": seed, **machine}})
+        write_records(folder, {"seed": seed, **machine})
     (group,) = runs_by_setting(tmp_path)
     assert len(group.runs) == 3
     assert group.setting == ()
 
 
 def test_a_key_that_only_some_runs_have_tells_them_apart(tmp_path: Path) -> None:
-    for name, config in [("old", {"seed": 0}), ("new", {"seed": 0, "trainer": {"steps": 3}})]:
+    configs: dict[str, dict[str, Any]] = {
+        "old": {"seed": 0},
+        "new": {"seed": 0, "trainer": {"steps": 3}},
+    }
+    for name, config in configs.items():
         write_json(tmp_path / name / "results.json", results(0, 0.5))
-        write_json(tmp_path / name / "manifest.json", {"config": config})
+        write_records(tmp_path / name, config)
     assert [group.setting for group in runs_by_setting(tmp_path)] == [(), ("trainer.steps=3",)]
 
 
@@ -201,6 +206,6 @@ def test_settings_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for name, images in [("a", 16), ("b", 4), ("c", None), ("d", 128)]:
         write_json(tmp_path / name / "results.json", results(0, 0.5))
         config = {"seed": 0, "learning": {"images": images}}
-        write_json(tmp_path / name / "manifest.json", {"config": config})
+        write_records(tmp_path / name, config)
     found = [group.differences["learning.images"] for group in runs_by_setting(tmp_path)]
     assert found == [4, 16, 128, None]

@@ -11,7 +11,8 @@ import pytest
 
 from statsmerging.records.files import read_json, write_json
 from statsmerging.records.published import published_rows
-from statsmerging.report.files import file_names, page, write_tables
+from statsmerging.records.written_files import WrittenFiles
+from statsmerging.report.files import file_list, file_names, page, write_tables
 from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content, group_content
 from statsmerging.report.tables.content import BEST, SECOND, Number, Row, with_places
@@ -250,7 +251,7 @@ def test_files_have_names_that_differ() -> None:
 def test_all_files_of_tables_are_written(learned_run: Path, tmp_path: Path) -> None:
     groups = runs_by_setting(learned_run)
     tables = {"accuracy": [group_content(group) for group in groups], "sweep": sweep_tables(groups)}
-    write_tables(tables, tmp_path / "tables")
+    write_tables(tables, WrittenFiles(tmp_path, ".record.json", file_list(tables, ())))
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
         "accuracy.csv",
         "accuracy_toy_vit_seed_0.tex",

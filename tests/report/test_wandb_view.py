@@ -21,13 +21,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "stats_merging": {"parameters": {"learner": "shared"}},
 }
 
+NUMBERS: dict[str, Any] = {"accuracy": {"mnist": 0.5}, "average": 0.5, "normalised_average": 1.0}
+ABOUT: dict[str, Any] = {"suite": "toy", "backbone": "vit", "seed": 0, "stamps": []}
+
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Two runs with different methods."""
     for name in ("ties", "stats_merging"):
-        methods = {row: ROWS[row] for row in ("individual", name)}
-        write_json(tmp_path / "runs" / name / "results.json", {"methods": methods})
+        methods = {row: NUMBERS | ROWS[row] for row in ("individual", name)}
+        write_json(tmp_path / "runs" / name / "results.json", {**ABOUT, "methods": methods})
     return tmp_path / "runs"
 
 

@@ -35,15 +35,18 @@ GAP = 0.25
 
 
 def experts_at_chance(individual: MethodResult, classes: Mapping[str, int]) -> Iterator[str]:
-    """Experts that are not better than guessing.
+    """Experts that are not better than guessing, where the images can tell.
+
+    Of few images guessing may be right on most: an expert is named only if it is also nearer to
+    guessing than to a perfect one, and nobody is where a perfect one might guess.
 
     Args:
         classes: task → number of its classes.
     """
     for task, expert in individual.accuracies.items():
         chance = 1 / classes[task]
-        error = math.sqrt(chance * (1 - chance) / expert.images)
-        if expert.accuracy < chance + SIGNIFICANT * error:
+        bound = chance + SIGNIFICANT * math.sqrt(chance * (1 - chance) / expert.images)
+        if bound < 1 and expert.accuracy < min(bound, (1 + chance) / 2):
             yield (
                 f"the expert of {task} is right on {expert.accuracy:.1%} of the test images, "
                 f"guessing on {chance:.1%}: usually the order of the classes, or a head of another "

@@ -23,8 +23,10 @@ from statsmerging.jobs.exit_status import INCOMPLETE, MISTAKE, STOPPED, UNREAD, 
 from statsmerging.jobs.finished import show_finished
 from statsmerging.jobs.messages import explain, storage_problem
 from statsmerging.jobs.plugins import load_plugins
+from statsmerging.jobs.run_folder import found_entries
 from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.jobs.sweep import SweepJournal, run_in_sweep, sum_up
+from statsmerging.jobs.terminal import complain, settle_terminal
 from statsmerging.records.errors import IncompleteError, UserError, first_line
 from statsmerging.records.results import objective_of
 from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
@@ -34,13 +36,14 @@ def main(run: Callable[[], object]) -> None:
     """Run the Hydra entry point; a mistake in the command ends in one line and status 2."""
     # Hydra then raises its errors instead of printing several lines and leaving with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    settle_terminal()
     try:
         run()
     except (KeyboardInterrupt, SystemExit) as stop:
         status = exit_status(stop)
         if status not in STOPPED:
             raise
-        print(f"stopped by {STOPPED[status]}: the same command continues", file=sys.stderr)
+        complain(f"stopped by {STOPPED[status]}: the same command continues")
         sys.exit(status)
     except BrokenPipeError:  # `run.py --help | head`: nobody reads any further
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
@@ -59,6 +62,7 @@ def run_job(config: DictConfig) -> float | None:
     Returns:
         The agreement with the teachers of the last method, which a sweeper may maximise.
     """
+    settle_terminal()  # workers of a launcher begin here
     path = Path(HydraConfig.get().runtime.output_dir)
     # Paths of the config start where the command was given, whatever hydra.job.chdir says.
     os.chdir(HydraConfig.get().runtime.cwd)
@@ -90,20 +94,21 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
 
 
 def _run_job(config: DictConfig, path: Path) -> float | None:
+    before = found_entries(path)
     try:
         values = _container(config)
         checked = parse_config(values)
         directory = RunDirectory(path, values)
     except UserError:
-        remove_traces(path)
+        remove_traces(path, before)
         raise
     except OmegaConfBaseException as error:
-        remove_traces(path)
+        remove_traces(path, before)
         raise UserError(explain(error)) from error
     try:
         run_checked(checked, directory)
     except UserError:
-        remove_traces(path)
+        remove_traces(path, before)
         raise
     except IncompleteError:
         raise
@@ -119,14 +124,14 @@ def _end_sweep(error: Exception | None = None) -> NoReturn:
     assert SweepJournal.current is not None
     complete = sum_up(SweepJournal.current)
     if error is not None and complete:
-        print(f"error: {first_line(error)}", file=sys.stderr)
+        complain(f"error: {first_line(error)}")
     sys.exit(0 if complete and error is None else INCOMPLETE)
 
 
 def _refuse(error: Exception) -> NoReturn:
     """One line for a mistake or a full disk; anything else keeps its traceback."""
     if isinstance(error, IncompleteError):
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         sys.exit(INCOMPLETE)
     storage = storage_problem(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -137,7 +142,7 @@ def _refuse(error: Exception) -> NoReturn:
         message = f"{storage}; the same command continues"
     else:
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    complain(f"error: {message}")
     sys.exit(MISTAKE)
 
 

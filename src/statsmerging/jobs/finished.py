@@ -60,5 +60,5 @@ def show_table(results: dict[str, Any]) -> None:
 
 def wide_console() -> Console:
     """Standard output, as wide as the terminal, or wide enough for any table without one."""
-    console = Console()
-    return console if console.is_terminal else Console(width=FILE_WIDTH)
+    console = Console(emoji=False)  # no name of a task is one
+    return console if console.is_terminal else Console(emoji=False, width=FILE_WIDTH)

@@ -8,10 +8,17 @@ from collections.abc import Sequence
 from statsmerging.jobs.finished import wide_console
 from statsmerging.jobs.schema import Config
 from statsmerging.records.errors import UserError
-from statsmerging.records.files import write_text
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.records.written_files import WrittenFiles
 from statsmerging.report.drawings import DETAILED, drawings
-from statsmerging.report.files import page, write_figures, write_tables
+from statsmerging.report.files import (
+    INTERACTIVE_PAGE,
+    PAGE,
+    file_list,
+    page,
+    write_figures,
+    write_tables,
+)
 from statsmerging.report.interactive import interactive_figures
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import overruled_runs, runs_by_setting, unfinished_runs
@@ -21,6 +28,9 @@ from statsmerging.report.tables.terminal import terminal_table
 
 log = logging.getLogger(__name__)
 
+#: Names the files of a report, with their hashes.
+RECORD = ".report.json"
+
 #: Runs that a warning names; of more it gives the number.
 NAMED = 3
 
@@ -29,7 +39,8 @@ def run(config: Config, directory: RunDirectory) -> None:
     """Print the tables; write them to ``tables/``, the figures to ``figures/``, and all as a page.
 
     The page is ``report.html``, to explore in a browser, and ``report.md``, to read as text.
-    A sweep has one table for each of its settings, and one that compares them.
+    A sweep has one table for each of its settings, and one that compares them. Files that no
+    earlier report wrote are not touched.
     """
     if config.job.runs is None:
         raise UserError("job.runs: a folder with run directories is needed")
@@ -41,19 +52,21 @@ def run(config: Config, directory: RunDirectory) -> None:
         "accuracy": [group_content(group) for group in groups],
         "sweep": sweep_tables(groups),
     }
+    planned = list(drawings(groups))
+    files = WrittenFiles(directory.path, RECORD, file_list(tables, planned))
     console = wide_console()
     for contents in tables.values():
         for content in contents:
             console.print(terminal_table(content))
-    write_tables(tables, directory.path / "tables")
+    write_tables(tables, files)
     if len(groups) > DETAILED:
         log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
-    planned = list(drawings(groups))
-    figures = write_figures(planned, directory.path / "figures")
-    write_text(directory.path / "report.md", page(tables, groups, figures))
-    path = directory.path / "report.html"
-    write_text(path, report_page(groups, config.job.runs, interactive_figures(planned)))
-    log.info("tables and figures: %s", path)
+    figures = write_figures(planned, files)
+    files.write_text(PAGE, page(tables, groups, figures))
+    interactive = interactive_figures(planned)
+    files.write_text(INTERACTIVE_PAGE, report_page(groups, config.job.runs, interactive))
+    files.remove_others()
+    log.info("tables and figures: %s", directory.path / INTERACTIVE_PAGE)
 
 
 def _tell(what: str, names: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ is the journal's folder, whose name they inherit in an environment variable.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from statsmerging.jobs.exit_status import MISTAKE
+from statsmerging.jobs.terminal import complain
 from statsmerging.jobs.worker import end_with
 from statsmerging.records.errors import first_line
 from statsmerging.records.files import write_text
@@ -46,8 +46,8 @@ class SweepJournal(Callback):
         dropped = _sweeps_of_their_own(config)
         if dropped:
             # Hydra would turn an error into a warning, and go on.
-            print(f"error: {dropped}", file=sys.stderr)
-            sys.exit(MISTAKE)
+            complain(f"error: {dropped}")
+            raise SystemExit(MISTAKE)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         folder = (Path(config.hydra.sweep.dir) / JOURNALS / name).absolute()
         os.environ[JOURNAL_VARIABLE] = str(folder)
@@ -90,7 +90,7 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     except Exception as error:
         note("failed", first_line(error))
         # Not to the log: a job that was refused has no directory for it any more.
-        print(f"job {job.job.num} failed: {first_line(error)}", file=sys.stderr)
+        complain(f"job {job.job.num} failed: {first_line(error)}")
         if _is_hydras_own(job.sweeper):
             return None
         raise
@@ -113,7 +113,7 @@ def sum_up(journal: Journal) -> bool:
     summary = SweepSummary.of(journal)
     wide_console().print(summary.table())
     for line in summary.complaints():
-        print(f"error: {line}", file=sys.stderr)
+        complain(f"error: {line}")
     write_text(journal.folder / "summary.md", summary.markdown())
     return summary.complete
 

@@ -28,6 +28,8 @@ def printable(text: str) -> str:
     Control characters, line breaks, and marks that reorder text become ``\\x1b``, ``\\u202e`` and
     so on; blanks and letters of every script stay.
     """
+    if text.isprintable():
+        return text
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text

@@ -7,11 +7,15 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 from torch import Tensor
 
 from statsmerging.records.errors import first_line, printable
 from statsmerging.records.files import atomic_path
 from statsmerging.records.received import ReceivedError
+
+#: Cells of the largest table that is read.
+LARGEST = 20_000_000
 
 
 def write_coefficients(
@@ -44,15 +48,16 @@ def read_coefficients(path: Path) -> pd.DataFrame:
     Raises:
         ReceivedError: the file is damaged, or holds another table.
     """
-    columns = ["method", "layer", "task", "coefficient"]
-    try:
-        table = pd.read_parquet(path, columns=columns)
-        return table.astype({"coefficient": float})
-    except Exception as error:  # of pandas, pyarrow and what it is built on: any kind
-        where = printable(str(path))
-        raise ReceivedError(
-            f"{where} is no table of coefficients: {printable(first_line(error))}"
-        ) from error
+    return _read(path, "coefficients", ("method", "layer", "task"), ("coefficient",))
+
+
+def read_statistics(path: Path) -> pd.DataFrame:
+    """The table that ``write_statistics`` wrote.
+
+    Raises:
+        ReceivedError: the file is damaged, or holds another table.
+    """
+    return _read(path, "statistics", ("layer", "task"), None)
 
 
 def write_statistics(
@@ -71,6 +76,26 @@ def write_statistics(
     frame = pd.DataFrame(product(layers, tasks), columns=["layer", "task"])
     frame[list(columns)] = values.flatten(end_dim=1).numpy()
     _write(path, frame)
+
+
+def _read(
+    path: Path, what: str, names: Sequence[str], numbers: Sequence[str] | None
+) -> pd.DataFrame:
+    """Columns of texts and of numbers; of all others, where it is not said of which."""
+    try:
+        about = pq.read_metadata(path)
+        if about.num_rows * about.num_columns > LARGEST:
+            raise ValueError(f"{about.num_rows} rows of {about.num_columns} columns are too many")
+        table = pd.read_parquet(path, columns=None if numbers is None else [*names, *numbers])
+        numbers = numbers or [name for name in table.columns if name not in names]
+        if any(not isinstance(cell, str) for name in names for cell in table[name].unique()):
+            raise ValueError(f"{', '.join(names)} must be texts")
+        return table.astype(dict.fromkeys(numbers, float))
+    except Exception as error:  # of pandas, pyarrow and what it is built on: any kind
+        where = printable(str(path))
+        raise ReceivedError(
+            f"{where} is no table of {what}: {printable(first_line(error))}"
+        ) from error
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:

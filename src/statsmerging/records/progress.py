@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track as rich_track
+
+from statsmerging.records.errors import printable
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ def working(description: str) -> Iterator[None]:
         log.info("%s", description)
         yield
         return
-    with console.status(description):
+    with console.status(escape(printable(description))):
         yield
 
 
@@ -34,4 +37,5 @@ def track(items: Iterable[Item], description: str, *, total: int | None = None) 
         log.info("%s", description)
         yield from items
         return
-    yield from rich_track(items, description, total=total, console=console, transient=True)
+    shown = escape(printable(description))
+    yield from rich_track(items, shown, total=total, console=console, transient=True)

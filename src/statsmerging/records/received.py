@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
 
 from statsmerging.records.errors import UserError, first_line, printable, shown
 
 #: Bytes of the largest text file (JSON, YAML) that is read whole.
 LARGEST_TEXT = 1 << 26
+
+#: Levels of lists and mappings within one another; records of ours have fewer than ten.
+DEEPEST = 50
 
 #: What names a method, a task or a file of ours: no separator, no leading dot, nothing invisible.
 _PLAIN = re.compile(r"[^\W_][\w.+-]*")
@@ -84,11 +88,10 @@ def received_json(folder: Path, name: str) -> Any:
     where = printable(str(folder / name))
     try:
         value = json.loads(text)
-        texts = list(_texts(value))
     except (ValueError, RecursionError) as error:
         raise ReceivedError(f"{where} is no whole JSON: {_reason(error)}") from error
-    if not all(map(_can_be_written, texts)):
-        raise ReceivedError(f"{where} holds text that is no Unicode")
+    _refuse_depth(value, folder / name)
+    _refuse_halves(value, folder / name)
     return value
 
 
@@ -108,14 +111,30 @@ def received_yaml(folder: Path, name: str) -> Any:
             raise ReceivedError(f"{where} holds aliases, which are not read")
         # OmegaConf wrote it, and has its own idea of what is a number.
         value = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-        texts = list(_texts(value))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ReceivedError(f"{where} is no plain YAML: {_reason(error)}") from error
-    if not all(map(_can_be_written, texts)):
-        raise ReceivedError(f"{where} holds text that is no Unicode")
-    if any("${" in text for text in texts):
+    _refuse_depth(value, folder / name)
+    _refuse_halves(value, folder / name)
+    if any("${" in text for text in _texts(value)):
         raise ReceivedError(f"{where} is no resolved config: it holds an interpolation, ${{…}}")
     return value
+
+
+def check_record(kind: type[BaseModel], value: Any, path: Path) -> None:
+    """Check what was read against what is expected of it.
+
+    Raises:
+        ReceivedError: names the file and its first wrong entry.
+    """
+    try:
+        kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        where = f"{path}: {key}" if key else str(path)
+        raise ReceivedError(
+            f"{printable(where)}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        ) from error
 
 
 def is_plain_name(name: str) -> bool:
@@ -136,13 +155,28 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _can_be_written(text: str) -> bool:
-    """Whether a text is Unicode: halves of signs, which JSON can spell, go into no file."""
+def _refuse_halves(value: Any, path: Path) -> None:
+    """Refuse text that is no Unicode: halves of signs, which JSON can spell, go into no file."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        for text in _texts(value):
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise ReceivedError(f"{printable(str(path))} holds text that is no Unicode") from error
+
+
+def _refuse_depth(value: Any, path: Path) -> None:
+    """Refuse what every reader that descends would have to guard itself against."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _entries(outer)]
+    if level:
+        raise ReceivedError(f"{printable(str(path))} is nested too deeply")
+
+
+def _entries(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _reason(error: BaseException) -> str:

@@ -6,9 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from statsmerging.records.files import read_json
+from statsmerging.records.received import check_record
+from statsmerging.records.run_directory import RESULTS
 
 UNIT = "fraction of test images whose top-1 class is right"
 
@@ -76,6 +80,15 @@ def results_json(methods: Mapping[str, MethodResult], **facts: Any) -> dict[str,
     }
 
 
+def check_results(results: dict[str, Any], folder: Path) -> None:
+    """Check the content of a received ``results.json``: the rest of the software relies on it.
+
+    Raises:
+        ReceivedError: names the first wrong entry.
+    """
+    check_record(_Results, results, folder / RESULTS)
+
+
 def objective_of(path: Path) -> float | None:
     """Teacher agreement of the last method in ``results.json``: what a sweep may maximise.
 
@@ -102,6 +115,61 @@ def normalised_average(
         if individual[task].accuracy > 0
     ]
     return _mean(ratios)
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Record(BaseModel):
+    """Entries that are used; there may be more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Unseen(_Record):
+    accuracy: dict[str, Fraction] = {}
+    average: Fraction | None = None
+    normalised_average: FiniteFloat | None = None
+
+
+class _Row(_Record):
+    accuracy: dict[str, Fraction] = Field(min_length=1)
+    average: Fraction
+    normalised_average: FiniteFloat | None
+    teacher_agreement: Fraction | None = None
+    unseen: _Unseen = _Unseen()
+    title: str = ""
+    needs: str | None = None
+    returns: str = ""
+    parameters: dict[str, Any] = {}
+
+
+class _Expert(_Record):
+    architecture: str
+    teacher: Fraction
+    student: Fraction
+    images: int
+
+
+class _Teacher(_Record):
+    label_agreement: Fraction
+
+
+class _Results(_Record):
+    suite: str
+    backbone: str
+    seed: int
+    stamps: list[str]
+    methods: dict[str, _Row] = Field(min_length=1)
+    run_hash: str = ""
+    corruption: str = ""
+    granularity: str = ""
+    learner: str = ""
+    labels: str = ""
+    warnings: list[str] = []
+    teachers: dict[str, _Teacher] = {}
+    distilled: dict[str, _Expert] = {}
+    task_vector_cosines: dict[str, dict[str, FiniteFloat]] = {}
 
 
 def _numbers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,22 @@ def _refuse_ways_out(directory: Path) -> None:
                 )
 
 
-def remove_traces(path: Path) -> None:
-    """Remove the directory of a run that was refused, unless it holds more than config and logs."""
-    if path.is_dir() and {file.name for file in path.iterdir()} <= _TRACES:
-        shutil.rmtree(path)
+def remove_traces(path: Path, before: Set[str] | None) -> None:
+    """Remove what a refused run left in its directory, unless it made more than config and logs.
+
+    Args:
+        path: the directory.
+        before: names of what lay in it before the run, which stays; ``None`` where there was no
+            directory, so that it goes too.
+    """
+    if not path.is_dir():
+        return
+    made = [entry for entry in path.iterdir() if entry.name not in (before or ())]
+    if {entry.name for entry in made} <= _TRACES:
+        for entry in made:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if before is None:
+            path.rmdir()

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from PIL import Image
 
+from statsmerging.report.figures.style import drawn_text
+
 #: Side of one image on paper, and the room for the labels of rows and columns, in inches.
 SIDE, LEFT, TOP, EDGE = 0.6, 1.4, 0.3, 0.05
 
@@ -30,10 +32,10 @@ def contact_sheet(rows: Mapping[str, Sequence[Image.Image]], columns: Sequence[s
         hspace=0.05,
     )
     for axes, (label, images) in zip(grid, rows.items(), strict=True):
-        axes[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
+        axes[0].set_ylabel(drawn_text(label), rotation=0, ha="right", va="center", fontsize="small")
         for ax, image in zip(axes, images, strict=True):
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
     for ax, heading in zip(grid[0], columns, strict=True):
-        ax.set_title(heading, fontsize="x-small")
+        ax.set_title(drawn_text(heading), fontsize="x-small")
     return figure

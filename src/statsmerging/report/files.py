@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
-import pandas as pd
-
-from statsmerging.records.files import (
-    atomic_path,
-    read_json,
-    remove_partials,
-    write_json,
-    write_text,
-)
 from statsmerging.records.progress import track
+from statsmerging.records.written_files import WrittenFiles
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.style import FORMATS, save
 from statsmerging.report.runs import RunGroup
 from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
-from statsmerging.report.tables.markdown import markdown, markdown_row
-from statsmerging.report.tables.tidy import tidy
+from statsmerging.report.tables.markdown import escape, markdown, markdown_row
+from statsmerging.report.tables.tidy import spreadsheet_safe, tidy
 
 log = logging.getLogger(__name__)
+
+#: The report to read as text, and the one to explore in a browser.
+PAGE, INTERACTIVE_PAGE = "report.md", "report.html"
 
 #: Characters of a file's name; some systems take no more than 255 with all endings.
 LONGEST = 120
@@ -36,51 +29,57 @@ LONGEST = 120
 _DISTILLED = ("setting", "task", "architecture", "teacher, %", "student, %", "test images")
 
 
-def write_tables(tables: Mapping[str, Sequence[Table]], folder: Path) -> None:
+def file_list(tables: Mapping[str, Sequence[Table]], planned: Sequence[Drawing]) -> list[str]:
+    """Names of all files of a report, from its folder."""
+    texts = [f"{name}.tex" for names in _table_names(tables).values() for name in names]
+    numbers = [f"{kind}.csv" for kind in _table_names(tables)]
+    pictures = [f"{name}.{kind}" for name in _figure_names(planned) for kind in FORMATS]
+    return [
+        PAGE,
+        INTERACTIVE_PAGE,
+        *(f"tables/{name}" for name in [*texts, *numbers]),
+        *(f"figures/{name}" for name in pictures),
+    ]
+
+
+def write_tables(tables: Mapping[str, Sequence[Table]], files: WrittenFiles) -> None:
     """One LaTeX file for each table, and one tidy CSV file for each kind.
 
     Args:
         tables: kind, the beginning of the files' names → tables.
-        folder: for the files.
+        files: those of the report.
     """
-    named = {
+    for kind, names in _table_names(tables).items():
+        for name, content in zip(names, tables[kind], strict=True):
+            files.write_text(f"tables/{name}.tex", latex(content, name))
+        with files.writing(f"tables/{kind}.csv") as partial:
+            spreadsheet_safe(tidy(tables[kind])).to_csv(partial, index=False)
+
+
+def write_figures(planned: Sequence[Drawing], files: WrittenFiles) -> dict[str, str]:
+    """``NAME.pdf`` and ``NAME.png`` of every figure; gives title → name."""
+    names = _figure_names(planned)
+    pairs = list(zip(names, planned, strict=True))
+    for name, drawing in track(pairs, "drawing figures"):
+        figure = printed(drawing)
+        for kind in FORMATS:
+            with files.writing(f"figures/{name}.{kind}") as partial:
+                save(figure, partial, kind)
+    log.info("figures: %d in %s", len(planned), files.folder / "figures")
+    return {drawing.title: name for name, drawing in pairs}
+
+
+def _table_names(tables: Mapping[str, Sequence[Table]]) -> dict[str, list[str]]:
+    """Kind → names of the LaTeX files; a kind without a table has no files."""
+    return {
         kind: file_names([f"{kind} {content.title}" for content in contents])
         for kind, contents in tables.items()
         if contents
     }
-    files = {f"{name}.tex" for names in named.values() for name in names}
-    with replacing(folder, files | {f"{kind}.csv" for kind in named}):
-        for kind, names in named.items():
-            for name, content in zip(names, tables[kind], strict=True):
-                write_text(folder / f"{name}.tex", latex(content, name))
-            _write_csv(tidy(tables[kind]), folder / f"{kind}.csv")
 
 
-def write_figures(planned: Sequence[Drawing], folder: Path) -> dict[str, str]:
-    """``NAME.pdf`` and ``NAME.png`` of every figure; gives title → name."""
-    names = file_names([drawing.title for drawing in planned])
-    with replacing(folder, {f"{name}.{kind}" for name in names for kind in FORMATS}):
-        pairs = list(zip(names, planned, strict=True))
-        for name, drawing in track(pairs, "drawing figures"):
-            save(printed(drawing), folder / name)
-    log.info("figures: %d in %s", len(planned), folder)
-    return {drawing.title: name for name, drawing in zip(names, planned, strict=True)}
-
-
-@contextmanager
-def replacing(folder: Path, names: Set[str]) -> Iterator[None]:
-    """While the block writes these files of a report; an earlier one's others are removed then.
-
-    A list of the report's own files lies beside the folder, so those of anybody else stay.
-    """
-    remove_partials(folder)
-    record = folder.with_name(f".{folder.name}.json")
-    earlier = set(read_json(record)) if record.exists() else set()
-    write_json(record, sorted(earlier | names))  # before the files: the block may be killed
-    yield
-    for name in earlier - names:
-        (folder / name).unlink(missing_ok=True)
-    write_json(record, sorted(names))
+def _figure_names(planned: Sequence[Drawing]) -> list[str]:
+    return file_names([drawing.title for drawing in planned])
 
 
 def page(
@@ -98,7 +97,7 @@ def page(
             "\n".join(["## Experts distilled into the backbone", "", *head, *distilled, ""])
         )
     if figures:
-        pictures = [f"![{title}](figures/{name}.png)" for title, name in figures.items()]
+        pictures = [f"![{escape(title)}](figures/{name}.png)" for title, name in figures.items()]
         parts.append("\n\n".join(["## Figures", *pictures]) + "\n")
     return "\n".join(parts)
 
@@ -126,7 +125,8 @@ def _warnings(groups: Sequence[RunGroup]) -> Iterator[str]:
             settings.setdefault(line, []).append(group.label)
     for line, labels in settings.items():
         among = f"{len(labels)} of {len(groups)} settings" if len(labels) > 3 else "; ".join(labels)
-        yield f"- {line}" if len(labels) == len(groups) else f"- {line} ({among})"
+        told = line if len(labels) == len(groups) else f"{line} ({among})"
+        yield f"- {escape(told)}"
 
 
 def _distilled(groups: Sequence[RunGroup]) -> Iterator[str]:
@@ -138,10 +138,5 @@ def _distilled(groups: Sequence[RunGroup]) -> Iterator[str]:
                 shares = [f"{100 * expert[name]:.1f}" for name in ("teacher", "student")]
                 setting = f"{run['suite']} · {run['backbone']}"
                 cells = [setting, task, expert["architecture"], *shares, str(expert["images"])]
-                rows[markdown_row(cells)] = None
+                rows[markdown_row(map(escape, cells))] = None
     yield from rows
-
-
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as partial:
-        frame.to_csv(partial, index=False)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from statsmerging.report.layers import layer_name
+from statsmerging.report.reading import CURVES
 from statsmerging.report.rows import BOUNDS, method_title, rows_by_method
 from statsmerging.report.runs import RunGroup
 from statsmerging.report.settings import setting_text
-
-#: What of a learning curve is drawn: column of ``metrics.csv`` → its name.
-CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}
 
 
 def accuracies(groups: Sequence[RunGroup]) -> pd.DataFrame:
@@ -96,10 +93,10 @@ def statistics(groups: Sequence[RunGroup]) -> pd.DataFrame:
     learned = coefficients(groups)
     frames = []
     for group in groups:
-        path = _first_file(group, "statistics.parquet")
-        if path is not None:
-            raw = pd.read_parquet(path)
-            tidy = raw.melt(["layer", "task"], var_name="statistic")
+        # The experts' statistics do not depend on the seed: any run of a group has them.
+        known = [run.statistics for run in group.members if run.statistics is not None]
+        if known:
+            tidy = known[0].melt(["layer", "task"], var_name="statistic")
             own = learned[learned["setting"] == group.label]
             frames.append(own.merge(tidy, on=["layer", "task"]))
     if not frames:
@@ -162,9 +159,8 @@ def _own(group: RunGroup) -> str:
 
 def _coefficients_of(group: RunGroup) -> Iterator[pd.DataFrame]:
     for member in group.members:
-        path = member.path / "coefficients.parquet"
-        frame = pd.read_parquet(path) if path.exists() else pd.DataFrame()
-        if "method" in frame:  # the first runs ever did not name it
+        frame = member.coefficients
+        if len(frame):
             rows = member.results["methods"]
             titles = {name: method_title(name, rows.get(name, {})) for name in frame["method"]}
             yield frame.assign(setting=group.label, title=frame["method"].map(titles))
@@ -180,31 +176,14 @@ def _names(layers: pd.Series) -> pd.DataFrame:
 
 def _curves_of(group: RunGroup) -> Iterator[pd.DataFrame]:
     for member in group.members:
-        for method, row in member.results["methods"].items():
-            paths = _lives(member.path / "learning_curves" / method)
-            if paths:
-                metrics = pd.concat([pd.read_csv(path) for path in paths])
-                steps = metrics.drop_duplicates("step", keep="last").sort_values("step")
-                steps = steps[["step", *CURVES]].rename(columns=CURVES)
-                tidy = steps.melt("step", var_name="quantity")
-                yield tidy.assign(
-                    setting=group.label,
-                    method=method,
-                    title=method_title(method, row),
-                    seed=member.results["seed"],
-                )
-
-
-def _lives(folder: Path) -> list[Path]:
-    """The curves of a method, one file for each life of its run, the first life first."""
-    files = folder.glob("version_*/metrics.csv")
-    return sorted(files, key=lambda path: int(path.parent.name.removeprefix("version_")))
-
-
-def _first_file(group: RunGroup, name: str) -> Path | None:
-    """The experts' statistics do not depend on the seed: any run of a group has them."""
-    paths = (member.path / name for member in group.members)
-    return next((path for path in paths if path.exists()), None)
+        for method, curve in member.curves.items():
+            tidy = curve.rename(columns=CURVES).melt("step", var_name="quantity")
+            yield tidy.assign(
+                setting=group.label,
+                method=method,
+                title=method_title(method, member.results["methods"][method]),
+                seed=member.results["seed"],
+            )
 
 
 def _fact(group: RunGroup, key: str) -> dict[str, Any]:

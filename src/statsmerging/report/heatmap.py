@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from statsmerging.report.figures.style import drawn_text
+
 #: Of more layers only every second, third, … is named.
 NAMED_LAYERS = 40
 
@@ -29,12 +31,12 @@ def _heatmap(method: str, frame: pd.DataFrame) -> Image.Image:
     values = frame["coefficient"].to_numpy().reshape(len(layers), len(tasks))
     height = 0.6 + 0.2 * min(len(layers), NAMED_LAYERS)
     figure = Figure(figsize=(2 + 0.4 * len(tasks), height))
-    axes = figure.add_subplot(title=method)
+    axes = figure.add_subplot(title=drawn_text(method))
     limit = max(abs(values).max(), 1e-6)
     picture = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    axes.set_xticks(range(len(tasks)), tasks, rotation=90)
+    axes.set_xticks(range(len(tasks)), [*map(drawn_text, tasks)], rotation=90)
     named = range(0, len(layers), -(-len(layers) // NAMED_LAYERS))
-    axes.set_yticks(named, [layers[row] for row in named])
+    axes.set_yticks(named, [drawn_text(layers[row]) for row in named])
     figure.colorbar(picture, label="coefficient")
     stream = BytesIO()
     figure.savefig(stream, format="png", bbox_inches="tight")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from statsmerging.records.errors import UserError
-from statsmerging.records.files import read_json
+from statsmerging.records.received import ReceivedError, received_yaml
+from statsmerging.records.run_directory import CONFIG, MANIFEST, RESULTS
+from statsmerging.report.reading import ReportedRun, read_run
 from statsmerging.report.rows import rows_by_method
 from statsmerging.report.settings import (
     flatten,
@@ -21,26 +23,13 @@ from statsmerging.report.settings import (
     told_apart,
 )
 
+log = logging.getLogger(__name__)
+
 #: Jobs whose run directories hold results when they are complete.
 WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
 
 #: Methods that a title names; of more it gives the number.
 LISTED = 4
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """One run directory that holds its manifest and its results.
-
-    Attributes:
-        path: the directory.
-        config: the resolved config of the run.
-        results: content of ``results.json``.
-    """
-
-    path: Path
-    config: dict[str, Any]
-    results: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ class RunGroup:
         differences: those of the settings in which groups on the same suite and backbone differ.
     """
 
-    members: Sequence[FinishedRun]
+    members: Sequence[ReportedRun]
     settings: Mapping[str, Any]
     differences: Mapping[str, Any]
 
@@ -95,7 +84,7 @@ class _Gathered:
 
     setting: dict[str, Any]
     methods: dict[str, Any] = field(default_factory=dict)
-    runs: list[FinishedRun] = field(default_factory=list)
+    runs: list[ReportedRun] = field(default_factory=list)
 
     def takes(self, setting: dict[str, Any], methods: dict[str, Any]) -> bool:
         """Whether a run belongs here: methods that both have were given the same."""
@@ -136,12 +125,14 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
     return sorted(found, key=_place)
 
 
-def finished_runs(folder: Path) -> Iterator[FinishedRun]:
-    """All below a folder, in the order of their names."""
-    for manifest in sorted(folder.rglob("manifest.json")):
-        results = manifest.with_name("results.json")
-        if results.exists():
-            yield FinishedRun(manifest.parent, read_json(manifest)["config"], read_json(results))
+def finished_runs(folder: Path) -> Iterator[ReportedRun]:
+    """All below a folder, in the order of their names; a damaged one is named and left out."""
+    for manifest in sorted(folder.rglob(MANIFEST)):
+        if os.path.lexists(manifest.with_name(RESULTS)):
+            try:
+                yield read_run(manifest.parent)
+            except ReceivedError as error:
+                log.warning("left out: %s", error)
 
 
 def unfinished_runs(folder: Path) -> list[str]:
@@ -149,9 +140,20 @@ def unfinished_runs(folder: Path) -> list[str]:
     return [
         str(path.relative_to(folder))
         for path in _run_directories(folder)
-        if not all((path / name).exists() for name in ("manifest.json", "results.json"))
-        and OmegaConf.select(OmegaConf.load(path / "config.yaml"), "job.name") in WITH_RESULTS
+        if not all(os.path.lexists(path / name) for name in (MANIFEST, RESULTS))
+        and _job(path) in WITH_RESULTS
     ]
+
+
+def _job(folder: Path) -> str | None:
+    """What an unfinished run is for; ``None`` where that cannot be told."""
+    try:
+        config = received_yaml(folder, CONFIG)
+    except ReceivedError as error:
+        log.warning("left out: %s", error)
+        return None
+    job = config.get("job") if isinstance(config, dict) else None
+    return job.get("name") if isinstance(job, dict) else None
 
 
 def overruled_runs(groups: Sequence[RunGroup]) -> list[Path]:
@@ -170,13 +172,13 @@ def overruled_runs(groups: Sequence[RunGroup]) -> list[Path]:
 
 def _run_directories(folder: Path) -> Iterator[Path]:
     """Folders with a config, but for those inside of others: loggers write such files too."""
-    for config in sorted(folder.rglob("config.yaml")):
+    for config in sorted(folder.rglob(CONFIG)):
         outer = config.parent.relative_to(folder).parents
-        if not any((folder / path / "config.yaml").exists() for path in outer):
+        if not any((folder / path / CONFIG).exists() for path in outer):
             yield config.parent
 
 
-def _order(run: FinishedRun) -> tuple[int, int]:
+def _order(run: ReportedRun) -> tuple[int, int]:
     """Runs of most methods first, then by seed: the first tells the order of rows."""
     return -len(run.results["methods"]), int(run.results["seed"])
 

@@ -8,7 +8,6 @@ from itertools import compress
 from pathlib import Path
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from statsmerging.records.files import read_json
@@ -16,8 +15,9 @@ from statsmerging.records.journal import Entry, Journal
 from statsmerging.records.results import ANEW
 from statsmerging.report.rows import Results, method_title, percentage
 from statsmerging.report.tables.content import numbers_over_seeds
-from statsmerging.report.tables.markdown import markdown_row
+from statsmerging.report.tables.markdown import escape, markdown_row
 from statsmerging.report.tables.sweep import COLUMNS
+from statsmerging.report.tables.terminal import cell_text
 
 #: Columns that say what was run; those of text stand to the left.
 _LABELS = ("setting", "jobs done", "method")
@@ -56,7 +56,7 @@ class SweepSummary:
         for heading in headings:
             table.add_column(heading, justify="left" if heading in _TEXTS else "right")
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(cell_text, row))
         return table
 
     def markdown(self) -> str:
@@ -64,8 +64,8 @@ class SweepSummary:
         headings, rows = self._content()
         lines = [f"**{self._title()}**", "", markdown_row(headings)]
         lines.append(markdown_row(["---" if name in _TEXTS else "---:" for name in headings]))
-        lines += [markdown_row(row) for row in rows]
-        lines += ["", *(f"- {line}" for line in self.complaints())]
+        lines += [markdown_row(map(escape, row)) for row in rows]
+        lines += ["", *(f"- {escape(line)}" for line in self.complaints())]
         return "\n".join(lines).rstrip() + "\n"
 
     def complaints(self) -> Iterator[str]:

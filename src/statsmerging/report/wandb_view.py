@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from statsmerging.records.errors import UserError, first_line
-from statsmerging.records.files import read_json
+from statsmerging.records.errors import UserError, first_line, printable
+from statsmerging.records.received import received_json
+from statsmerging.records.results import check_results
 
 #: Keys of the config by which runs are compared; those that lack one form a group of their own.
 GROUP_BY = ("granularity", "labels.kind", "corruption.kind")
@@ -110,7 +111,9 @@ def _methods(folder: Path) -> tuple[list[str], list[str]]:
     """Names of all rows of the runs' tables, and of those with learned coefficients."""
     rows: dict[str, Any] = {}
     for path in sorted(folder.rglob("results.json")):
-        rows |= read_json(path)["methods"]
+        results = received_json(path.parent, path.name)
+        check_results(results, path.parent)
+        rows |= results["methods"]
     if not rows:
         raise UserError(f"{folder} holds no run (results.json)")
     learned = [name for name, row in rows.items() if "learner" in row.get("parameters", {})]
@@ -140,7 +143,7 @@ def main() -> None:
         else:
             print(save(report, given.project, given.entity))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from statsmerging.records.files import atomic_path
+from statsmerging.records.errors import printable
 
 #: Legible at the width of a page, about 7 inches; text stays text in PDF.
 _STYLE: dict[Any, Any] = {
@@ -72,6 +72,11 @@ def panels(
     return figure, list(grid[:count])
 
 
+def drawn_text(text: str) -> str:
+    """Text as matplotlib draws it: no part of it is mathematics, nothing in it invisible."""
+    return printable(text).replace("$", r"\$")
+
+
 def entitle(figure: Figure, title: str) -> None:
     """A title of the whole figure, in several lines if it is long."""
     figure.suptitle(_folded(title, PAGE_CHARACTERS))
@@ -116,9 +121,9 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 4, markers: float = 
 
 
 @styled
-def save(figure: Figure, path: Path) -> None:
-    """Store ``PATH.pdf`` and ``PATH.png``; the same figure gives the same files."""
-    with atomic_path(path.with_name(f"{path.name}.pdf")) as partial:
-        figure.savefig(partial, format="pdf", metadata={"CreationDate": None})
-    with atomic_path(path.with_name(f"{path.name}.png")) as partial:
-        figure.savefig(partial, format="png", dpi=DPI)
+def save(figure: Figure, file: Path, kind: str) -> None:
+    """Store a figure in one of ``FORMATS``; the same figure gives the same file."""
+    if kind == "pdf":
+        figure.savefig(file, format=kind, metadata={"CreationDate": None})
+    else:
+        figure.savefig(file, format=kind, dpi=DPI)

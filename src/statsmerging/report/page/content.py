@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from statsmerging.records.files import read_json
+from omegaconf import OmegaConf
+
+from statsmerging.report.reading import ReportedRun
 from statsmerging.report.rows import BOUNDS, is_static, method_title
-from statsmerging.report.runs import FinishedRun, RunGroup
+from statsmerging.report.runs import RunGroup
 from statsmerging.report.settings import QUESTION, flatten, problem_of
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.content import Row, Table
@@ -34,7 +36,7 @@ def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
     }
 
 
-def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[FinishedRun]) -> list[str]:
+def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[ReportedRun]) -> list[str]:
     """Keys in which runs differ, those of the question that they answer first."""
     flat = [dict(flatten(run.config)) for run in runs]
     asked = [key for key in QUESTION if len({config.get(key) for config in flat}) > 1]
@@ -43,9 +45,9 @@ def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[FinishedRun]) -> 
     return [key for key in found if key != "method"]
 
 
-def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
+def _run(run: ReportedRun, folder: Path, keys: Iterable[str]) -> Content:
     results = run.results
-    manifest = read_json(run.path / "manifest.json")
+    manifest = run.manifest
     config = dict(flatten(run.config))
     setting = {key: config[key] for key in keys if key in config}
     stamps, warnings = results.get("stamps", []), results.get("warnings", [])
@@ -66,7 +68,7 @@ def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
             for name, row in results["methods"].items()
         ],
         "config": run.config,
-        "config_text": _config_text(run),
+        "config_text": OmegaConf.to_yaml(run.config),
         "command": shlex.join(["python", *command]) if command else "",
         "of_sweep": not _SWEEP_FLAGS.isdisjoint(command),
         "reproduce": shlex.join(["python", "run.py", "job=reproduce", f"job.run={run.path}"]),
@@ -81,7 +83,7 @@ def _run(run: FinishedRun, folder: Path, keys: Iterable[str]) -> Content:
     }
 
 
-def _name(run: FinishedRun, folder: Path) -> str:
+def _name(run: ReportedRun, folder: Path) -> str:
     """The run's directory as seen from the folder of all runs."""
     name = run.path.relative_to(folder).as_posix()
     return run.path.absolute().name if name == "." else name
@@ -108,12 +110,6 @@ def _method(
     }
 
 
-def _config_text(run: FinishedRun) -> str:
-    """``config.yaml`` as it stands in the directory."""
-    path = run.path / "config.yaml"
-    return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
 def _setting(group: RunGroup, folder: Path) -> Content:
     """One setting with its table, as ``report.md`` has it."""
     first = group.runs[0]
@@ -129,7 +125,7 @@ def _table(table: Table) -> Content:
         "title": table.title,
         "caption": table.caption,
         "labels": table.labels,
-        "columns": [name.replace("_", " ") for name in table.columns],
+        "columns": table.headings,
         "sections": [
             {"heading": section.heading, "rows": [_row(row) for row in section.rows]}
             for section in table.sections

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from statsmerging.records.errors import printable
 from statsmerging.report.page.content import Content, page_content
 from statsmerging.report.runs import RunGroup
 
@@ -40,7 +41,9 @@ def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, 
         folder: from which their directories are named.
         figures: title → interactive figure.
     """
-    return _page(page_content(groups, folder), figures, heading=f"Report on {folder.as_posix()}")
+    return _page(
+        page_content(groups, folder), figures, heading=printable(f"Report on {folder.as_posix()}")
+    )
 
 
 def _page(content: Content, figures: Mapping[str, Figure], heading: str) -> str:
@@ -59,9 +62,22 @@ def _page(content: Content, figures: Mapping[str, Figure], heading: str) -> str:
 
 
 def _figure(figure: Figure) -> Content:
-    """Data and layout, with numbers as plotly's own encoder writes them."""
+    """Data and layout, with numbers as plotly's own encoder writes them, texts without markup."""
     parts: Content = json.loads(figure.to_json())
-    return {"data": parts["data"], "layout": parts["layout"]}
+    return {"data": _unmarked(parts["data"]), "layout": _unmarked(parts["layout"])}
+
+
+def _unmarked(value: Any) -> Any:
+    """The value with texts that plotly does not take for its kind of HTML."""
+    match value:
+        case dict():
+            return {key: _unmarked(item) for key, item in value.items()}
+        case list():
+            return [_unmarked(item) for item in value]
+        case str():
+            return value.replace("&", "&amp;").replace("<", "&lt;")
+        case _:
+            return value
 
 
 def _plotly() -> str:
@@ -76,16 +92,18 @@ def _script(code: str) -> str:
 
 def _embedded_json(value: Any) -> str:
     """JSON that no text in it can end: no ``<`` is left that HTML could read as a tag."""
-    return json.dumps(_finite(value), allow_nan=False).replace("<", "\\u003c")
+    return json.dumps(_plain(value), allow_nan=False).replace("<", "\\u003c")
 
 
-def _finite(value: Any) -> Any:
-    """The value with text in place of infinities and NaN, which JSON lacks."""
+def _plain(value: Any) -> Any:
+    """The value with printable texts, one in place of infinities and NaN, which JSON lacks."""
     match value:
         case dict():
-            return {str(key): _finite(item) for key, item in value.items()}
+            return {printable(str(key)): _plain(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [_plain(item) for item in value]
+        case str():
+            return "\n".join(map(printable, value.split("\n")))
         case float() if not math.isfinite(value):
             return str(value)
         case _:

@@ -48,6 +48,9 @@ CLEAN = "none"
 #: Entries of ``results.json`` that say what was run.
 FACTS = ("suite", "corruption", "backbone", "granularity", "learner", "labels")
 
+#: Headings of the columns that are no task's.
+OWN_COLUMNS = ("average", "normalised", "agreement")
+
 #: Heading of a column, and the keys of its number in a row of ``results.json``.
 Column = tuple[str, tuple[str, ...]]
 
@@ -99,7 +102,7 @@ def accuracy_content(
 def accuracy_columns(results: Results) -> list[Column]:
     """All columns the rows of a run have numbers for."""
     row = next(iter(results["methods"].values()))
-    columns: list[Column] = [(task, ("accuracy", task)) for task in row["accuracy"]]
+    columns: list[Column] = [(_heading(task), ("accuracy", task)) for task in row["accuracy"]]
     columns += [("average", ("average",)), ("normalised", ("normalised_average",))]
     if any("teacher_agreement" in other for other in results["methods"].values()):
         columns.append(("agreement", ("teacher_agreement",)))
@@ -109,6 +112,12 @@ def accuracy_columns(results: Results) -> list[Column]:
         if len(tasks) > 1:
             columns.append(("unseen: average", ("unseen", "average")))
     return columns
+
+
+def _heading(task: str) -> str:
+    """The task's name, unless another column has it."""
+    taken = task in OWN_COLUMNS or task.startswith(("unseen: ", "task: "))
+    return f"task: {task}" if taken else task
 
 
 def sections_of(methods: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
@@ -134,7 +143,7 @@ def _sections(
     def row(method: str) -> Row:
         rows = entries[method]
         return Row(
-            labels=(_row_title(method, rows, seeds), NEEDS[rows[0].get("needs")]),
+            labels=(_row_title(method, rows, seeds), _needs(rows[0])),
             numbers=numbers_over_seeds([[percentage(row, path) for row in rows] for path in paths]),
             facts={**facts, "method": method, "source": "ours"},
         )
@@ -189,6 +198,12 @@ def _with_averages(
         return {**cells, "average": fmean(cells[task] for task in tasks), **normalised}
 
     return {method: numbers(cells) for method, cells in rows.items()}
+
+
+def _needs(row: Results) -> str:
+    """In short; of a plugin's method it may be anything."""
+    needs = row.get("needs")
+    return NEEDS.get(needs, str(needs))
 
 
 def _row_title(method: str, rows: Sequence[Results], seeds: int) -> str:

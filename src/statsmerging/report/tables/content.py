@@ -68,7 +68,7 @@ class Table:
         title: what tells it from other tables.
         caption: what the numbers are.
         labels: headings of the texts.
-        columns: headings of the numbers.
+        columns: names of the numbers.
         sections: the rows.
     """
 
@@ -77,6 +77,15 @@ class Table:
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     sections: Sequence[Section]
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the numbers, with blanks for underscores where the columns stay different."""
+        spaced = [name.replace("_", " ") for name in self.columns]
+        return [
+            blank if spaced.count(blank) == 1 else name
+            for blank, name in zip(spaced, self.columns, strict=True)
+        ]
 
     @property
     def rows(self) -> list[Row]:

@@ -170,7 +170,7 @@ def _columns(content: Table) -> str:
 
 def _headings(content: Table, *, upright: bool) -> str:
     shape = r"\rotatebox{90}{%s}" if upright else "%s"
-    numbers = [shape % escape(name.replace("_", " ")) for name in content.columns]
+    numbers = [shape % escape(name) for name in content.headings]
     return _row([*map(escape, content.labels), *numbers])
 
 

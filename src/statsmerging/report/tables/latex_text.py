@@ -19,7 +19,9 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    # A command for it is missing in the usual font encoding, and the sign itself is a command to
+    # some languages of babel.
+    '"': r"\texttt{\char34}",
     # After the end of a row these two would be arguments of ``\\``.
     "[": "{[}",
     "*": "{*}",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from statsmerging.records.errors import printable
 from statsmerging.report.tables.content import UNIT, Table
 
 
@@ -32,3 +33,18 @@ def tidy(tables: Iterable[Table]) -> pd.DataFrame:
     frame = pd.DataFrame(rows).astype({"n": "Int64"})
     last = ["method", "source", "column", "mean", "std", "n", "unit"]
     return frame[[*(name for name in frame.columns if name not in last), *last]]
+
+
+def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with a quote before texts that a spreadsheet would take for formulas."""
+    texts = frame.map(lambda cell: _plain(cell) if isinstance(cell, str) else cell)
+    return texts.rename(columns=_plain)
+
+
+def _plain(text: str) -> str:
+    shown = printable(text)
+    try:
+        float(shown)
+    except ValueError:
+        return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+    return shown
