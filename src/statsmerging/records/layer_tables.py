@@ -14,6 +14,9 @@ from statsmerging.records.errors import first_line, printable
 from statsmerging.records.files import atomic_path
 from statsmerging.records.received import ReceivedError
 
+#: What stands beside statistics where they are compared with coefficients, one in each row.
+_OTHER_COLUMNS = {"method", "coefficient", "statistic", "value"}
+
 #: Cells of the largest table that is read.
 LARGEST = 20_000_000
 
@@ -57,7 +60,11 @@ def read_statistics(path: Path) -> pd.DataFrame:
     Raises:
         ReceivedError: the file is damaged, or holds another table.
     """
-    return _read(path, "statistics", ("layer", "task"), None)
+    table = _read(path, "statistics", ("layer", "task"), None)
+    taken = sorted(set(table.columns) & _OTHER_COLUMNS)
+    if taken:
+        raise ReceivedError(f"{printable(str(path))}: no statistic is named {', '.join(taken)}")
+    return table
 
 
 def write_statistics(
