@@ -181,9 +181,9 @@ def pixels(source: ImageSource) -> list[bytes]:
     ("task", "place", "message"),
     [
         ("../../up", "somebody/data", "no plain name"),
-        ("up", "/etc/data", "should match pattern"),
-        ("up", "https://host/data", "should match pattern"),
-        ("up", "csv", "should match pattern"),
+        ("up", "/etc/data", "is no address on the hub"),
+        ("up", "https://host/data", "is no address on the hub"),
+        ("up", "csv", "is no address on the hub"),
     ],
 )
 def test_a_catalogue_names_tasks_and_data_sets_plainly(task: str, place: str, message: str) -> None:

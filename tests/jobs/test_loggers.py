@@ -106,7 +106,8 @@ def test_all_loggers_hold_the_curves_and_numbers_of_one_run(
     assert logged.info.status == "FINISHED"
     assert logged.data.params["trainer.steps"] == "6"
     files = {file.name for file in (tmp_path / "store").rglob("*") if file.is_file()}
-    assert files == {"mlflow.db", "results.md", *(f"{method}.png" for method in LEARNED)}
+    pictures = {f"{method}.png" for method in LEARNED}
+    assert files == {".mlflow.db.lock", "mlflow.db", "results.md", *pictures}
 
     for place in ("home", "here"):
         assert list((tmp_path / place).iterdir()) == []

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from statsmerging.records.settings import Settings
+
+
+def _on_the_hub(address: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
+        raise ValueError("is no address on the hub, OWNER/NAME")
+    return address
 
 
 class CatalogueEntry(Settings):
@@ -23,7 +30,7 @@ class CatalogueEntry(Settings):
         gigabytes: size of the download, for the message where it is missing.
     """
 
-    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    id: Annotated[str, AfterValidator(_on_the_hub)]
     subset: str | None = None
     image: str | None = None
     label: str | None = None

@@ -125,9 +125,9 @@ def spoil(collected: Collected, how: str) -> None:
     [
         ("no task", "there is no evidence for task svhn"),
         ("no layer", "evidence for task svhn names none of the merged layers"),
-        ("a layer of some tasks", "linear: evidence for task mnist, but none for svhn"),
-        ("another shape", r"linear: evidence for task svhn has shape \(5, 12\), expected \("),
-        ("not finite", "linear: evidence for task svhn has NaN or infinite values"),
+        ("a layer of some tasks", "'linear': evidence for task mnist, but none for svhn"),
+        ("another shape", r"'linear': evidence for task svhn has shape \(5, 12\), expected \("),
+        ("not finite", "'linear': evidence for task svhn has NaN or infinite values"),
     ],
 )
 def test_unfit_evidence_is_refused(
@@ -148,7 +148,7 @@ def test_unfit_evidence_is_refused(
 def test_fishers_that_cannot_be_are_refused(bank: TaskVectorBank, fishers: Evidence) -> None:
     negative, nothing = copied(fishers), copied(fishers)
     negative["cars"]["bias"][0] = -1
-    with pytest.raises(MergingError, match="bias: a Fisher diagonal has negative entries"):
+    with pytest.raises(MergingError, match="'bias': a Fisher diagonal has negative entries"):
         Fisher().merge(bank, negative)
     for diagonal in nothing["cars"].values():
         diagonal.zero_()
