@@ -14,11 +14,24 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from statsmerging.records.errors import first_line
 
-#: The disk is full, its quota used up, or nothing may be written.
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+#: The disk is full or broken, a quota or `ulimit -f` used up, or nothing may be written.
+_STORAGE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)
 
 #: The same as libraries say it that raise errors of their own.
-_STORAGE_WORDS = ("No space left on device", "Read-only file system", "Disk quota exceeded")
+_STORAGE_WORDS = (
+    "No space left on device",
+    "Read-only file system",
+    "Disk quota exceeded",
+    "File too large",
+)
 
 
 #: What Hydra says of several values for one key, and OmegaConf of a key without a value.

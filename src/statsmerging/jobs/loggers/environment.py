@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +29,18 @@ def contained(directory: Path) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Put Python's temporary files there for the length of the block.
+
+    W&B makes folders when it is imported and keeps them as long as the process lives. What a
+    killed process leaves of them is then in its run directory, where the run is removed with it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
