@@ -99,8 +99,11 @@ def load_split(
         }
         save_file(tensors, path)
 
-    tensors = load_file(cache.file("images", f"{key}.safetensors", write))
-    return ImageSplit(tensors["images"], tensors["labels"], tensors["digests"], key)
+    def read(path: Path) -> ImageSplit:
+        tensors = load_file(path)
+        return ImageSplit(tensors["images"], tensors["labels"], tensors["digests"], key)
+
+    return cache.load("images", f"{key}.safetensors", write, read)
 
 
 class SuiteImages:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -19,12 +18,11 @@ from statsmerging.distillation.settings import LabelSettings, StudentSettings
 from statsmerging.records.cache import Cache
 from statsmerging.records.hashing import key_of, state_sha256
 from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.zoo.continuation import continue_from, forget
 from statsmerging.zoo.experts import Zoo
 from statsmerging.zoo.trainer import create_trainer
 from statsmerging.zoo.training import adamw
 from statsmerging.zoo.weights import FileTensors, Weights
-
-log = logging.getLogger(__name__)
 
 
 class Distillation(L.LightningModule):
@@ -109,8 +107,9 @@ def student_weights(
         _fit(module, task, images.images, checkpoint, accelerator)
         write_weights(path, student.state_dict())
 
-    weights = Weights(FileTensors(cache.file("students", f"{key}.safetensors", write)))
-    checkpoint.unlink(missing_ok=True)
+    weights = Weights(cache.load("students", f"{key}.safetensors", write, FileTensors))
+    with suppress(OSError):  # another user's
+        forget(checkpoint)
     return weights
 
 
@@ -125,17 +124,11 @@ def _fit(
         steps_per_epoch=settings.steps_per_epoch,
         seed=settings.seed,
     )
-    saved = ModelCheckpoint(
-        checkpoint.parent, filename=checkpoint.stem, enable_version_counter=False
-    )
     trainer = create_trainer(
         accelerator=accelerator,
         epochs=settings.steps // settings.steps_per_epoch,
         description=f"distilling {task}",
-        callbacks=[saved],
+        checkpoint=checkpoint,
         clip=1.0,
     )
-    last = checkpoint if checkpoint.exists() else None
-    if last is not None:
-        log.info("continuing from %s", last)
-    trainer.fit(module, data, ckpt_path=last, weights_only=True)
+    trainer.fit(module, data, ckpt_path=continue_from(checkpoint), weights_only=True)

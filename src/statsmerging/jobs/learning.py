@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from statsmerging.data.image_cache import ImageSplit
@@ -27,10 +26,9 @@ from statsmerging.merging.task_vectors import TaskVectorBank
 from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import key_of
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.zoo.continuation import continue_from
 from statsmerging.zoo.statistics import cached_layer_statistics
 from statsmerging.zoo.trainer import create_trainer
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def fit(
     Returns:
         The norm of the learner's gradient in the last step.
     """
-    config, bench, checkpoints = learning.config, learning.bench, learning.directory.checkpoints
+    config, bench = learning.config, learning.bench
     data = UnlabeledDataModule(
         {task: split.images for task, split in learning.images.items()},
         images_per_task=config.trainer.images_per_task,
@@ -161,20 +159,17 @@ def fit(
     )
     # Named after weights and images, so that a run never continues from what others gave.
     sources = [*bench.weight_hashes.values(), *bench.images.fingerprints().values()]
-    file = f"{method.name}-{key_of(sources)}"
-    checkpoint = ModelCheckpoint(checkpoints, filename=file, enable_version_counter=False)
+    checkpoint = learning.directory.checkpoints / f"{method.name}-{key_of(sources)}.ckpt"
     trainer = create_trainer(
         accelerator=config.accelerator,
         epochs=config.trainer.steps // config.trainer.steps_per_epoch,
         description=f"learning coefficients of {method.settings.title}",
-        callbacks=[*callbacks, checkpoint],
+        callbacks=callbacks,
         loggers=learning.run_log.curves(method.name),
+        checkpoint=checkpoint,
         devices=config.trainer.devices,
     )
-    last = checkpoints / f"{file}.ckpt"
-    if last.exists():
-        log.info("continuing from %s", last)
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    trainer.fit(module, data, ckpt_path=continue_from(checkpoint), weights_only=True)
     # Lightning leaves everything on the CPU, and further methods merge the same bank.
     module.student.to(bench.zoo.device)
     # The step may have been another process's, or one of the killed run's.

@@ -15,8 +15,16 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from statsmerging.records.errors import first_line
 
-#: The disk is full, its quota or the largest size of a file used up, or nothing may be written.
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+#: The disk is full or broken, a quota or `ulimit -f` used up, or nothing may be written.
+_STORAGE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)
 
 #: The same as libraries say it that raise errors of their own.
 _STORAGE_WORDS = (

@@ -49,6 +49,16 @@ def remove_partials(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Move what is damaged, or is no file, out of the way; nothing is lost or replaced.
+
+    Returns:
+        Where it is now, in a new folder beside its place.
+    """
+    folder = tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".damaged")
+    return path.rename(Path(folder, path.name))
+
+
 @contextmanager
 def new_path(path: Path) -> Iterator[Path]:
     """Like ``atomic_path``, for results of the user's own: another content is never replaced.

@@ -58,7 +58,9 @@ def class_scores(
         return compute()
     parts = [zoo.architecture, weights.sha256, state_sha256(head.state_dict()), split.key]
     key = key_of([*parts, zoo.preprocess.key])
-    path = cache.file(
-        "class_scores", f"{key}.safetensors", lambda path: save_file({"scores": compute()}, path)
+    return cache.load(
+        "class_scores",
+        f"{key}.safetensors",
+        write=lambda path: save_file({"scores": compute()}, path),
+        read=lambda path: load_file(path)["scores"],
     )
-    return load_file(path)["scores"]

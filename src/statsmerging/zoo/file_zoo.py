@@ -172,7 +172,7 @@ class _ExpertReader:
         def convert(target: Path) -> None:
             write_weights(target, weights_for(self.backbone, path, self.pretrained))
 
-        return Weights(FileTensors(self.cache.file("converted", f"{key}.safetensors", convert)))
+        return Weights(self.cache.load("converted", f"{key}.safetensors", convert, FileTensors))
 
 
 def _pretrained(settings: BackboneSettings, base: Path | None) -> tuple[nn.Module, Weights]:

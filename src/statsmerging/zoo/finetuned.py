@@ -116,7 +116,7 @@ def _pretrained_here(
         ]
     )
     backbone = create_backbone(settings)
-    backbone.load_state_dict(read_weights(cache.file("backbones", f"{key}.safetensors", write)))
+    backbone.load_state_dict(cache.load("backbones", f"{key}.safetensors", write, read_weights))
     return backbone
 
 
@@ -162,4 +162,4 @@ class _ExpertMaker:
             )
             write_expert(path, Expert(Weights(self.backbone.state_dict()), head))
 
-        return read_expert(self.cache.file("experts", f"{key_of(parts)}.safetensors", write))
+        return self.cache.load("experts", f"{key_of(parts)}.safetensors", write, read_expert)

@@ -82,7 +82,7 @@ class ProbedHeads:
         images = [preprocess.key, train.key]
         fit = [str(PROBE_STRENGTH), str(PROBE_ITERATIONS), str(len(task.classes))]
         key = key_of([self.architecture, self.pretrained.sha256, *images, *fit])
-        return read_head(self.cache.file("heads", f"{key}.safetensors", write))
+        return self.cache.load("heads", f"{key}.safetensors", write, read_head)
 
 
 def head_source(

@@ -78,7 +78,7 @@ def joint_weights(
             trainer.fit(module, loader)
         write_weights(path, backbone.state_dict())
 
-    return Weights(FileTensors(cache.file("joint", f"{key}.safetensors", write)))
+    return Weights(cache.load("joint", f"{key}.safetensors", write, FileTensors))
 
 
 class _JointImages(Dataset[LabeledBatch]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -42,10 +41,12 @@ def cached_layer_statistics(
     """
 
     def cached(key: str, values: Callable[[], Tensor]) -> Tensor:
-        def write(path: Path) -> None:
-            save_file({"values": values()}, path)
-
-        return load_file(cache.file("statistics", f"{key}.safetensors", write))["values"]
+        return cache.load(
+            "statistics",
+            f"{key}.safetensors",
+            write=lambda path: save_file({"values": values()}, path),
+            read=lambda path: load_file(path)["values"],
+        )
 
     weights = cached(
         key_of([bank_hash, of, str(rank)]), lambda: layer_statistics(bank, of=of, rank=rank).values

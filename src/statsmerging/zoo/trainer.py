@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,6 +19,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from statsmerging.zoo.continuation import CheckedCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +127,7 @@ def create_trainer(
     description: str,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
+    checkpoint: Path | None = None,
     clip: float | None = None,
     devices: int = 1,
 ) -> L.Trainer:
@@ -136,29 +140,35 @@ def create_trainer(
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         epochs: when to stop.
         description: shown beside the progress bar.
+        checkpoint: where each epoch leaves one; ``continue_from`` finds it again.
         clip: largest norm of the gradient.
         devices: processes; more than one are started for the fit alone. Tensors on the CPU are
             handed to them as shared memory; Lightning gives each its own copy of a module's
             parameters, here of θ₀, but not of the task vectors.
     """
     _silence_lightning()
+    saving = [] if checkpoint is None else [_saving(checkpoint)]
     return L.Trainer(
         accelerator=accelerator,
         devices=devices,
         strategy="auto" if devices == 1 else _spawned_processes(),
         # Also under SLURM: who requeues a job is the launcher's business, and Lightning's own
         # handlers would never see the signal that SLURM sends.
-        plugins=[OwnProcesses()],
+        plugins=[OwnProcesses(), CheckedCheckpoints()],
         max_epochs=epochs,
         logger=list(loggers),
-        callbacks=[StepBar(description), *callbacks],
-        enable_checkpointing=any(isinstance(item, ModelCheckpoint) for item in callbacks),
+        callbacks=[StepBar(description), *callbacks, *saving],
+        enable_checkpointing=bool(saving),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         gradient_clip_val=clip,
         log_every_n_steps=1,
     )
+
+
+def _saving(path: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(path.parent, filename=path.stem, enable_version_counter=False)
 
 
 def _spawned_processes() -> Strategy:

@@ -75,7 +75,7 @@ class ZeroShotHeads:
             write_weights(path, head.state_dict())
 
         key = key_of([self._text_key(), json_sha256([spoken, templates])])
-        return read_head(self.cache.file("heads", f"{key}.safetensors", write))
+        return self.cache.load("heads", f"{key}.safetensors", write, read_head)
 
     def _text_key(self) -> str:
         """What determines the text tower."""

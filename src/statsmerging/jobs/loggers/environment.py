@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +29,23 @@ def contained(directory: Path) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def temporary_folders() -> Iterator[list[Path]]:
+    """Have the temporary folders that W&B makes when it is imported in the run directory.
+
+    They live as long as the process; what a kill leaves of them is then removed with the run.
+
+    Yields:
+        A list that holds them when the block is left.
+    """
+    made: list[Path] = []
+    folder = Path(os.environ.get("WANDB_DIR", tempfile.gettempdir()), "wandb", "tmp")
+    folder.mkdir(parents=True, exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield made
+    finally:
+        tempfile.tempdir = before
+        made += folder.iterdir()

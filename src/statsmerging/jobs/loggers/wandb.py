@@ -7,11 +7,11 @@ import socket
 from types import TracebackType
 from typing import Any
 
-import wandb
 from lightning.pytorch.loggers import Logger
 
 from statsmerging.jobs.exit_status import exit_status
 from statsmerging.jobs.loggers.curves import MethodCurves
+from statsmerging.jobs.loggers.environment import temporary_folders
 from statsmerging.jobs.loggers.numbers import flat_numbers
 from statsmerging.jobs.loggers.settings import WandbSettings
 from statsmerging.jobs.loggers.store import LoggedRun, Store
@@ -19,6 +19,9 @@ from statsmerging.records.errors import UserError, first_line
 from statsmerging.records.hashing import key_of
 from statsmerging.report.heatmap import coefficient_heatmaps
 from statsmerging.report.table import plain_table
+
+with temporary_folders() as _temporary:
+    import wandb
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,8 @@ def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
         UserError: mode=online, and no server answers or no key is known.
     """
     config = run.config
+    for folder in _temporary:  # the run that they were made in may have been removed since
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         session = wandb.init(
             project=settings.project,
