@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from statsmerging.report.card import model_card
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.interactive import interactive_figures
@@ -68,6 +70,25 @@ def test_a_markdown_table_has_as_many_cells_whatever_the_names() -> None:
     run["methods"]["ties"]["title"] = "ties | <b>"
     _, _, *rows = markdown(accuracy_content([run])).splitlines()
     assert {row.replace(r"\|", "").count("|") for row in rows} == {7}
+
+
+def test_a_model_card_takes_no_name_for_markup() -> None:
+    task = "<b>|![a](b)"
+    run = run_on(task) | {"merged": "ties", "run_hash": "abc", "suite": "# toy\n# other"}
+    run["methods"]["ties"] |= {"title": "<i>Ties", "parameters": {"scale": "<u>"}}
+    learned = pd.DataFrame([("all", task, 0.5)], columns=["layer", "task", "coefficient"])
+    sizes = {"image_size": 32, "crop_mode": "center", "crop_ratio": 1.0, "interpolation": "bicubic"}
+    card = model_card(
+        run,
+        {"labels": {"kind": "hard"}, "seed": 0},
+        learned,
+        {**sizes, "mean": [0.5], "std": [0.5]},
+        manifest_sha256="0",
+        library="timm",
+        usage="import timm",
+    )
+    assert not re.search(r"<[biu]>|!\[|^# other", card, re.MULTILINE)
+    assert card.count(escape(task)) == 3  # in the text, the results and the coefficients
 
 
 def test_a_spreadsheet_computes_nothing() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from statsmerging.report.table import markdown_table
-from statsmerging.report.tables.markdown import markdown_row
+from statsmerging.report.tables.markdown import escape, markdown_row
 
 
 def model_card(
@@ -35,29 +35,30 @@ def model_card(
     side = preprocessing["image_size"]
     crop = f"{preprocessing['crop_mode']} crop, ratio {preprocessing['crop_ratio']:g}"
     row = results["methods"][results["merged"]]
-    tasks = ", ".join(row["accuracy"])
+    tasks = escape(", ".join(row["accuracy"]))
     parameters = ", ".join(f"{name} = {value}" for name, value in row["parameters"].items())
+    title = escape(f"{results['backbone']}, merged on {results['suite']}")
     return f"""---
 library_name: {library}
 pipeline_tag: image-feature-extraction
 tags: [model-merging, statsmerging]
 ---
 
-# {results["backbone"]}, merged on {results["suite"]}
+# {title}
 
-One image backbone, merged from experts for {tasks} by {row["title"]}, with the software of
+One image backbone, merged from experts for {tasks} by {escape(row["title"])}, with the software of
 StatsMerging ([arXiv 2506.04567](https://arxiv.org/abs/2506.04567)). The classification heads are
 not part of it.
 
-- parameters: {parameters or "none"}
-- labels of the experts: {config["labels"]["kind"]}
+- parameters: {escape(parameters) or "none"}
+- labels of the experts: {escape(str(config["labels"]["kind"]))}
 - seed: {config["seed"]}
 
 ```python
 {usage}
 ```
 
-- images: {side} × {side} pixels, {preprocessing["interpolation"]}, {crop}
+- images: {side} × {side} pixels, {escape(str(preprocessing["interpolation"]))}, {escape(crop)}
 - scaled to [0, 1], then mean {preprocessing["mean"]}, deviation {preprocessing["std"]}
 
 ## Results
@@ -77,6 +78,6 @@ def _coefficient_section(coefficients: pd.DataFrame) -> str:
     lines += ["| task | layers | mean | least | greatest |", "| --- | ---: | ---: | ---: | ---: |"]
     for task, values in coefficients.groupby("task", sort=False)["coefficient"]:
         numbers = (values.mean(), values.min(), values.max())
-        cells = [str(task), str(len(values)), *(f"{number:.3f}" for number in numbers)]
+        cells = [escape(str(task)), str(len(values)), *(f"{number:.3f}" for number in numbers)]
         lines.append(markdown_row(cells))
     return "\n".join(lines) + "\n\n"
