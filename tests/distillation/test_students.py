@@ -124,6 +124,30 @@ def test_a_student_differs_from_its_start_in_weights_alone(tmp_path: Path, teach
     assert all(torch.equal(bank.kept[name], start[name]) for name in running)
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_changes_no_weight(
+    tmp_path: Path, teacher: Tensor, monkeypatch: pytest.MonkeyPatch, damaged: int
+) -> None:
+    """Distillation continues from the one before, or starts anew."""
+    whole = distilled(tmp_path / "whole", teacher)
+    step = Distillation.training_step
+
+    def killed_in_the_last_step(self: Distillation, batch: UnlabeledBatch) -> Tensor:
+        if self.global_step == 5:
+            raise KilledError
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Distillation, "training_step", killed_in_the_last_step)
+        with pytest.raises(KilledError):
+            distilled(tmp_path / "killed", teacher)
+    checkpoints = sorted((tmp_path / "killed").rglob("*.ckpt"))  # NAME.before.ckpt, NAME.ckpt
+    assert len(checkpoints) == 2
+    for file in checkpoints[-damaged:]:
+        file.write_bytes(file.read_bytes()[:-20])
+    assert distilled(tmp_path / "killed", teacher).sha256 == whole.sha256
+
+
 def test_a_killed_distillation_continues_and_ends_at_the_same_weights(
     tmp_path: Path, teacher: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from statsmerging.records import cache as records_cache
 from statsmerging.records.cache import Cache
+from statsmerging.records.errors import UserError
 from statsmerging.records.hashing import file_checksum
 
 CONTENT = bytes(range(256)) * 64
@@ -36,22 +39,95 @@ def test_any_flipped_bit_is_noticed_by_another_process(tmp_path: Path, bit: int)
     assert counter == [1]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "no checksum", "foreign checksum"])
-def test_other_damage_is_noticed(tmp_path: Path, damage: str) -> None:
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def no_text(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[5] ^= 0x80
+    file.write_bytes(content)
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+    (file / "of somebody").touch()
+
+
+def link(file: Path) -> None:
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("damage", [cut, empty, no_text, folder, link, Path.unlink])
+@pytest.mark.parametrize("name", ["entry.bin", "entry.bin.xxh128"])
+def test_other_damage_is_healed(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
     counter: list[int] = []
     made(Cache(tmp_path), counter)
-    path = tmp_path / "kind" / "entry.bin"
-    checksum = path.with_name("entry.bin.xxh128")
-    if damage == "cut":
-        path.write_bytes(CONTENT[:-1])
-    elif damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "no checksum":
-        checksum.unlink()
-    else:
-        checksum.write_text("0" * 32)
+    damage(tmp_path / "kind" / name)
+    before = len(counter)
     assert made(Cache(tmp_path), counter) == CONTENT
-    assert counter == [1, 1]
+    assert len(counter) == before + 1
+    assert made(Cache(tmp_path), counter) == CONTENT
+    assert len(counter) == before + 1
+    assert not (tmp_path / "kind" / name).is_symlink()
+    # What was in the way is nobody's to remove.
+    assert len(list(tmp_path.rglob("of somebody"))) == (damage is folder)
+
+
+def test_a_sound_entry_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a cache of another user, or on a disk that nobody may write to."""
+    made(Cache(tmp_path), [])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(records_cache, "waiting_lock", refuse)
+    for name in ("mkdir", "write_bytes", "write_text", "touch", "chmod", "unlink", "rename"):
+        monkeypatch.setattr(Path, name, refuse)
+    counter: list[int] = []
+    assert made(Cache(tmp_path), counter) == CONTENT
+    assert not counter
+
+
+def test_an_entry_of_another_version_is_made_anew_once(tmp_path: Path) -> None:
+    """It is what was written there, and yet nothing that is read today."""
+    versions = iter([b"old", b"new", b"newer"])
+
+    def read(path: Path) -> bytes:
+        if path.read_bytes() == b"old":
+            raise UserError("it is old")
+        return path.read_bytes()
+
+    def write(path: Path) -> None:
+        path.write_bytes(next(versions))
+
+    for _ in range(2):
+        assert Cache(tmp_path).load("kind", "entry.bin", write, read) == b"new"
+
+
+def test_an_entry_that_can_never_be_read_ends_the_job(tmp_path: Path) -> None:
+    made_times: list[int] = []
+
+    def read(path: Path) -> bytes:
+        raise UserError("it cannot be read")
+
+    with pytest.raises(UserError, match="it cannot be read"):
+        Cache(tmp_path).load("kind", "entry.bin", lambda path: made_times.append(1), read)
+    assert len(made_times) == 2
+
+
+def test_nothing_is_written_through_a_linked_folder(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "kind").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="kind is a link"):
+        made(Cache(tmp_path), [])
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_entries_without_checksums_are_told_once_for_their_folder(
