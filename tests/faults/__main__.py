@@ -3,8 +3,9 @@
     python -m tests.faults --kills 20
 
 `kill -9` at random moments of every job, SIGTERM and SIGUSR1, a full disk and a read-only one
-(they need the right to mount), flipped bits in every kind of cache, two sweeps at once, a clock
-that jumps. After each the same command must finish with the numbers of an undisturbed run.
+(they need the right to mount), flipped bits in every kind of cache and in checkpoints, two sweeps
+at once, a clock that jumps. After each the same command must finish with the numbers of an
+undisturbed run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def main() -> None:
         sandbox = Sandbox(Path(root))
         print({job: round(value, 1) for job, value in sandbox.seconds.items()}, "s undisturbed")
         for name, trials in faults(sandbox, options.kills):
+            if options.only not in name:
+                continue
             rows.append((name, list(trials)))
             print(
                 f"{name}: {sum(t.survived for t in rows[-1][1])} of {len(rows[-1][1])}", flush=True
@@ -43,6 +46,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="random moments of each job")
+    parser.add_argument("--only", default="", help="faults whose name holds this text")
     return parser.parse_args()
 
 
@@ -56,10 +60,16 @@ def faults(sandbox: Sandbox, kills: int) -> Iterator[tuple[str, Iterator[Trial]]
             scenarios.killed(sandbox, "merge", number, max(1, kills // 4)),
         )
     yield "a flipped bit in every file of a cache", scenarios.flipped_bits(sandbox)
+    yield (
+        "a flipped bit in a checkpoint",
+        scenarios.flipped_bits_of_checkpoints(sandbox, kills),
+    )
     yield "two sweeps at once", scenarios.two_at_once(sandbox)
     yield "a clock that jumps by an hour", scenarios.stepping_clock(sandbox)
     if os.geteuid() == 0:
         yield "a full disk", scenarios.full_disk(sandbox)
+        yield "a disk that fills while a run learns", scenarios.full_disk_while_learning(sandbox)
+        yield "a complete cache that nobody may write to", scenarios.cache_of_another(sandbox)
         yield "a read-only disk", scenarios.read_only(sandbox)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.runs import JOBS, Sandbox, remains, send, wait
+from tests.faults.runs import JOBS, WARM, Sandbox, remains, send, wait
 
 #: A clock that is set back or forward by an hour while the process runs.
 CLOCK = """
@@ -79,21 +79,64 @@ def read_only(sandbox: Sandbox) -> Iterator[Trial]:
             yield _again(sandbox, job, folder / "out", folder / "cache", noticed)
 
 
+def full_disk_while_learning(sandbox: Sandbox) -> Iterator[Trial]:
+    """A disk for the run alone, which fills at its config, a checkpoint or the merged weights."""
+    for size in ("8k", "16k", "24k", "40k", "64k", "96k", "160k"):
+        _, cache = sandbox.fresh("merge", f"disk-{size}")
+        with disk(sandbox.root / "disk", size) as folder:
+            outcome = sandbox.finish("merge", folder / "out", cache)
+            noticed = outcome.status != 0 and "No space left" in last_line(outcome.errors)
+            remount(folder, "size=64m")
+            yield _again(sandbox, "merge", folder / "out", cache, noticed)
+
+
+def cache_of_another(sandbox: Sandbox) -> Iterator[Trial]:
+    """A complete cache on a disk that nobody may write to."""
+    with disk(sandbox.root / "disk", "64m") as folder:
+        shutil.copytree(sandbox.warm, folder / "cache")
+        remount(folder, "ro")
+        for job in WARM:
+            out, _ = sandbox.fresh(job, f"{job}-foreign-cache")
+            outcome = sandbox.finish(job, out, folder / "cache")
+            yield Trial(True, outcome.status == 0, sandbox.same_numbers(job, out), remains(out))
+        remount(folder, "rw")
+
+
 def flipped_bits(sandbox: Sandbox) -> Iterator[Trial]:
-    """One flipped bit in every file of one kind of cache, kind by kind."""
+    """One flipped bit in every entry of one kind of cache, or in every checksum, kind by kind."""
     place = random.Random(0)
     for kind in sorted(path.name for path in sandbox.warm.iterdir() if path.is_dir()):
-        folder, cache = sandbox.fresh("merge", f"bits-{kind}")
-        if kind == "heads":
-            shutil.rmtree(cache / "experts")  # which bring their heads: none would be read
-        for file in (cache / kind).rglob("*"):
-            if file.suffix in (".safetensors", ".npz", ".arrow"):
-                content = bytearray(file.read_bytes())
-                content[place.randrange(len(content))] ^= 1 << place.randrange(8)
-                file.write_bytes(content)
+        for suffixes in ((".safetensors", ".npz"), (".xxh128",)):
+            folder, cache = sandbox.fresh("merge", f"bits-{kind}{suffixes[0]}")
+            if kind == "heads":
+                shutil.rmtree(cache / "experts")  # which bring their heads: none would be read
+            for file in (cache / kind).rglob("*"):
+                if file.suffix in suffixes:
+                    _flip(file, place)
+            outcome = sandbox.finish("merge", folder, cache)
+            yield Trial(
+                noticed="is made anew" in outcome.errors,
+                finished=outcome.status == 0,
+                same=sandbox.same_numbers("merge", folder),
+                remains=remains(folder, cache),
+            )
+
+
+def flipped_bits_of_checkpoints(sandbox: Sandbox, trials: int) -> Iterator[Trial]:
+    """A run that was killed after its learning, one bit of its last checkpoint flipped since."""
+    place = random.Random(1)
+    folder, cache = sandbox.fresh("merge", "bits-checkpoint")
+    sandbox.finish("merge", folder, cache)
+    for _ in range(trials):
+        for name in ("manifest.json", "results.json", "coefficients.parquet"):
+            (folder / "run" / name).unlink()
+        checkpoint = max(
+            (folder / "run").glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime_ns
+        )
+        _flip(checkpoint, place)
         outcome = sandbox.finish("merge", folder, cache)
         yield Trial(
-            noticed="is made anew" in outcome.errors,
+            noticed="set aside" in outcome.errors,
             finished=outcome.status == 0,
             same=sandbox.same_numbers("merge", folder),
             remains=remains(folder, cache),
@@ -134,6 +177,12 @@ def disk(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def _flip(file: Path, place: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[place.randrange(len(content))] ^= 1 << place.randrange(8)
+    file.write_bytes(content)
 
 
 def remount(folder: Path, option: str) -> None:
