@@ -81,7 +81,7 @@ def read_only(sandbox: Sandbox) -> Iterator[Trial]:
 
 def full_disk_while_learning(sandbox: Sandbox) -> Iterator[Trial]:
     """A disk for the run alone, which fills at its config, a checkpoint or the merged weights."""
-    for size in ("8k", "16k", "24k", "40k", "64k", "96k", "160k"):
+    for size in ("8k", "16k", "24k", "32k", "48k", "64k", "96k"):
         _, cache = sandbox.fresh("merge", f"disk-{size}")
         with disk(sandbox.root / "disk", size) as folder:
             outcome = sandbox.finish("merge", folder / "out", cache)

@@ -14,7 +14,6 @@ from statsmerging.records.inputs import changed_files
 from statsmerging.records.manifest import code_version
 from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import RunDirectory
-from statsmerging.report.table import accuracy_table
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +54,8 @@ def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
 
 def show_table(results: dict[str, Any]) -> None:
     """Print the accuracy table to standard output."""
+    from statsmerging.report.table import accuracy_table  # needs pandas, which --help does not
+
     wide_console().print(accuracy_table([results]))
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow.parquet as pq
-from torch import Tensor
 
 from statsmerging.records.errors import first_line, printable
 from statsmerging.records.files import atomic_path
 from statsmerging.records.received import ReceivedError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: What stands beside statistics where they are compared with coefficients, one in each row.
 _OTHER_COLUMNS = {"method", "coefficient", "statistic", "value"}
