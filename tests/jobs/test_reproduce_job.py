@@ -14,10 +14,13 @@ import pytest
 
 from statsmerging.data.hub import closed_hub, hub_is_open
 from statsmerging.jobs import reproduce
+from statsmerging.jobs.received_config import received_config
 from statsmerging.records.comparison import differences, same_bits_promised
 from statsmerging.records.errors import IncompleteError, UserError
 from statsmerging.records.files import read_json
+from statsmerging.records.finished_run import read_finished_run
 from tests.conftest import run_in_process, small_overrides
+from tests.jobs.test_configs import composed
 from tests.received_runs import change_config, change_manifest, change_results
 
 
@@ -62,6 +65,53 @@ def test_every_number_is_the_same_also_from_an_empty_cache(again: Any, tmp_path:
     # Nothing of the comparison is taken from the first run's directory.
     repeated = pd.read_parquet(tmp_path / "reproduced" / "again" / "coefficients.parquet")
     assert repeated.equals(pd.read_parquet(tmp_path / "run" / "coefficients.parquet"))
+
+
+def test_a_run_of_a_version_with_fewer_choices_is_reproduced(again: Any, finished: Path) -> None:
+    later = ("link", "anchor", "scale", "start")
+
+    def forget(config: dict[str, Any]) -> None:
+        for key in later:
+            del config["method"]["stats_merging"][key]
+        del config["learner"]["start"], config["backbone"]["crop_ratio"]
+
+    def forget_parameters(results: dict[str, Any]) -> None:
+        for key in later:
+            del results["methods"]["stats_merging"]["parameters"][key]
+
+    change_config(finished, forget)
+    change_results(finished, forget_parameters)
+    comparison = again()
+    assert comparison["reproduced"]
+    assert comparison["numbers"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "later"),
+    [
+        ("tsv_m", {"flatten_convolutions": True}),
+        ("wudi", {"all_tensors": True}),
+        ("ties", {}),
+        (
+            "adamerging_layer_wise",
+            {"link": "softmax", "anchor": "none", "scale": 2.0, "start": 0.3},
+        ),
+    ],
+)
+def test_what_was_no_choice_has_the_value_that_held(
+    finished: Path, method: str, later: dict[str, Any]
+) -> None:
+    own = composed(f"method={method}")
+    entry = {key: value for key, value in own.method[method].items() if key not in later}
+
+    def older(config: dict[str, Any]) -> None:
+        config["method"] = {method: entry}
+        config["coefficients"], config["merge"]["anchor"] = "softmax", "none"
+        config["learner"]["scale"] = 2.0
+
+    change_config(finished, older)
+    config, _ = received_config(read_finished_run(finished), own)
+    assert config.method[method] == {**entry, **later}
 
 
 @pytest.mark.parametrize(("change", "passes"), [(0.005, True), (0.05, False)])

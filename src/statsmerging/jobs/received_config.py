@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from statsmerging.jobs.schema import Config, describe, parse_config
+from statsmerging.merging.learner import ANCHORED_START
 from statsmerging.records.errors import printable, shown
 from statsmerging.records.finished_run import FinishedRun
 from statsmerging.records.received import ReceivedError, is_plain_name
@@ -47,6 +48,15 @@ SHAPES = {
 # fmt: on
 
 
+#: What methods did before it was a choice.
+_METHODS = {
+    "tsv_m": {"flatten_convolutions": True},
+    "iso_c": {"flatten_convolutions": True},
+    "iso_cts": {"flatten_convolutions": True},
+    "wudi": {"all_tensors": True},
+}
+
+
 def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, Any]]:
     """The config of a received run as this command may run it, parsed and as it stands.
 
@@ -58,7 +68,7 @@ def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, An
     """
     where = printable(str(run.path))
     values = {
-        **run.config,
+        **_with_later_keys(run.config),
         "cache": own.cache,
         "logger": own.logger.model_dump(),
         "plugins": [str(file) for file in own.plugins] if run.config.get("plugins") else [],
@@ -128,6 +138,27 @@ def check_backbone(backbone: BackboneSettings, own: BackboneSettings, where: str
                 "than the network's shape; the same argument on this command line, "
                 "+backbone.arguments.NAME=VALUE, allows it"
             )
+
+
+def _with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the keys of methods that its version did not have, at what held then."""
+    learned = {
+        "link": config.get("coefficients"),
+        "anchor": _section(config, "merge").get("anchor"),
+        "scale": _section(config, "learner").get("scale"),
+        "start": ANCHORED_START,
+    }
+    methods = {
+        name: {**(learned if "learner" in entry else _METHODS.get(name, {})), **entry}
+        for name, entry in _section(config, "method").items()
+        if isinstance(entry, dict)
+    }
+    return {**config, "method": {**_section(config, "method"), **methods}}
+
+
+def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _is_shape(name: str, value: Any, shapes: Set[str]) -> bool:

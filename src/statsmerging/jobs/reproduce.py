@@ -67,7 +67,9 @@ def run(config: Config, directory: RunDirectory) -> None:
     after = read_json(repeated.manifest)
     before = finished.manifest
     changed = circumstances(before, after)
-    results = differences(finished.results, read_json(repeated.results))
+    results = differences(
+        finished.results, _without_later_parameters(read_json(repeated.results), finished.results)
+    )
     numbers = [
         *(item for item in results if item.of_numbers),
         *_coefficient_differences(finished.file(repeated.coefficients.name), repeated.coefficients),
@@ -120,6 +122,22 @@ def _say_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
             log.warning("%s is gone", printable(str(file)))
         elif file.stat().st_size != record["bytes"]:
             log.warning("%s is not the file it was", printable(str(file)))
+
+
+def _without_later_parameters(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The results without parameters of methods that were no choice, so not recorded, before."""
+
+    def parameters(results: dict[str, Any], method: str) -> dict[str, Any]:
+        row = results["methods"].get(method)
+        recorded = row.get("parameters") if isinstance(row, dict) else None
+        return recorded if isinstance(recorded, dict) else {}
+
+    rows = {}
+    for method, row in after["methods"].items():
+        known = parameters(before, method)
+        kept = {key: value for key, value in parameters(after, method).items() if key in known}
+        rows[method] = {**row, "parameters": kept} if known else row
+    return {**after, "methods": rows}
 
 
 def _coefficient_differences(before: Path | None, after: Path) -> list[Difference]:
