@@ -110,8 +110,8 @@ def _write_native(
 ) -> None:
     """The tensors with the names of the library the backbone comes from."""
     create = {
-        "timm": f'timm.create_model("{settings.name}", num_classes=0, **{settings.arguments})',
-        "open_clip": f'open_clip.create_model("{settings.name}", **{settings.arguments}).visual',
+        "timm": f"timm.create_model({settings.name!r}, num_classes=0, **{settings.arguments})",
+        "open_clip": f"open_clip.create_model({settings.name!r}, **{settings.arguments}).visual",
     }[settings.library]
     usage = (
         f"import {settings.library}\nfrom safetensors.torch import load_file\n\n"

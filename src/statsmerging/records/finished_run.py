@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from statsmerging.records.errors import printable, shown
 from statsmerging.records.hashing import file_sha256, json_sha256
 from statsmerging.records.received import (
     ReceivedError,
+    check_record,
     received_file,
     received_json,
     received_yaml,
@@ -91,15 +92,15 @@ def _read(folder: Path) -> FinishedRun:
     for name in (MANIFEST, CONFIG, RESULTS):
         if not os.path.lexists(folder / name):
             raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
-    manifest = _checked(folder, MANIFEST, _Manifest, received_json(folder, MANIFEST))
+    manifest = check_record(_Manifest, received_json(folder, MANIFEST), folder / MANIFEST)
     others = {key: value for key, value in manifest.items() if key != "sha256"}
     if json_sha256(others) != manifest.get("sha256", json_sha256(others)):
         raise ReceivedError(f"{_shown(folder / MANIFEST)} is not what the run wrote")
-    config = _checked(folder, CONFIG, _Anything, received_yaml(folder, CONFIG))
+    config = check_record(_Anything, received_yaml(folder, CONFIG), folder / CONFIG)
     _check_run_hash(folder, config, manifest)
     for name in (CONFIG, RESULTS):
         _verified(folder, name, manifest)
-    results = _checked(folder, RESULTS, _Results, received_json(folder, RESULTS))
+    results = check_record(_Results, received_json(folder, RESULTS), folder / RESULTS)
     # Earlier versions recorded credentials too; nothing that is made of a record repeats them.
     return FinishedRun(folder, redacted(config), redacted(manifest), results)
 
@@ -156,18 +157,6 @@ class _Results(_Anything):
     merged: str | None = None
     teachers: dict[str, dict[str, float]] = {}
     task_vector_cosines: dict[str, dict[str, float]] = {}
-
-
-def _checked(folder: Path, name: str, kind: type[BaseModel], value: Any) -> dict[str, Any]:
-    try:
-        kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        reason = f"{key}: {first['msg']}" if key else first["msg"]
-        raise ReceivedError(f"{_shown(folder / name)} is no record: {printable(reason)}") from error
-    checked: dict[str, Any] = value
-    return checked
 
 
 def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:

@@ -120,8 +120,8 @@ def received_yaml(folder: Path, name: str) -> Any:
     return value
 
 
-def check_record(kind: type[BaseModel], value: Any, path: Path) -> None:
-    """Check what was read against what is expected of it.
+def check_record(kind: type[BaseModel], value: Any, path: Path) -> dict[str, Any]:
+    """The value, if it is what is expected of a record.
 
     Raises:
         ReceivedError: names the file and its first wrong entry.
@@ -131,10 +131,10 @@ def check_record(kind: type[BaseModel], value: Any, path: Path) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        where = f"{path}: {key}" if key else str(path)
-        raise ReceivedError(
-            f"{printable(where)}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-        ) from error
+        reason = f"{key}: {first['msg']}" if key else first["msg"]
+        raise ReceivedError(printable(f"{path} is no record: {reason}")) from error
+    record: dict[str, Any] = value
+    return record
 
 
 def is_plain_name(name: str) -> bool:

@@ -81,7 +81,7 @@ def archive(
 def refusal(path: Path) -> str:
     """The one line with which the file is refused, after a moment and without much memory."""
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         with pytest.raises(UserError) as refused:
             read_pickled(path)
@@ -93,5 +93,5 @@ def refusal(path: Path) -> str:
     assert message.isprintable()
     assert len(message) < 400 + len(str(path))
     assert peak < 64 << 20
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20  # of this process, however busy the machine is
     return message
