@@ -244,6 +244,16 @@ def test_a_local_expert_that_is_missing_or_foreign(
         run_in_process(local, tmp_path / "run")
 
 
+@pytest.mark.parametrize("inside", ["", "/run"])
+def test_a_file_in_the_way_of_the_run_directory(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = command(f"hydra.run.dir={tmp_path}/file{inside}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}/file")
+    assert done.stderr.endswith("cannot be a folder: there is a file in its way\n")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_command_line_runs_a_job_and_keeps_another_configs_results(
     small_run: list[str], tmp_path: Path
 ) -> None:

@@ -112,6 +112,16 @@ def test_run_hash_ignores_presentation_alone() -> None:
     assert run_hash(CONFIG) != run_hash({**CONFIG, "seed": 1})
 
 
+@pytest.mark.parametrize("text", ["my: own\n", "- a list\n", "job: ${mine}\n", "\t{", ""])
+def test_a_config_of_the_user_is_not_overwritten(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    config = {"job": {"name": "merge"}, "suite": {}, "zoo": {}, "seed": 0}
+    with pytest.raises(UserError, match=r"config\.yaml.*choose another hydra\.run\.dir"):  # noqa: SIM117
+        with RunDirectory(tmp_path, config).exclusive():
+            pass
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
 def test_directory_refuses_to_overwrite_work_of_another_config(tmp_path: Path) -> None:
     first, second = RunDirectory(tmp_path, CONFIG), RunDirectory(tmp_path, {**CONFIG, "seed": 1})
     with second.exclusive():

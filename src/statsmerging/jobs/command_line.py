@@ -140,6 +140,8 @@ def _refuse(error: Exception) -> NoReturn:
         message = str(error)
     elif storage is not None:
         message = f"{storage}; the same command continues"
+    elif isinstance(error, FileExistsError | NotADirectoryError):
+        message = f"{error.filename} cannot be a folder: there is a file in its way"
     else:
         raise error
     complain(f"error: {message}")

@@ -15,7 +15,7 @@ from statsmerging.records.errors import UserError, printable
 from statsmerging.records.files import remove_partials, write_json, write_text
 from statsmerging.records.hashing import SHORT, file_sha256, json_sha256
 from statsmerging.records.locks import waiting_lock
-from statsmerging.records.received import received_yaml
+from statsmerging.records.received import ReceivedError, received_yaml
 from statsmerging.records.secrets import redacted
 
 #: Keys that change where and how a run is shown or stored, but none of its numbers.
@@ -55,6 +55,9 @@ _WRITTEN = (
     "again",
     "comparison.json",
 )
+
+#: By these the config of a run is told from a file of the user's with the same name.
+_SECTIONS = {"job", "suite", "zoo"}
 
 #: What a refused run leaves.
 _TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
@@ -148,13 +151,23 @@ class RunDirectory:
         return self.path / "error.txt"
 
     def _refuse_another_config(self) -> None:
-        if self.config.exists() and self._holds_work():
-            other = run_hash(received_yaml(self.path, CONFIG))
-            if other != self.run_hash:
-                raise UserError(
-                    f"{self.path} already holds the results of another config (hash {other}, this "
-                    f"run is {self.run_hash}): choose another hydra.run.dir"
-                )
+        if not self.config.exists():
+            return
+        try:
+            held = received_yaml(self.path, CONFIG)
+        except ReceivedError as error:
+            raise UserError(f"{error}: choose another hydra.run.dir") from error
+        sections = _SECTIONS & self._recorded.keys()
+        if not isinstance(held, dict) or not sections <= held.keys():
+            raise UserError(
+                f"{printable(str(self.config))} was not written by a run; nothing was overwritten: "
+                "choose another hydra.run.dir"
+            )
+        if self._holds_work() and run_hash(held) != self.run_hash:
+            raise UserError(
+                f"{self.path} already holds the results of another config (hash {run_hash(held)}, "
+                f"this run is {self.run_hash}): choose another hydra.run.dir"
+            )
 
     def _holds_work(self) -> bool:
         """Whether anything would be lost; a run that was refused leaves a config at most."""
