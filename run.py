@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from statsmerging.jobs.command_line import main, run_job
+from statsmerging.app.command_line import main, run_job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from benchmarks.measuring import Result, parser, publish
 from benchmarks.random_bank import backbone, random_bank
+from statsmerging.learning.fit import cached_layer_statistics
 from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.statistics import Feature, LayerStatistics
-from statsmerging.records.cache import Cache
-from statsmerging.zoo.statistics import cached_layer_statistics
+from statsmerging.store.cache import Cache
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from torch import nn
 
 from benchmarks.measuring import synchronise
 from benchmarks.random_bank import backbone, random_bank
-from statsmerging.data.preprocess import Preprocess
-from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
-from statsmerging.distillation.module import StatsMerging
-from statsmerging.distillation.settings import LabelSettings, LearningSettings
+from statsmerging.data.pictures import Preprocess
+from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
+from statsmerging.learning.module import StatsMerging
+from statsmerging.learning.settings import LabelSettings, LearningSettings
+from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import LayerStatistics, MergedModel, StatsMergeLearner
-from statsmerging.zoo.trainer import create_trainer
 
 CLASSES = 10
 

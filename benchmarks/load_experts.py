@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from benchmarks.measuring import MIB, in_a_process, peak
 from benchmarks.random_tower import random_tower
 from statsmerging.merging import TaskVectorBank
-from statsmerging.zoo.checkpoints import read_weights
+from statsmerging.zoo.weights import read_weights
 
 
 def main() -> None:

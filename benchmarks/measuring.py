@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from statsmerging.jobs.process import settle_process
+from statsmerging.app.setup import settle_process
 
 MIB = 1 << 20
 

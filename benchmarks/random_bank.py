@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from statsmerging.merging import TaskVectorBank
-from statsmerging.merging.task_vectors import empty_vectors
+from statsmerging.merging.bank import empty_vectors
 
 
 def backbone(name: str, image_size: int) -> nn.Module:

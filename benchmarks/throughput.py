@@ -23,10 +23,10 @@ from torch import Tensor
 from benchmarks.learning_step import CLASSES
 from benchmarks.measuring import median_ratio, parser, publish, seconds_in_turns
 from benchmarks.random_bank import backbone
-from statsmerging.data.image_cache import ImageSplit, load_split
-from statsmerging.data.preprocess import Preprocess
-from statsmerging.records.cache import Cache
-from statsmerging.zoo.class_scores import class_scores
+from statsmerging.data.images import ImageSplit, load_split
+from statsmerging.data.pictures import Preprocess
+from statsmerging.scoring.scores import class_scores
+from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Expert, Zoo, copy_state
 from statsmerging.zoo.heads import Head
 from statsmerging.zoo.inference import BATCH

@@ -14,7 +14,7 @@ from hypothesis import settings
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from statsmerging.jobs.command_line import run_checked
+from statsmerging.app.command_line import run_checked
 from statsmerging.merging import TaskVectorBank
 from tests.small_models import TinyBackbone, random_experts
 
@@ -152,9 +152,9 @@ SMALL_RUN = (
 
 def run_in_process(overrides: list[str], directory: Path) -> dict[str, Any]:
     """Compose the config as the command line does and run its job."""
-    from statsmerging.jobs.schema import parse_config
-    from statsmerging.records.files import read_json
-    from statsmerging.records.run_directory import RunDirectory
+    from statsmerging.app.config import parse_config
+    from statsmerging.runs.directory import RunDirectory
+    from statsmerging.store.files import read_json
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("config", overrides=overrides)

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from statsmerging.records.files import read_json, write_json
-from statsmerging.records.hashing import file_sha256, json_sha256
-from statsmerging.records.run_directory import run_hash
+from statsmerging.runs.directory import run_hash
+from statsmerging.store.files import read_json, write_json
+from statsmerging.store.hashing import file_sha256, json_sha256
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import get_args
 
 import statsmerging
-from statsmerging.jobs import schema
-from statsmerging.merging import learner, statistics, task_vectors
-from statsmerging.records.settings import Settings
+from statsmerging.app import config as schema
+from statsmerging.merging import bank as task_vectors
+from statsmerging.merging import learner, statistics
+from statsmerging.settings import Settings
 
 PACKAGE = Path(statsmerging.__file__).parent
 

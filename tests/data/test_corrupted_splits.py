@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from statsmerging.data.corruptions.corrupt import corrupt
-from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.data.folder_suite import folder_suite
-from statsmerging.data.image_cache import SuiteImages, load_split
-from statsmerging.data.preprocess import Preprocess
-from statsmerging.data.split_checks import check_disjoint
+from statsmerging.data.images import SuiteImages, check_disjoint, load_split
+from statsmerging.data.pictures import Preprocess
+from statsmerging.data.settings import CorruptionSettings
 from statsmerging.data.suites import SPLITS, Split, Suite
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
-from statsmerging.records.hashing import key_of
+from statsmerging.errors import UserError
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import key_of
 
 HALF = (0.5, 0.5, 0.5)
 SMALL = Preprocess(16, HALF, HALF)

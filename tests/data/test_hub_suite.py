@@ -12,13 +12,11 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from statsmerging.data import hub
-from statsmerging.data.catalogue import CatalogueEntry
-from statsmerging.data.hub_suite import count_differences, hub_suite
-from statsmerging.data.hugging_face import load_hub_task
+from statsmerging.data.hub import count_differences, hub_suite, load_hub_task
 from statsmerging.data.published_data import DatasetAddress
+from statsmerging.data.settings import CatalogueEntry, PlainName
 from statsmerging.data.suites import ImageSource
-from statsmerging.jobs.schema import PlainName
-from statsmerging.records.errors import MissingFilesError, UserError
+from statsmerging.errors import MissingFilesError, UserError
 from tests.conftest import write_suite
 
 CATALOGUE = {

@@ -22,13 +22,12 @@ from datasets import Dataset
 from PIL import Image
 
 from statsmerging.data.folder_suite import folder_suite, load_folder
-from statsmerging.data.image_cache import SuiteImages
-from statsmerging.data.preprocess import Preprocess
+from statsmerging.data.images import SuiteImages, check_disjoint
+from statsmerging.data.pictures import Preprocess
 from statsmerging.data.published_data import DatasetAddress
-from statsmerging.data.split_checks import check_disjoint
 from statsmerging.data.suites import Split, Task
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
+from statsmerging.store.cache import Cache
 
 #: Numbers of the pictures in each split, where a test does not choose others.
 NUMBERS: dict[str, list[int]] = {

@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 
 from statsmerging.data import pictures
-from statsmerging.data.digest import image_digest
-from statsmerging.data.pictures import LARGEST_PICTURE, as_seen, decode
-from statsmerging.records.errors import UserError
+from statsmerging.data.pictures import LARGEST_PICTURE, as_seen, decode, image_digest
+from statsmerging.errors import UserError
 
 #: Colour types of the PNG standard.
 GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from timm.data.transforms_factory import create_transform
 
-from statsmerging.data.pictures import LARGEST_PICTURE
-from statsmerging.data.preprocess import Preprocess
-from statsmerging.records.errors import UserError
+from statsmerging.data.pictures import LARGEST_PICTURE, Preprocess
+from statsmerging.errors import UserError
 
 HALF = (0.5, 0.5, 0.5)
 

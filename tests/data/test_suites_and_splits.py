@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 
 from statsmerging.data.folder_suite import folder_suite
-from statsmerging.data.image_cache import ImageSplit, SuiteImages, load_split
-from statsmerging.data.preprocess import Preprocess
-from statsmerging.data.split_checks import check_disjoint
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
+from statsmerging.data.images import ImageSplit, SuiteImages, check_disjoint, load_split
+from statsmerging.data.pictures import Preprocess
+from statsmerging.errors import UserError
+from statsmerging.store.cache import Cache
 
 HALF = (0.5, 0.5, 0.5)
 SMALL = Preprocess(16, HALF, HALF)

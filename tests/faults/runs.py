@@ -17,7 +17,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from statsmerging.records.files import read_json
+from statsmerging.store.files import read_json
 from tests.conftest import ROOT, SMALL_RUN, SMALL_VIT, write_suite
 
 #: The jobs that are disturbed, and what each is given. ``{folder}`` is where it writes.

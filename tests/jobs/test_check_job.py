@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from statsmerging.errors import IncompleteError
 from statsmerging.jobs import check
-from statsmerging.records.errors import IncompleteError
-from statsmerging.records.files import read_json
+from statsmerging.store.files import read_json
 from tests.conftest import JobRunner
 
 

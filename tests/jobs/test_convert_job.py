@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from statsmerging.records.errors import UserError
-from statsmerging.records.hashing import file_sha256
+from statsmerging.errors import UserError
+from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.heads import read_head
+from tests.app.test_command_line import command
 from tests.conftest import run_in_process
-from tests.jobs.test_command_line import command
 from tests.zoo.formats.genuine import FIXTURES
 
 ENCODER = FIXTURES / "task_vectors_encoder.pt"

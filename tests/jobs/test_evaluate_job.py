@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from statsmerging.records.errors import UserError
-from statsmerging.records.files import write_json
+from statsmerging.errors import UserError
+from statsmerging.store.files import write_json
 from tests.conftest import JobRunner
 
 

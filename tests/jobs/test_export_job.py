@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from statsmerging.records.errors import UserError
-from statsmerging.records.files import read_json
-from statsmerging.records.hashing import file_sha256
+from statsmerging.errors import UserError
+from statsmerging.store.files import read_json
+from statsmerging.store.hashing import file_sha256
 from tests.conftest import SMALL_RUN, JobRunner, run_in_process
 from tests.received_runs import change_manifest, change_results
 from tests.zoo.formats.genuine import tiny_clip

@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from statsmerging.data.image_cache import ImageSplit, SuiteImages
-from statsmerging.data.unlabeled import UnlabeledBatch, UnlabeledDataModule
-from statsmerging.distillation.module import StatsMerging
+from statsmerging.data.images import ImageSplit, SuiteImages
+from statsmerging.errors import IncompleteError, UserError
 from statsmerging.jobs import merge
+from statsmerging.learning import joint
+from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
+from statsmerging.learning.module import StatsMerging
 from statsmerging.merging.methods.ties import Ties
-from statsmerging.records.errors import IncompleteError, UserError
-from statsmerging.records.files import read_json
-from statsmerging.records.hashing import file_sha256
-from statsmerging.zoo import joint
+from statsmerging.store.files import read_json
+from statsmerging.store.hashing import file_sha256
 from tests.conftest import ROOT, SMALL_VIT, JobRunner, run_in_process, write_suite
 
 METHODS = [

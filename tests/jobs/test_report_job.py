@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from statsmerging.app.config import Config
 from statsmerging.jobs import report
-from statsmerging.jobs.schema import Config
-from statsmerging.records.files import read_json, write_json, write_text
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.store.files import read_json, write_json, write_text
 from tests.report.conftest import results, write_records
 
 

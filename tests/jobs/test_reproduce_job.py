@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from statsmerging.app.received_config import received_config
 from statsmerging.data.hub import closed_hub, hub_is_open
+from statsmerging.errors import IncompleteError, UserError
 from statsmerging.jobs import reproduce
-from statsmerging.jobs.received_config import received_config
-from statsmerging.records.comparison import differences, same_bits_promised
-from statsmerging.records.errors import IncompleteError, UserError
-from statsmerging.records.files import read_json
-from statsmerging.records.finished_run import read_finished_run
+from statsmerging.runs.comparison import differences, same_bits_promised
+from statsmerging.runs.finished import read_finished_run
+from statsmerging.store.files import read_json
+from tests.app.test_configs import composed
 from tests.conftest import run_in_process, small_overrides
-from tests.jobs.test_configs import composed
 from tests.received_runs import change_config, change_manifest, change_results
 
 

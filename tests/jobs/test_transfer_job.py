@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from statsmerging.evaluation import diagnostics
-from statsmerging.evaluation.accuracy import Scorer
-from statsmerging.evaluation.candidate import Candidate
+from statsmerging.errors import UserError
 from statsmerging.jobs import transfer as transfer_job
-from statsmerging.records.errors import UserError
-from statsmerging.records.results import MethodResult
+from statsmerging.runs.results import MethodResult
+from statsmerging.scoring import diagnostics
+from statsmerging.scoring.scores import Candidate, Scorer
 from tests.conftest import JobRunner, run_in_process, write_suite
 
 METHODS = "method=[task_arithmetic,constant_input,free,stats_merging]"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from statsmerging.merging.memory_map import MappedFile
+from statsmerging.merging.bank import MappedFile
 
 
 def resident_mib() -> float:

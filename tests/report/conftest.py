@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from statsmerging.records.files import read_json, write_json
-from statsmerging.records.run_directory import run_hash
+from statsmerging.runs.directory import run_hash
+from statsmerging.store.files import read_json, write_json
 
 #: Layers of a small network: two blocks, and a tensor before them.
 LAYERS = tuple(f"blocks.{block}.{part}" for block in (0, 1) for part in ("attn.weight", "fc.bias"))

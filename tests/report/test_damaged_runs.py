@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from statsmerging.records.files import read_json, write_json
-from statsmerging.records.hashing import file_sha256
 from statsmerging.report.runs import runs_by_setting, unfinished_runs
+from statsmerging.store.files import read_json, write_json
+from statsmerging.store.hashing import file_sha256
 from tests.report.conftest import WriteRun, write_records
 
 Damage = Callable[[Path], object]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from statsmerging.records.layer_tables import write_coefficients
 from statsmerging.report.heatmap import NAMED_LAYERS, coefficient_heatmaps
+from statsmerging.runs.layer_tables import write_coefficients
 
 #: Red, green and blue of the ends of the colour scale.
 POSITIVE, NEGATIVE = (103, 0, 31), (5, 48, 97)

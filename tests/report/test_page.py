@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 import pytest
 from omegaconf import OmegaConf
 
-from statsmerging.records.files import read_json, write_json
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import runs_by_setting
+from statsmerging.store.files import read_json, write_json
 from tests.report.conftest import HOSTILE, WriteRun
 
 

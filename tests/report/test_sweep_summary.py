@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from statsmerging.records.files import write_json
-from statsmerging.records.journal import Entry, Journal
 from statsmerging.report.sweep import SweepSummary
+from statsmerging.runs.journal import Entry, Journal
+from statsmerging.store.files import write_json
 
 
 def done(journal: Journal, number: int, overrides: str, methods: dict[str, Any]) -> None:

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from statsmerging.records.files import read_json, write_json
-from statsmerging.records.published import published_rows
-from statsmerging.records.written_files import WrittenFiles
 from statsmerging.report.files import file_list, file_names, page, write_tables
 from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content, group_content
@@ -20,6 +17,9 @@ from statsmerging.report.tables.latex import latex
 from statsmerging.report.tables.markdown import markdown
 from statsmerging.report.tables.sweep import sweep_tables
 from statsmerging.report.tables.tidy import tidy
+from statsmerging.runs.published import published_rows
+from statsmerging.store.files import read_json, write_json
+from statsmerging.store.written_files import WrittenFiles
 from tests.report.conftest import WriteRun, results
 
 AVERAGES = {"individual": 0.9, "ties": 0.6, "free": 0.7, "pcb": 0.5}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from statsmerging.records.errors import UserError
-from statsmerging.records.files import write_json
+from statsmerging.errors import UserError
 from statsmerging.report import wandb_view
+from statsmerging.store.files import write_json
 
 ROWS: dict[str, dict[str, Any]] = {
     "individual": {},

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from statsmerging.records.files import read_json
+from statsmerging.store.files import read_json
+from tests.app.test_command_line import command
 from tests.conftest import ROOT
-from tests.jobs.test_command_line import command
 
 JOBS = 12
 

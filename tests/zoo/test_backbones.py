@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from timm.models import register_model
 
+from statsmerging.errors import UserError
 from statsmerging.merging import MergingError
-from statsmerging.records.errors import UserError
 from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
 from statsmerging.zoo.settings import BackboneSettings
 from tests.conftest import ROOT

@@ -14,21 +14,21 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from statsmerging.data.folder_suite import folder_suite
-from statsmerging.data.image_cache import ImageSplit, SuiteImages
-from statsmerging.data.preprocess import Preprocess
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
-from statsmerging.zoo import finetuned
+from statsmerging.data.images import ImageSplit, SuiteImages
+from statsmerging.data.pictures import Preprocess
+from statsmerging.errors import UserError
+from statsmerging.learning import finetuning as finetuned
+from statsmerging.learning.finetuning import train_supervised, warmup_cosine
+from statsmerging.learning.joint import joint_weights
+from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
 from statsmerging.zoo.heads import PROBE_STRENGTH, Head, fit_linear_probe
-from statsmerging.zoo.joint import joint_weights
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FinetunedZooSettings,
     OwnHeadsSettings,
     TrainingSettings,
 )
-from statsmerging.zoo.training import train_supervised, warmup_cosine
 from statsmerging.zoo.weights import FileTensors, Weights
 from tests.zoo.test_backbones import settings
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from statsmerging.data.folder_suite import folder_suite
-from statsmerging.data.image_cache import SuiteImages
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import MissingFilesError, UserError
+from statsmerging.data.images import SuiteImages
+from statsmerging.errors import MissingFilesError, UserError
+from statsmerging.store.cache import Cache
 from statsmerging.zoo import file_zoo
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.experts import Zoo, copy_state

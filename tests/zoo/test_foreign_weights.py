@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from statsmerging.errors import UserError
 from statsmerging.merging import MergingError
-from statsmerging.records.errors import UserError
 from statsmerging.zoo.backbones import create_backbone
 from statsmerging.zoo.experts import holds_expert
 from statsmerging.zoo.foreign_weights import classifier_in, weights_for

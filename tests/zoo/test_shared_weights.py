@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from statsmerging.data.image_cache import ImageSplit
-from statsmerging.records.cache import Cache
-from statsmerging.records.hashing import state_sha256
+from statsmerging.data.images import ImageSplit
+from statsmerging.learning.joint import joint_weights
+from statsmerging.scoring.scores import class_scores
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import state_sha256
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
-from statsmerging.zoo.class_scores import class_scores
 from statsmerging.zoo.experts import Expert, Zoo, copy_state
 from statsmerging.zoo.heads import Head
-from statsmerging.zoo.joint import joint_weights
 from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import Weights
 from tests.zoo.test_backbones import settings

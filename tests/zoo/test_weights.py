@@ -14,10 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 from statsmerging.zoo import weights
-from statsmerging.zoo.checkpoints import read_weights, write_weights
-from statsmerging.zoo.weights import FileTensors
+from statsmerging.zoo.weights import FileTensors, read_weights, write_weights
 
 
 def write(path: Path, header: Any, content: bytes = b"", length: int | None = None) -> Path:

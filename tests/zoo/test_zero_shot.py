@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from statsmerging.data.suites import Task
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
+from statsmerging.store.cache import Cache
 from statsmerging.zoo import zero_shot
-from statsmerging.zoo.formats.whole_clip import whole_clip
+from statsmerging.zoo.formats.clip_names import whole_clip
 from statsmerging.zoo.settings import BackboneSettings, ZeroShotHeadsSettings
 from statsmerging.zoo.zero_shot import ZeroShotHeads, zero_shot_head
 from tests.zoo.clip_files import CLIP_ARGUMENTS, CLIP_NAME, hugging_face_names, small_clip

@@ -12,8 +12,8 @@ from PIL import Image
 
 from statsmerging.data import embedded
 from statsmerging.data.suites import SPLITS, Split, Suite, Task, choose_tasks
-from statsmerging.records.hashing import code_sha256, json_sha256
-from statsmerging.records.progress import working
+from statsmerging.progress import working
+from statsmerging.store.hashing import code_sha256, json_sha256
 
 #: Packages whose images, fonts or resampling determine the pixels.
 _PACKAGES = ("numpy", "pillow", "scikit-image", "scikit-learn", "matplotlib")

@@ -8,7 +8,7 @@ from pathlib import Path
 from statsmerging.data.local_folder import find_splits, published_splits
 from statsmerging.data.published_data import DatasetAddress, published_task
 from statsmerging.data.suites import Suite, Task, choose_tasks
-from statsmerging.records.errors import UserError, printable
+from statsmerging.errors import UserError, printable
 
 log = logging.getLogger(__name__)
 

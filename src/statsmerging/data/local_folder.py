@@ -36,9 +36,9 @@ from statsmerging.data.published_data import (
     wrong_columns,
 )
 from statsmerging.data.suites import Split
-from statsmerging.records.errors import UserError, first_line, printable
-from statsmerging.records.hashing import file_sha256
-from statsmerging.records.received import ReceivedError, received_file, received_text
+from statsmerging.errors import UserError, first_line, printable
+from statsmerging.store.hashing import file_sha256
+from statsmerging.store.received import ReceivedError, received_file, received_text
 
 log = logging.getLogger(__name__)
 

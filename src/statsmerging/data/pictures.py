@@ -1,34 +1,54 @@
-"""Any picture file as people see it: 8-bit RGB, upright, without transparency.
-
-Pictures are received: they are decoded from bytes alone, by a few formats of pixels, up to a
-number of pixels that is read from the header before any of them is decoded.
-"""
+"""Pictures: decoded, and resized to the geometry of a backbone."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import warnings
+from dataclasses import asdict, dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
-from statsmerging.records.errors import UserError, first_line, printable
+from statsmerging.errors import UserError, first_line, printable
+from statsmerging.store.hashing import json_sha256
+
+#: Bytes of the hash.
+DIGEST_BYTES = 16
+
+
+def image_digest(image: Image.Image) -> bytes:
+    """Hash of an image's size and RGB pixels."""
+    pixels = np.asarray(as_seen(image))
+    digest = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=DIGEST_BYTES)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
 
 #: What pictures are read as, in the fingerprint of every source that is decoded here: another value
 #: makes images, labels and experts of such sources anew.
 DECODER = "as people see them, 1"
 
+
 #: Pillow's names of the formats that are read. Those that start a program (EPS), draw (WMF), or
 #: hold no picture for people (HDF5, GRIB) are not among them.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
+
 #: Pixels of the largest picture: 256 MiB in memory, at Pillow's four bytes for one.
 LARGEST_PICTURE = 1 << 26
 
+
 #: Value of white in pixels of 16 bits.
 _WHITE_OF_16_BITS = 65535
+
 
 #: EXIF's orientation → what makes the picture upright (`ImageOps.exif_transpose` writes the other
 #: notes anew, and fails where one of them is damaged).
@@ -194,3 +214,75 @@ def _what_it_is(data: bytes) -> str:
     if start.startswith((b"<!doctype html", b"<html")):
         return "it is an HTML page, so the download went wrong"
     return f"it is damaged, or in none of the formats {', '.join(FORMATS)}"
+
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+
+
+CropMode = Literal["center", "squash"]
+
+
+#: The whole shorter side: what keys of caches mean that say nothing of a crop.
+_WHOLE = {"crop_ratio": 1.0, "crop_mode": "center"}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The preprocessing a checkpoint was trained with, as timm and open_clip do it.
+
+    Attributes:
+        image_size: side of the square input, in pixels.
+        mean: per channel, for images scaled to [0, 1].
+        std: per channel, for images scaled to [0, 1].
+        interpolation: filter of the resize.
+        crop_ratio: side of the input as a share of the resized image's shorter side.
+        crop_mode: ``center`` keeps the proportions of the image, ``squash`` makes it a square.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = "bicubic"
+    crop_ratio: float = 1.0
+    crop_mode: CropMode = "center"
+
+    def resize(self, image: Image.Image) -> np.ndarray:
+        """Resize, then cut the square out of the middle: 3 × S × S, uint8, RGB.
+
+        Raises:
+            UserError: an image so narrow that, resized, it would be larger than any that is read.
+        """
+        image = as_seen(image)
+        side = math.floor(self.image_size / self.crop_ratio)
+        keeps = self.crop_mode == "center"
+        if side**2 * (max(image.size) / min(image.size) if keeps else 1) > LARGEST_PICTURE:
+            raise UserError(
+                f"the picture of {image.width} × {image.height} pixels is too large when it is "
+                f"{side} pixels across"
+            )
+        size = [side] if keeps else [side, side]
+        scaled = resize(image, size, InterpolationMode(self.interpolation))
+        square = center_crop(scaled, [self.image_size])
+        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 N × 3 × S × S → float32, zero mean and unit deviation in the checkpoint's terms."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+    @property
+    def geometry_key(self) -> str:
+        """Hash of what determines the resized pixels (normalisation does not)."""
+        return json_sha256([self.image_size, self.interpolation, *self._crop.values()])
+
+    @property
+    def key(self) -> str:
+        """Hash of the whole preprocessing."""
+        values = {name: value for name, value in asdict(self).items() if name not in _WHOLE}
+        return json_sha256({**values, **self._crop})
+
+    @property
+    def _crop(self) -> dict[str, Any]:
+        crop = {name: getattr(self, name) for name in _WHOLE}
+        return {} if crop == _WHOLE else crop

@@ -16,13 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from statsmerging.data.digest import DIGEST_BYTES, image_digest
-from statsmerging.data.pictures import DECODER, decode
+from statsmerging.data.pictures import DECODER, DIGEST_BYTES, decode, image_digest
 from statsmerging.data.suites import SPLITS, ImageSource, Split, Task
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError, shown
-from statsmerging.records.hashing import json_sha256, key_of
-from statsmerging.records.progress import track
+from statsmerging.errors import UserError, shown
+from statsmerging.progress import track
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import json_sha256, key_of
 
 #: Share of the training images that become the validation split where there is none, and the
 #: most it takes (the field's convention, seed 0).

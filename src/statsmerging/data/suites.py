@@ -9,9 +9,10 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 
 Split = Literal["train", "validation", "test"]
+
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from statsmerging.data.hub_suite import count_differences
-from statsmerging.jobs.closing import finish
-from statsmerging.jobs.loggers.run_log import RunLog, logged
-from statsmerging.jobs.schema import Config
-from statsmerging.jobs.workbench import Workbench, prepare
-from statsmerging.records.errors import IncompleteError, UserError
-from statsmerging.records.published import differences, published_rows
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.app.config import Config
+from statsmerging.app.loggers.run_log import RunLog, logged
+from statsmerging.app.setup import Workbench, finish, prepare
+from statsmerging.data.hub import count_differences
+from statsmerging.errors import IncompleteError, UserError
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.runs.published import differences, published_rows
 
 log = logging.getLogger(__name__)
 

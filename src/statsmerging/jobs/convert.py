@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from statsmerging.jobs.schema import Config
-from statsmerging.records.errors import UserError
-from statsmerging.records.files import new_path, write_json
-from statsmerging.records.hashing import file_sha256
-from statsmerging.records.run_directory import RunDirectory
-from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.app.config import Config
+from statsmerging.errors import UserError
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.store.files import new_path, write_json
+from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.formats.foreign import Foreign, files_of, read_file, read_foreign
+from statsmerging.zoo.weights import write_weights
 
 log = logging.getLogger(__name__)
 

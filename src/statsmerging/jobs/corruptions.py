@@ -7,16 +7,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from statsmerging.app.config import Config
+from statsmerging.app.setup import open_suite
 from statsmerging.data.corruptions.constants import CONSTANTS
 from statsmerging.data.corruptions.corrupt import corrupt
-from statsmerging.data.corruptions.settings import CorruptionSettings
 from statsmerging.data.pictures import as_seen
-from statsmerging.jobs.schema import Config
-from statsmerging.jobs.workbench import open_suite
-from statsmerging.records.cache import Cache
-from statsmerging.records.files import atomic_path
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.data.settings import CorruptionSettings
 from statsmerging.report.contact_sheet import contact_sheet
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.store.cache import Cache
+from statsmerging.store.files import atomic_path
 
 log = logging.getLogger(__name__)
 

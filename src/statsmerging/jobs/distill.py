@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from statsmerging.evaluation.diagnostics import weak_students
-from statsmerging.jobs.closing import finish
-from statsmerging.jobs.loggers.run_log import RunLog, logged
-from statsmerging.jobs.schema import Config
-from statsmerging.jobs.workbench import prepare
-from statsmerging.records.errors import UserError
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.app.config import Config
+from statsmerging.app.loggers.run_log import RunLog, logged
+from statsmerging.app.setup import finish, prepare
+from statsmerging.errors import UserError
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.scoring.diagnostics import weak_students
 from statsmerging.zoo.experts import write_zoo
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from statsmerging.evaluation.candidate import Candidate
-from statsmerging.jobs.closing import finish
-from statsmerging.jobs.loggers.run_log import RunLog, logged
-from statsmerging.jobs.schema import Config
-from statsmerging.jobs.workbench import prepare
-from statsmerging.merging.task_vectors import check_same_tensors
-from statsmerging.records.errors import UserError
-from statsmerging.records.finished_run import check_recorded
-from statsmerging.records.hashing import file_sha256
-from statsmerging.records.run_directory import RunDirectory
-from statsmerging.zoo.checkpoints import read_weights
+from statsmerging.app.config import Config
+from statsmerging.app.loggers.run_log import RunLog, logged
+from statsmerging.app.setup import finish, prepare
+from statsmerging.errors import UserError
+from statsmerging.merging.bank import check_same_tensors
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.runs.finished import check_recorded
+from statsmerging.scoring.scores import Candidate
+from statsmerging.store.hashing import file_sha256
+from statsmerging.zoo.weights import read_weights
 
 
 @logged

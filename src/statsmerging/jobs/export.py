@@ -11,23 +11,22 @@ from typing import Self
 import pandas as pd
 from torch import Tensor, nn
 
+from statsmerging.app.config import Config
 from statsmerging.data.hub import closed_hub
-from statsmerging.jobs.received_config import received_backbone
-from statsmerging.jobs.schema import Config
-from statsmerging.merging.task_vectors import check_same_tensors
-from statsmerging.records.errors import UserError, printable
-from statsmerging.records.files import new_path, write_json, write_text
-from statsmerging.records.finished_run import FinishedRun, read_finished_run
-from statsmerging.records.hashing import file_sha256
-from statsmerging.records.layer_tables import read_coefficients
-from statsmerging.records.received import ReceivedError
-from statsmerging.records.run_directory import MANIFEST, RunDirectory
+from statsmerging.errors import UserError, printable
+from statsmerging.merging.bank import check_same_tensors
 from statsmerging.report.card import model_card
+from statsmerging.runs.directory import MANIFEST, RunDirectory
+from statsmerging.runs.finished import FinishedRun, read_finished_run
+from statsmerging.runs.layer_tables import read_coefficients
+from statsmerging.store.files import new_path, write_json, write_text
+from statsmerging.store.hashing import file_sha256
+from statsmerging.store.received import ReceivedError
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
-from statsmerging.zoo.checkpoints import read_weights, write_weights
-from statsmerging.zoo.formats.clip_names import to_hugging_face
-from statsmerging.zoo.formats.hugging_face import vision_config
+from statsmerging.zoo.formats.clip_names import to_hugging_face, vision_config
+from statsmerging.zoo.received_backbone import received_backbone
 from statsmerging.zoo.settings import BackboneSettings
+from statsmerging.zoo.weights import read_weights, write_weights
 
 log = logging.getLogger(__name__)
 

@@ -8,25 +8,21 @@ from dataclasses import asdict, dataclass, field, replace
 
 from torch import Tensor
 
-from statsmerging.evaluation.candidate import Candidate
-from statsmerging.evaluation.teachers import teacher_quality
-from statsmerging.jobs.banks import create_bank
-from statsmerging.jobs.closing import finish
-from statsmerging.jobs.diagnosis import diagnose
-from statsmerging.jobs.learning import Learned, LearnedMethod, run_statistics
-from statsmerging.jobs.loggers.run_log import RunLog, logged
-from statsmerging.jobs.method_settings import parse_methods
-from statsmerging.jobs.methods import FixedMethod, Merged, Merger
-from statsmerging.jobs.schema import Config
-from statsmerging.jobs.workbench import Workbench, prepare
+from statsmerging.app.config import Config
+from statsmerging.app.loggers.run_log import RunLog, logged
+from statsmerging.app.setup import Workbench, create_bank, finish, prepare
+from statsmerging.errors import IncompleteError, UserError
+from statsmerging.learning.diagnosis import diagnose
+from statsmerging.learning.fit import Learned, LearnedMethod, run_statistics
+from statsmerging.learning.joint import joint_weights
+from statsmerging.learning.methods import FixedMethod, Merged, Merger, parse_methods
 from statsmerging.merging.relations import task_vector_cosines
-from statsmerging.records.errors import IncompleteError, UserError
-from statsmerging.records.layer_tables import write_coefficients, write_statistics
-from statsmerging.records.results import MethodResult
-from statsmerging.records.run_directory import RunDirectory
-from statsmerging.zoo.checkpoints import write_weights
-from statsmerging.zoo.joint import joint_weights
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.runs.layer_tables import write_coefficients, write_statistics
+from statsmerging.runs.results import MethodResult
+from statsmerging.scoring.scores import Candidate, teacher_quality
 from statsmerging.zoo.settings import FinetunedZooSettings
+from statsmerging.zoo.weights import write_weights
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from statsmerging.jobs.finished import wide_console
-from statsmerging.jobs.schema import Config
-from statsmerging.records.errors import UserError
-from statsmerging.records.run_directory import RunDirectory
-from statsmerging.records.written_files import WrittenFiles
+from statsmerging.app.config import Config
+from statsmerging.errors import UserError
+from statsmerging.progress import wide_console
 from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.files import (
     INTERACTIVE_PAGE,
@@ -25,6 +23,8 @@ from statsmerging.report.runs import overruled_runs, runs_by_setting, unfinished
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.sweep import sweep_tables
 from statsmerging.report.tables.terminal import terminal_table
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.store.written_files import WrittenFiles
 
 log = logging.getLogger(__name__)
 

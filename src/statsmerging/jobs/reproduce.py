@@ -12,26 +12,16 @@ from typing import Any
 
 import pandas as pd
 
+from statsmerging.app.command_line import run_checked
+from statsmerging.app.config import Config
+from statsmerging.app.received_config import received_config
 from statsmerging.data.hub import closed_hub
-from statsmerging.jobs.command_line import run_checked
-from statsmerging.jobs.received_config import received_config
-from statsmerging.jobs.schema import Config
-from statsmerging.records.comparison import (
-    Difference,
-    circumstances,
-    differences,
-    same_bits_promised,
-)
-from statsmerging.records.errors import (
-    IncompleteError,
-    MissingFilesError,
-    UserError,
-    printable,
-)
-from statsmerging.records.files import read_json, write_json
-from statsmerging.records.finished_run import read_finished_run
-from statsmerging.records.layer_tables import read_coefficients
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.errors import IncompleteError, MissingFilesError, UserError, printable
+from statsmerging.runs.comparison import Difference, circumstances, differences, same_bits_promised
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.runs.finished import read_finished_run
+from statsmerging.runs.layer_tables import read_coefficients
+from statsmerging.store.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -13,23 +13,19 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor
 
-from statsmerging.evaluation.candidate import Candidate
-from statsmerging.evaluation.diagnostics import near_identical_experts
-from statsmerging.evaluation.teachers import teacher_quality
-from statsmerging.jobs.banks import at_density, create_bank
-from statsmerging.jobs.closing import finish
-from statsmerging.jobs.diagnosis import diagnose
-from statsmerging.jobs.learning import Learned, LearnedMethod, run_statistics
-from statsmerging.jobs.loggers.run_log import RunLog, logged
-from statsmerging.jobs.method_settings import parse_methods
-from statsmerging.jobs.methods import FixedMethod, Merged, Merger, State
-from statsmerging.jobs.schema import Config
-from statsmerging.jobs.workbench import prepare
+from statsmerging.app.config import Config
+from statsmerging.app.loggers.run_log import RunLog, logged
+from statsmerging.app.setup import at_density, create_bank, finish, prepare
+from statsmerging.errors import UserError
+from statsmerging.learning.diagnosis import diagnose
+from statsmerging.learning.fit import Learned, LearnedMethod, run_statistics
+from statsmerging.learning.methods import FixedMethod, Merged, Merger, State, parse_methods
 from statsmerging.merging.relations import task_vector_cosines
-from statsmerging.records.errors import UserError
-from statsmerging.records.layer_tables import write_coefficients
-from statsmerging.records.results import ANEW, MethodResult
-from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.runs.layer_tables import write_coefficients
+from statsmerging.runs.results import ANEW, MethodResult
+from statsmerging.scoring.diagnostics import near_identical_experts
+from statsmerging.scoring.scores import Candidate, teacher_quality
 
 
 @dataclass

@@ -7,11 +7,11 @@
 >>> logits = heads["mnist"](student(images, learner()))  # differentiable in the learner
 """
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.functional import MergedModel
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.merged_model import MergedModel
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 __all__ = [
     "LayerStatistics",

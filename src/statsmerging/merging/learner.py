@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from statsmerging.merging.bank import Anchor
 from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.statistics import LayerStatistics, Standardise
-from statsmerging.merging.task_vectors import Anchor
 
 Granularity = Literal["layer_wise", "task_wise"]
 LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]

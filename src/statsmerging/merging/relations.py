@@ -10,8 +10,8 @@ import re
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.statistics import LayerStatistics
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 RELATION_COLUMNS = ("cosine", "relative_norm", "sign_agreement")
 

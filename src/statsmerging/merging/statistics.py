@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank, matrix_shape
 from statsmerging.merging.errors import MergingError, check_choice
-from statsmerging.merging.task_vectors import TaskVectorBank, matrix_shape
 
 Feature = Literal[
     "mean",

@@ -6,8 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from statsmerging.records.progress import track
-from statsmerging.records.written_files import WrittenFiles
+from statsmerging.progress import track
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.style import FORMATS, save
@@ -16,6 +15,7 @@ from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
 from statsmerging.report.tables.markdown import escape, markdown, markdown_row
 from statsmerging.report.tables.tidy import spreadsheet_safe, tidy
+from statsmerging.store.written_files import WrittenFiles
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from statsmerging.records.errors import first_line, printable
-from statsmerging.records.finished_run import FinishedRun, read_finished_run
-from statsmerging.records.layer_tables import read_coefficients, read_statistics
-from statsmerging.records.received import LARGEST_TEXT, ReceivedError, check_record
-from statsmerging.records.results import check_results
-from statsmerging.records.run_directory import CONFIG, MANIFEST
+from statsmerging.errors import first_line, printable
+from statsmerging.runs.directory import CONFIG, MANIFEST
+from statsmerging.runs.finished import FinishedRun, read_finished_run
+from statsmerging.runs.layer_tables import read_coefficients, read_statistics
+from statsmerging.runs.results import check_results
+from statsmerging.store.received import LARGEST_TEXT, ReceivedError, check_record
 
 #: What of a learning curve is drawn: column of ``metrics.csv`` → its name.
 CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}

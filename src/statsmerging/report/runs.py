@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from statsmerging.records.errors import UserError
-from statsmerging.records.received import ReceivedError, received_yaml
-from statsmerging.records.run_directory import CONFIG, MANIFEST, RESULTS
+from statsmerging.errors import UserError
 from statsmerging.report.reading import ReportedRun, read_run
 from statsmerging.report.rows import rows_by_method
 from statsmerging.report.settings import (
@@ -22,6 +20,8 @@ from statsmerging.report.settings import (
     setting_text,
     told_apart,
 )
+from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS
+from statsmerging.store.received import ReceivedError, received_yaml
 
 log = logging.getLogger(__name__)
 

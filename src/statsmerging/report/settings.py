@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from statsmerging.records.run_directory import PRESENTATION
 from statsmerging.report.rows import BOUNDS
+from statsmerging.runs.directory import PRESENTATION
 
 #: Runs that differ in one of these answer different questions; other keys tell settings apart.
 QUESTION = ("job.name", "suite.name", "backbone.label")

@@ -10,14 +10,14 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from statsmerging.records.files import read_json
-from statsmerging.records.journal import Entry, Journal
-from statsmerging.records.results import ANEW
 from statsmerging.report.rows import Results, method_title, percentage
 from statsmerging.report.tables.content import numbers_over_seeds
 from statsmerging.report.tables.markdown import escape, markdown_row
 from statsmerging.report.tables.sweep import COLUMNS
 from statsmerging.report.tables.terminal import cell_text
+from statsmerging.runs.journal import Entry, Journal
+from statsmerging.runs.results import ANEW
+from statsmerging.store.files import read_json
 
 #: Columns that say what was run; those of text stand to the left.
 _LABELS = ("setting", "jobs done", "method")

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from statsmerging.records.errors import UserError, first_line, printable
-from statsmerging.records.received import received_json
-from statsmerging.records.results import check_results
+from statsmerging.errors import UserError, first_line, printable
+from statsmerging.runs.results import check_results
+from statsmerging.store.received import received_json
 
 #: Keys of the config by which runs are compared; those that lack one form a group of their own.
 GROUP_BY = ("granularity", "labels.kind", "corruption.kind")

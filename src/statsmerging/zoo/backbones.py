@@ -8,12 +8,12 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from statsmerging.data.preprocess import CropMode, Interpolation, Preprocess
-from statsmerging.merging.functional import tied_names
-from statsmerging.records.errors import UserError
-from statsmerging.zoo.clip_models import create_clip, own_preprocessing, unknown_name, unknown_tag
+from statsmerging.data.pictures import CropMode, Interpolation, Preprocess
+from statsmerging.errors import UserError
+from statsmerging.merging.merged_model import tied_names
 from statsmerging.zoo.foreign_weights import weights_for
 from statsmerging.zoo.settings import HUB, BackboneSettings
+from statsmerging.zoo.zero_shot import create_clip, own_preprocessing, unknown_name, unknown_tag
 
 
 def preprocess_of(settings: BackboneSettings) -> Preprocess:

@@ -10,16 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from statsmerging.data.preprocess import Preprocess
-from statsmerging.merging.task_vectors import check_finite
-from statsmerging.records.errors import UserError, printable
-from statsmerging.records.hashing import state_sha256
-from statsmerging.zoo.architecture import architecture_key
-from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.data.pictures import Preprocess
+from statsmerging.errors import UserError, printable
+from statsmerging.merging.bank import check_finite
+from statsmerging.store.hashing import state_sha256
 from statsmerging.zoo.formats.foreign import NORMALISES
 from statsmerging.zoo.heads import Head, head_from
+from statsmerging.zoo.inference import architecture_key
 from statsmerging.zoo.settings import BackboneSettings
-from statsmerging.zoo.weights import FileTensors, Weights
+from statsmerging.zoo.weights import FileTensors, Weights, write_weights
 
 _BACKBONE, _HEAD = "backbone.", "head."
 

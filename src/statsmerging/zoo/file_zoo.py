@@ -8,22 +8,20 @@ from pathlib import Path
 from torch import nn
 
 from statsmerging.data.hub import hub_file
-from statsmerging.data.image_cache import SuiteImages
+from statsmerging.data.images import SuiteImages
 from statsmerging.data.suites import Task
-from statsmerging.merging.task_vectors import check_same_tensors
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import MissingFilesError, UserError, gather_missing, printable
-from statsmerging.records.hashing import file_sha256, key_of
-from statsmerging.zoo.architecture import architecture_key
+from statsmerging.errors import MissingFilesError, UserError, gather_missing, printable
+from statsmerging.merging.bank import check_same_tensors
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import file_sha256, key_of
 from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
-from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert, read_expert_head
 from statsmerging.zoo.foreign_weights import classifier_in, weights_for
 from statsmerging.zoo.formats.foreign import files_of
 from statsmerging.zoo.formats.pickled import SUFFIXES
 from statsmerging.zoo.head_sources import ProbedHeads, first_file, head_source
 from statsmerging.zoo.heads import Head, check_classes, check_features, read_head
-from statsmerging.zoo.inference import inference_device
+from statsmerging.zoo.inference import architecture_key, inference_device
 from statsmerging.zoo.settings import (
     PRETRAIN,
     BackboneSettings,
@@ -32,7 +30,7 @@ from statsmerging.zoo.settings import (
     LocalZooSettings,
     TaskVectorsZooSettings,
 )
-from statsmerging.zoo.weights import FileTensors, Weights
+from statsmerging.zoo.weights import FileTensors, Weights, write_weights
 
 FileZooSettings = LocalZooSettings | FusionBenchZooSettings | TaskVectorsZooSettings
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from statsmerging.merging.task_vectors import check_finite, check_same_tensors
-from statsmerging.records.errors import UserError, printable
+from statsmerging.errors import UserError, printable
+from statsmerging.merging.bank import check_finite, check_same_tensors
 from statsmerging.zoo.formats.clip_names import PROJECTION
 from statsmerging.zoo.formats.foreign import (
     CLASSIFIERS,

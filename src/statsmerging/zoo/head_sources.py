@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from statsmerging.data.image_cache import SuiteImages
+from statsmerging.data.images import SuiteImages
 from statsmerging.data.suites import Task
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError, printable
-from statsmerging.records.hashing import key_of
-from statsmerging.zoo.checkpoints import write_weights
+from statsmerging.errors import UserError, printable
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import key_of
 from statsmerging.zoo.heads import (
     PROBE_ITERATIONS,
     PROBE_STRENGTH,
@@ -28,7 +27,7 @@ from statsmerging.zoo.settings import (
     HeadSettings,
     ZeroShotHeadsSettings,
 )
-from statsmerging.zoo.weights import Weights
+from statsmerging.zoo.weights import Weights, write_weights
 from statsmerging.zoo.zero_shot import ZeroShotHeads
 
 HeadSource = Callable[[Task], Head]

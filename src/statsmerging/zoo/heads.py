@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.data.suites import Task
-from statsmerging.merging.task_vectors import check_finite
-from statsmerging.records.errors import UserError, printable
+from statsmerging.errors import UserError, printable
+from statsmerging.merging.bank import check_finite
 from statsmerging.zoo.formats.foreign import CLASSIFIERS, NORMALISES, linear_layer, read_file
 from statsmerging.zoo.formats.wrappers import around, wrapper_of
 

@@ -14,8 +14,8 @@ from pydantic import (
     field_validator,
 )
 
-from statsmerging.records.errors import UserError
-from statsmerging.records.settings import Settings
+from statsmerging.errors import UserError
+from statsmerging.settings import Settings
 
 #: Words that may stand in place of a weight file.
 HUB, PRETRAIN, BASE = "hub", "pretrain", "base"

@@ -1,4 +1,4 @@
-"""State dicts as the zoo holds them: read from disk tensor by tensor, hashed once."""
+"""Weights in and out: safetensors, read when they are used, checked before."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from statsmerging.records.errors import UserError, first_line, printable, shown
-from statsmerging.records.hashing import state_sha256
+from statsmerging.errors import UserError, first_line, printable, shown
+from statsmerging.merging.bank import check_finite
+from statsmerging.store.files import atomic_path
+from statsmerging.store.hashing import state_sha256
 from statsmerging.zoo.formats.mistaken import check_weights_file
 
 #: Dimensions a tensor may have.
 MAX_DIMENSIONS = 8
+
 
 #: Bytes of tensors that are read through one opening of a file. An open file keeps what was read
 #: in memory; each opening reads the names of all tensors.
@@ -139,3 +143,35 @@ def _computable(tensor: Tensor, found: str) -> Tensor:
         return tensor.float()
     except RuntimeError as error:
         raise UserError(f"{found} is in {tensor.dtype}, which is not read") from error
+
+
+def read_weights(path: Path) -> Weights:
+    """State dict in a safetensors file; a tensor is read whenever it is used.
+
+    Raises:
+        UserError: no such file, not safetensors, or cut short.
+        MergingError: NaN or infinite weights (names the tensor).
+    """
+    weights = Weights(FileTensors(path))
+    check_finite(weights, found=printable(str(path)))
+    return weights
+
+
+def write_weights(
+    path: Path, state: Mapping[str, Tensor], *, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a state dict as safetensors, atomically.
+
+    Args:
+        metadata: entries of the file's header, for readers that look for them.
+    """
+    tensors: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        # Of two names of one tensor, which safetensors does not store, each gets its own copy.
+        twin = tensor.numel() > 0 and tensor.data_ptr() in written
+        tensors[name] = tensor.clone() if twin else tensor
+        written.add(tensor.data_ptr())
+    with atomic_path(path) as partial:
+        save_file(tensors, partial, metadata)

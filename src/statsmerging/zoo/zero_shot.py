@@ -1,8 +1,11 @@
-"""Zero-shot heads: class names through CLIP's text tower (Radford et al., ICML 2021)."""
+"""Zero-shot heads: class names and prompts through CLIP's text tower."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,19 +14,105 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.data.suites import Task
-from statsmerging.merging.task_vectors import check_same_tensors
-from statsmerging.records.cache import Cache
-from statsmerging.records.errors import UserError, printable
-from statsmerging.records.hashing import json_sha256, key_of
-from statsmerging.records.progress import track
-from statsmerging.zoo.checkpoints import write_weights
-from statsmerging.zoo.clip_models import clip_tokenizer, create_clip
+from statsmerging.errors import UserError, printable
+from statsmerging.merging.bank import check_same_tensors
+from statsmerging.progress import track
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import json_sha256, key_of
+from statsmerging.zoo.formats.clip_names import WHOLE_CLIP, whole_clip
 from statsmerging.zoo.formats.foreign import read_file
-from statsmerging.zoo.formats.whole_clip import WHOLE_CLIP, whole_clip
 from statsmerging.zoo.formats.wrappers import without_wrapper, wrapper_of
 from statsmerging.zoo.heads import Head, read_head
 from statsmerging.zoo.settings import BASE, HUB, BackboneSettings, ZeroShotHeadsSettings
-from statsmerging.zoo.weights import Weights
+from statsmerging.zoo.weights import Weights, write_weights
+
+
+def create_clip(settings: BackboneSettings, *, from_hub: bool) -> Any:
+    """The whole CLIP that the settings name.
+
+    Args:
+        from_hub: with the published weights ``tag``; otherwise freshly initialised.
+
+    Raises:
+        UserError: open_clip has no such model, or no such weights of it.
+    """
+    import open_clip
+
+    _check_name(settings)
+    if from_hub:
+        _check_tag(settings)
+    tag = settings.tag if from_hub else None
+    with _quiet():
+        return open_clip.create_model(settings.name, pretrained=tag, **settings.arguments)
+
+
+def own_preprocessing(settings: BackboneSettings) -> dict[str, Any]:
+    """How open_clip makes an image the input of the weights ``tag``: size, mean, std and so on.
+
+    Raises:
+        UserError: open_clip has no such model, or no such weights of it.
+    """
+    import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    _check_name(settings)
+    published = {}
+    if settings.tag and open_clip.list_pretrained_tags_by_model(settings.name):
+        _check_tag(settings)
+        published = open_clip.get_pretrained_cfg(settings.name, settings.tag)
+    side = open_clip.get_model_config(settings.name)["vision_cfg"].get("image_size", 224)
+    own: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(size=side), published)
+    return own
+
+
+def _check_name(settings: BackboneSettings) -> None:
+    import open_clip
+
+    if settings.name not in open_clip.list_models():
+        raise UserError(unknown_name("open_clip", settings.name, open_clip.list_models()))
+
+
+def _check_tag(settings: BackboneSettings) -> None:
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(settings.name)
+    if settings.tag and settings.tag not in tags:
+        raise UserError(unknown_tag(settings, tags))
+
+
+def clip_tokenizer(settings: BackboneSettings) -> Callable[[list[str]], Tensor]:
+    """Texts → token numbers, N × context length."""
+    import open_clip
+
+    with _quiet():
+        tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(settings.name)
+    return tokenizer
+
+
+def unknown_name(library: str, name: str, available: list[str]) -> str:
+    """The message for a name that the library does not know, with close ones."""
+    by_lower_case = {other.lower(): other for other in available}
+    close = get_close_matches(name.lower(), by_lower_case, n=5, cutoff=0.3)
+    names = ", ".join(by_lower_case[other] for other in close)
+    return f"backbone.name={name}: {library} has no such model; close names: {names}"
+
+
+def unknown_tag(settings: BackboneSettings, available: list[str]) -> str:
+    """The message for weights that the library does not know, with those that it knows."""
+    return (
+        f"backbone.tag={settings.tag}: {settings.library} has no such weights of {settings.name}; "
+        f"it has {', '.join(available) or 'none'}"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # open_clip reports every step on the root logger, and that weights are still random.
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class ZeroShotHeads:

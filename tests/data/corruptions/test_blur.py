@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import correlate
 
-from statsmerging.data.corruptions.blur import STEEPEST, motion_blur, motion_kernel
+from statsmerging.data.corruptions.kinds import STEEPEST, motion_blur, motion_kernel
 from tests.data.corruptions.pictures import generator, photographs, plain, values
 
 radii = st.integers(1, 20)

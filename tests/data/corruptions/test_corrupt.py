@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from statsmerging.data.corruptions.constants import CONSTANTS, IMAGENET_C
 from statsmerging.data.corruptions.corrupt import DISTORTIONS, corrupt, corruption_key
-from statsmerging.data.corruptions.settings import CLEAN, CorruptionSettings
+from statsmerging.data.settings import CLEAN, CorruptionSettings
 from tests.data.corruptions.pictures import generator, photographs, values
 
 DEFINED = [(constants, kind) for constants, table in CONSTANTS.items() for kind in table]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from statsmerging.data.corruptions.digital import (
+from statsmerging.data.corruptions.kinds import (
     contrast,
     jpeg_compression,
     pixelate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from statsmerging.data.corruptions.noise import gaussian_noise, impulse_noise
+from statsmerging.data.corruptions.kinds import gaussian_noise, impulse_noise
 from tests.data.corruptions.pictures import generator, photographs, plain, values
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from statsmerging.zoo.backbones import create_backbone
-from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.settings import BackboneSettings
+from statsmerging.zoo.weights import write_weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

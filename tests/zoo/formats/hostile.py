@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 from statsmerging.zoo.formats.pickled import read_pickled
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 from statsmerging.zoo.formats.clip_names import find_tower, to_hugging_face
 from tests.zoo.formats.genuine import FIXTURES
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from statsmerging.errors import UserError
 from statsmerging.merging import MergingError
-from statsmerging.records.errors import UserError
 from statsmerging.zoo.formats.foreign import read_file, read_foreign
 from tests.zoo.formats.genuine import FIXTURES, TINY_CLIP, our_features
 

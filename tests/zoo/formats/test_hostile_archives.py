@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 from statsmerging.zoo.formats.pickled import read_pickled
 from tests.zoo.formats.genuine import FIXTURES
 from tests.zoo.formats.hostile import Call, Storage, archive, program, refusal, tensor

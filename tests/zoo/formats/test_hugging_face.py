@@ -8,9 +8,8 @@ import open_clip
 import pytest
 from torch import nn
 
-from statsmerging.records.errors import UserError
-from statsmerging.zoo.formats.clip_names import to_hugging_face
-from statsmerging.zoo.formats.hugging_face import vision_config
+from statsmerging.errors import UserError
+from statsmerging.zoo.formats.clip_names import to_hugging_face, vision_config
 from tests.zoo.formats.genuine import TINY_CLIP
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 from statsmerging.zoo.formats.clip_names import find_tower
 from statsmerging.zoo.formats.foreign import read_foreign
 from statsmerging.zoo.formats.lora import Adapter

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 from statsmerging.zoo.formats.foreign import files_of, read_file
 
 STATE = {f"layer.{number}": torch.full((2,), float(number)) for number in range(4)}

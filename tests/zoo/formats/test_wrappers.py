@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statsmerging.records.errors import UserError
+from statsmerging.errors import UserError
 from statsmerging.zoo.formats.foreign import read_foreign
 from statsmerging.zoo.formats.pickled import read_pickled
 from statsmerging.zoo.formats.wrappers import around, wrapper_of

@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from statsmerging.data.corruptions.blur import motion_blur
 from statsmerging.data.corruptions.constants import CONSTANTS
-from statsmerging.data.corruptions.digital import (
+from statsmerging.data.corruptions.kinds import (
     contrast,
+    gaussian_noise,
+    impulse_noise,
     jpeg_compression,
+    motion_blur,
     pixelate,
     pixelate_cifar32,
+    spatter,
 )
-from statsmerging.data.corruptions.noise import gaussian_noise, impulse_noise
-from statsmerging.data.corruptions.settings import CorruptionSettings
-from statsmerging.data.corruptions.spatter import spatter
-from statsmerging.data.digest import image_digest
-from statsmerging.data.pictures import as_seen
-from statsmerging.records.hashing import code_sha256, json_sha256
+from statsmerging.data.pictures import as_seen, image_digest
+from statsmerging.data.settings import CorruptionSettings
+from statsmerging.store.hashing import code_sha256, json_sha256
 
 #: Each takes an image, a generator and the constants of a severity.
 DISTORTIONS: dict[str, Callable[..., Image.Image]] = {

@@ -15,10 +15,10 @@ from typing import ClassVar, Literal, Self, get_args, get_type_hints
 
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.parameters import Grid, complaint
 from statsmerging.merging.methods.task_models import TaskModels
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 Needs = Literal["nothing", "unlabeled images", "activations", "gradients"]
 Returns = Literal["state dict", "router", "adapters"]

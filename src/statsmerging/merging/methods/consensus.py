@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
 from statsmerging.merging.methods.parameters import parameter
 from statsmerging.merging.methods.task_arithmetic import TASK_ARITHMETIC_SCALES
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 @dataclass(frozen=True)

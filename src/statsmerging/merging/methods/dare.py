@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.layers import Rows, add_to_pretrained
 from statsmerging.merging.methods.parameters import parameter
 from statsmerging.merging.methods.task_arithmetic import TASK_ARITHMETIC_SCALES
 from statsmerging.merging.methods.ties import TIES_SCALES, ties
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import PerTaskMethod
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
 from statsmerging.merging.methods.task_models import TaskModels
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import Evidence
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 def check_evidence(bank: TaskVectorBank, evidence: Evidence) -> None:

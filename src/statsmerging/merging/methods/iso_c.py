@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.layers import merge_matrices, thin_svd
 from statsmerging.merging.methods.parameters import Grid, parameter
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 ISOTROPIC_SCALES = Grid("scale", (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8))
 

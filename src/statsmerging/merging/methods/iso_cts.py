@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.iso_c import ISOTROPIC_SCALES, triples_of_sum
 from statsmerging.merging.methods.layers import (
@@ -15,7 +16,6 @@ from statsmerging.merging.methods.layers import (
     orthogonalised,
 )
 from statsmerging.merging.methods.parameters import parameter
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 @dataclass(frozen=True)

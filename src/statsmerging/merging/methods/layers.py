@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from statsmerging.merging.task_vectors import TaskVectorBank, matrix_shape
+from statsmerging.merging.bank import TaskVectorBank, matrix_shape
 
 #: Singular values below this share of a matrix's norm are the rounding of float32 arithmetic.
 RANK_TOLERANCE = 1e-6

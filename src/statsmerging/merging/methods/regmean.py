@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank, matrix_shape
 from statsmerging.merging.methods.base import Evidence, EvidenceMethod
 from statsmerging.merging.methods.evidence import check_evidence, layer_evidence
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
 from statsmerging.merging.methods.parameters import Grid, parameter
-from statsmerging.merging.task_vectors import TaskVectorBank, matrix_shape
 
 #: Added to every Gram matrix as a share of the mean of their diagonals: inputs that are never
 #: active get the experts' average instead of a division by zero.

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 #: Names of the two linear layers, in timm's vision transformers and in open_clip's towers.
 _LAYERS = (("fc1", "fc2"), ("c_fc", "c_proj"))

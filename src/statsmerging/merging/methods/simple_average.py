@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 def simple_average(bank: TaskVectorBank) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.parameters import Grid, parameter
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 #: The λ the paper tunes over, in steps of 0.1.
 TASK_ARITHMETIC_SCALES = Grid("scale", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))

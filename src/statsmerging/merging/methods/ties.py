@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.layers import Rows, add_to_pretrained, stored_rows
 from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.methods.selection import kth_smallest
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 TIES_SCALES = Grid("scale", (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6))
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.layers import leading_triples, merge_matrices, orthogonalised
 from statsmerging.merging.methods.parameters import Grid, parameter
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 @dataclass(frozen=True)

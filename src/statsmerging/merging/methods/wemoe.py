@@ -10,11 +10,11 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import Method
 from statsmerging.merging.methods.parameters import parameter
 from statsmerging.merging.methods.routed_mlp import RoutedMlp, Router, transformer_mlps
 from statsmerging.merging.methods.task_arithmetic import task_arithmetic
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 #: Task → images as the backbone takes them, n × 3 × S × S; one step of the training.
 Batch = Mapping[str, Tensor]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import DataFreeMethod
 from statsmerging.merging.methods.layers import is_matrix, merge_matrices
 from statsmerging.merging.methods.parameters import Grid, parameter
-from statsmerging.merging.task_vectors import TaskVectorBank
 
 
 @dataclass(frozen=True)

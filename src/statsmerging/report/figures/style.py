@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from statsmerging.records.errors import printable
+from statsmerging.errors import printable
 
 #: Legible at the width of a page, about 7 inches; text stays text in PDF.
 _STYLE: dict[Any, Any] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from statsmerging.records.errors import printable
+from statsmerging.errors import printable
 from statsmerging.report.page.content import Content, page_content
 from statsmerging.report.runs import RunGroup
 

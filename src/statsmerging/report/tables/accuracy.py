@@ -6,12 +6,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from statsmerging.records.published import (
-    SOURCES,
-    published_rows,
-    published_tasks,
-    published_unseen,
-)
 from statsmerging.report.rows import (
     BOUNDS,
     Results,
@@ -29,6 +23,7 @@ from statsmerging.report.tables.content import (
     numbers_over_seeds,
     with_places,
 )
+from statsmerging.runs.published import SOURCES, published_rows, published_tasks, published_unseen
 
 #: Short forms of what a method needs besides the weights.
 NEEDS = {

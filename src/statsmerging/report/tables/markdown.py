@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from statsmerging.records.errors import printable
+from statsmerging.errors import printable
 from statsmerging.report.tables.content import BEST, SECOND, Number, Table
 
 #: GitHub underlines ``ins`` and strips ``u``.

@@ -6,7 +6,7 @@ import rich.table
 from rich import box
 from rich.markup import escape
 
-from statsmerging.records.errors import printable
+from statsmerging.errors import printable
 from statsmerging.report.tables.content import BEST, SECOND, Number, Table
 
 _STYLES = {BEST: "bold", SECOND: "underline"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from statsmerging.records.errors import printable
+from statsmerging.errors import printable
 from statsmerging.report.tables.content import UNIT, Table
 
 

@@ -10,15 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from statsmerging.records.errors import UserError, shown
+from statsmerging.errors import UserError, shown
 
 State = Mapping[str, Tensor]
 
+
 PROJECTION, _HF_PROJECTION = "proj", "visual_projection.weight"
+
+
 _POSITIONS = "embeddings.position_ids"
 
 
@@ -51,6 +55,7 @@ FAMILIES = (
     Family("Hugging Face CLIPVisionModel", "", hugging_face=True),
 )
 
+
 # Hugging Face's name → open_clip's; the misspelling is theirs.
 _OUTER = {
     "embeddings.class_embedding": "class_embedding",
@@ -61,6 +66,8 @@ _OUTER = {
     "post_layernorm.weight": "ln_post.weight",
     "post_layernorm.bias": "ln_post.bias",
 }
+
+
 _IN_BLOCK = {
     "layer_norm1": "ln_1",
     "self_attn.out_proj": "attn.out_proj",
@@ -68,9 +75,17 @@ _IN_BLOCK = {
     "mlp.fc1": "mlp.c_fc",
     "mlp.fc2": "mlp.c_proj",
 }
+
+
 _STACKED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
+
 _HF_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+
+
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
+
+
 _IN_PROJECTION = "attn.in_proj"
 
 
@@ -192,3 +207,105 @@ def _stacked(state: State, layer: str, kind: str) -> Tensor:
     if missing:
         raise UserError(f"tensor {shown(missing[0])} is missing beside its query, key and value")
     return torch.cat([state[name] for name in names])
+
+
+#: Activation of open_clip's blocks → its name in `transformers`.
+_ACTIVATIONS = {"QuickGELU": "quick_gelu", "GELU": "gelu"}
+
+
+def vision_config(tower: nn.Module) -> dict[str, Any]:
+    """``config.json`` of a `CLIPVisionModelWithProjection` that computes what the tower does.
+
+    Keys: https://huggingface.co/docs/transformers/model_doc/clip#transformers.CLIPVisionConfig
+
+    Args:
+        tower: open_clip's ``VisionTransformer``.
+
+    Raises:
+        UserError: a tower that architecture cannot express.
+    """
+    kind = f"{type(tower).__module__}.{type(tower).__name__}"
+    if kind != "open_clip.transformer.VisionTransformer":
+        raise UserError(f"{kind} is no CLIP vision transformer")
+    visual: Any = tower
+    block = visual.transformer.resblocks[0]
+    pooled_elsewhere = visual.attn_pool is not None or visual.pool_type != "tok"
+    if pooled_elsewhere or not isinstance(visual.ln_pre, nn.LayerNorm):
+        raise UserError("its pooling or its first normalisation is not that of CLIP")
+    return {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        "hidden_size": visual.conv1.out_channels,
+        "intermediate_size": block.mlp.c_fc.out_features,
+        "projection_dim": visual.output_dim,
+        "num_hidden_layers": len(visual.transformer.resblocks),
+        "num_attention_heads": block.attn.num_heads,
+        "num_channels": visual.conv1.in_channels,
+        "image_size": _side(visual.image_size),
+        "patch_size": _side(visual.patch_size),
+        "hidden_act": _activation(block.mlp.gelu),
+        "layer_norm_eps": visual.ln_post.eps,
+        "attention_dropout": 0.0,
+    }
+
+
+def _activation(module: nn.Module) -> str:
+    name = _ACTIVATIONS.get(type(module).__name__)
+    if name is None or getattr(module, "approximate", "none") != "none":
+        raise UserError(f"its activation {module} is not one of CLIP's")
+    return name
+
+
+def _side(size: tuple[int, int]) -> int:
+    if size[0] != size[1]:
+        raise UserError(f"images or patches of {size[0]} × {size[1]} pixels are not square")
+    return size[0]
+
+
+_LOGIT_SCALE = "logit_scale"
+
+
+_TEXT = "text_model."
+
+
+_TEXT_PROJECTION = "text_projection.weight"
+
+
+_TOKENS = "token_embedding.weight"
+
+
+#: Tensors that only a whole CLIP has, of open_clip and of Hugging Face.
+WHOLE_CLIP = (_TOKENS, _TEXT_PROJECTION)
+
+
+# Hugging Face's name → open_clip's; the blocks of both towers are alike.
+_CLIP_OUTER = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+
+
+def whole_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of open_clip's ``CLIP`` from Hugging Face's ``CLIPModel`` or from itself.
+
+    Raises:
+        UserError: no text tower among the tensors.
+    """
+    if _TOKENS in state:
+        return dict(state)
+    if _TEXT_PROJECTION not in state:
+        raise UserError("these weights have no text tower; zero-shot heads need the whole CLIP")
+    image = {f"visual.{name}": tensor for name, tensor in find_tower(state).tensors.items()}
+    text = {
+        name.removeprefix(_TEXT): tensor
+        for name, tensor in state.items()
+        if name.startswith(_TEXT) and not name.endswith(_POSITIONS)
+    }
+    return {
+        **image,
+        **blocks_from_hugging_face(text, _CLIP_OUTER),
+        "text_projection": state[_TEXT_PROJECTION].T.contiguous(),
+        _LOGIT_SCALE: state[_LOGIT_SCALE],
+    }

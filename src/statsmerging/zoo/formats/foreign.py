@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statsmerging.merging.task_vectors import check_finite
-from statsmerging.records.errors import UserError, printable
-from statsmerging.records.received import received_file
-from statsmerging.zoo.checkpoints import read_weights
+from statsmerging.errors import UserError, printable, shown
+from statsmerging.merging.bank import check_finite
+from statsmerging.store.received import is_plain_name, received_file, received_json
 from statsmerging.zoo.formats.clip_names import (
     FAMILIES,
     PROJECTION,
@@ -23,8 +22,8 @@ from statsmerging.zoo.formats.clip_names import (
 )
 from statsmerging.zoo.formats.lora import CONFIG, WEIGHTS, Adapter
 from statsmerging.zoo.formats.pickled import SUFFIXES, Pickled, read_pickled
-from statsmerging.zoo.formats.sharded import INDEX, Shards, shards_of
 from statsmerging.zoo.formats.wrappers import without_wrapper, wrapper_of
+from statsmerging.zoo.weights import read_weights
 
 #: Files of whole weights in a folder that a library wrote, the first that is there counts.
 _IN_FOLDERS = (
@@ -32,7 +31,9 @@ _IN_FOLDERS = (
     *("pytorch_model.bin.index.json", "pytorch_model.bin", "open_clip_pytorch_model.bin"),
 )
 
+
 HEAD, ADAPTER = "classification head", "PEFT LoRA adapter"
+
 
 #: A tensor that marks the state of a head that normalises its features.
 NORMALISES = "normalises_features"
@@ -186,3 +187,60 @@ def _find(state: Mapping[str, Tensor], found: str) -> Tower:
     outside = [name for name in state if not name.startswith(wrapper)]
     inside = [f"{wrapper}{name}" for name in tower.dropped]
     return Tower(tower.tensors, tower.family, (*outside, *inside))
+
+
+INDEX = ".index.json"
+
+
+class Shards(Mapping[str, Tensor]):
+    """The tensors of all shards of an index; each file is opened once.
+
+    Args:
+        index: ``model.safetensors.index.json``, or of another name that ends so.
+        read: gives the tensors of one file.
+
+    Raises:
+        UserError: no whole index, a shard that is missing, or a tensor that is not in its shard.
+    """
+
+    def __init__(self, index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> None:
+        self._files = _weight_map(index)
+        self._shards = {
+            file: read(received_file(index.parent, file))
+            for file in dict.fromkeys(self._files.values())
+        }
+        for name, file in self._files.items():
+            if name not in self._shards[file]:
+                raise UserError(f"{printable(str(index))}: {shown(file)} holds no {shown(name)}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._shards[self._files[name]][name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def shards_of(index: Path) -> list[Path]:
+    """The files an index names, which lie beside it."""
+    return [
+        received_file(index.parent, file) for file in dict.fromkeys(_weight_map(index).values())
+    ]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    content = received_json(index.parent, index.name)
+    files: Any = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise UserError(f"{printable(str(index))} is no index of shards: it has no weight_map")
+    for file in files.values():
+        if not isinstance(file, str) or not is_plain_name(file) or file.endswith(INDEX):
+            raise UserError(
+                f"{printable(str(index))}: {shown(str(file))} is no name of a file beside it"
+            )
+    return files

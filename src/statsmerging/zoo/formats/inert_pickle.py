@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from statsmerging.records.errors import shown
+from statsmerging.errors import shown
 
 
 class PickleError(ValueError):

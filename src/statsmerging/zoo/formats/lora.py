@@ -16,9 +16,9 @@ from typing import Any, Self
 
 from torch import Tensor, linalg
 
-from statsmerging.records.errors import UserError, printable, shown
-from statsmerging.records.received import received_file, received_json
-from statsmerging.zoo.checkpoints import read_weights
+from statsmerging.errors import UserError, printable, shown
+from statsmerging.store.received import received_file, received_json
+from statsmerging.zoo.weights import read_weights
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statsmerging.records.errors import UserError, printable, shown
+from statsmerging.errors import UserError, printable, shown
 
 #: Bytes that tell what a file is.
 _BEGINNING = 512

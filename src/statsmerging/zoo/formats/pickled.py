@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statsmerging.records.errors import UserError, shown
+from statsmerging.errors import UserError, shown
 from statsmerging.zoo.formats.inert_pickle import Built, Name, Persistent, PickleError, read_pickle
 from statsmerging.zoo.formats.torch_archive import TorchArchive
 from statsmerging.zoo.formats.wrappers import AVERAGED_ENTRIES, ENTRIES

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from statsmerging.records.errors import UserError, printable, shown
+from statsmerging.errors import UserError, printable, shown
 from statsmerging.zoo.formats.mistaken import check_weights_file
 
 #: Largest pickle that is read, in bytes; a pickled module has 6 kB for a transformer block.

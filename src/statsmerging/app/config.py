@@ -1,0 +1,246 @@
+"""The whole config, typed and range-checked; conf/ documents every key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    DirectoryPath,
+    Field,
+    FilePath,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from statsmerging.app.declarations import Declaration, declarations, own_files
+from statsmerging.app.loggers.settings import LoggerSettings
+from statsmerging.data.settings import (
+    CorruptionSettings,
+    LearningDataSettings,
+    PlainName,
+    SuiteSettings,
+)
+from statsmerging.errors import UserError
+from statsmerging.learning.settings import (
+    HeterogeneousSettings,
+    LabelSettings,
+    LearnedMethodSettings,
+    LearningSettings,
+    Objective,
+)
+from statsmerging.settings import Settings, describe
+from statsmerging.zoo.settings import BackboneSettings, HeadSettings, ZooSettings
+
+
+class JobSettings(Settings):
+    """What to do; further keys belong to single jobs."""
+
+    name: Literal[
+        "merge",
+        "finetune",
+        "distill",
+        "evaluate",
+        "check",
+        "report",
+        "convert",
+        "export",
+        "reproduce",
+        "corruptions",
+        "transfer",
+    ]
+    checkpoint: FilePath | None = None
+    runs: DirectoryPath | None = None
+    run: DirectoryPath | None = None
+    source: Path | None = None
+    base: FilePath | None = None
+    target: Path | None = None
+    tolerance: float = Field(default=0.0, ge=0)
+    # In no record: it is the word of whoever reproduces a run.
+    network: bool = Field(default=False, exclude=True)
+
+
+class StatisticsSettings(Settings):
+    """What the learner sees of the weights."""
+
+    of: Literal["weights", "task_vectors"]
+    features: list[
+        Literal[
+            "mean",
+            "variance",
+            "magnitude",
+            "singular_values",
+            "cosine",
+            "relative_norm",
+            "sign_agreement",
+            "depth",
+            "kind",
+        ]
+    ] = Field(min_length=1)
+    rank: PositiveInt
+    standardise: Literal["global", "per_layer", "both"]
+
+
+class LearnerSettings(Settings):
+    """How statistics become coefficients."""
+
+    kind: Literal["shared", "per_layer", "free", "constant_input"]
+    hidden: PositiveInt
+    scale: PositiveFloat
+    start: float | None = None
+
+
+class MergeSettings(Settings):
+    """How coefficients become weights."""
+
+    anchor: Literal["pretrained", "none"]
+    precision: Literal["float32", "bfloat16"]
+    memory_map: bool
+    compile: bool
+
+
+class TuningSettings(Settings):
+    """How hyper-parameters are chosen."""
+
+    images_per_task: PositiveInt
+
+
+class Config(Settings):
+    """The resolved config of one run."""
+
+    job: JobSettings
+    suite: SuiteSettings
+    corruption: CorruptionSettings
+    backbone: BackboneSettings
+    zoo: ZooSettings
+    heads: HeadSettings
+    heterogeneous: HeterogeneousSettings
+    statistics: StatisticsSettings
+    learner: LearnerSettings
+    labels: LabelSettings
+    learning: LearningDataSettings
+    trainer: LearningSettings
+    logger: LoggerSettings
+    granularity: Literal["layer_wise", "task_wise"]
+    coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
+    objective: Objective
+    merge: MergeSettings
+    method: dict[PlainName, dict[str, Any]] = Field(default_factory=dict)
+    joint: bool
+    plugins: list[FilePath]
+    tuning: TuningSettings
+    seed: int = Field(ge=0)
+    cache: str
+    accelerator: Literal["auto", "cpu", "gpu"]
+    threads: PositiveInt | None
+    rerun: bool
+
+    @property
+    def input_paths(self) -> list[Path]:
+        """Files and folders the run reads."""
+        paths = [self.job.checkpoint, self.suite.root, self.zoo.root, self.backbone.weights_file]
+        for expert in self.heterogeneous.experts.values():
+            paths += [expert.file, expert.backbone.weights_file]
+        return [path for path in [*paths, *self.plugins] if path is not None]
+
+
+def parse_config(values: dict[str, Any]) -> Config:
+    """Check the composed config.
+
+    Raises:
+        UserError: names every wrong key, its value and what it should be.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(describe(error)) from error
+
+
+def check_early(config: Config) -> None:
+    """Check the methods' parameters, and the names of the tasks.
+
+    Raises:
+        UserError: names what is wrong, and valid choices.
+    """
+    _check_methods(config)
+    _check_tasks(config)
+
+
+def learned_settings(name: str, entry: Mapping[str, Any]) -> LearnedMethodSettings:
+    """The settings of a method that learns coefficients.
+
+    Raises:
+        UserError: names every value that is not valid.
+    """
+    try:
+        return LearnedMethodSettings.model_validate(entry)
+    except ValidationError as error:
+        raise UserError(describe(error, f"method.{name}.")) from error
+
+
+def grid_of(name: str, entry: Mapping[str, Any]) -> tuple[float, ...]:
+    """The values of ``tune``; none where nothing is tuned.
+
+    Raises:
+        UserError: anything but a list of numbers.
+    """
+    grid = entry.get("tune")
+    if grid is None:
+        return ()
+    if not isinstance(grid, list) or any(not _is_number(value) for value in grid):
+        raise UserError(f"method.{name}.tune={grid}: give a list of numbers, e.g. [0.5,1.0]")
+    return tuple(grid)
+
+
+def _check_methods(config: Config) -> None:
+    known = declarations([*own_files(), *config.plugins])
+    if not config.method:
+        raise UserError("method: choose at least one, e.g. method=stats_merging or method=[ties]")
+    for name, entry in config.method.items():
+        if "learner" in entry:
+            learned_settings(name, entry)
+        elif name in known:
+            _check_parameters(name, entry, known[name])
+        elif not config.plugins:  # a plugin may bring methods in any way: importing it tells
+            raise UserError(f"method={name}: choose one of {', '.join(sorted(known))}")
+
+
+def _check_parameters(name: str, entry: Mapping[str, Any], declared: Declaration) -> None:
+    valid = list(declared.parameters)
+    for key, value in entry.items():
+        if key == "tune":
+            continue
+        if key not in valid:
+            choices = f"choose from {', '.join(valid)}" if valid else "the method has no parameters"
+            raise UserError(f"method.{name}.{key}: unknown parameter; {choices}")
+        wanted = declared.complaint(key, value)
+        if wanted is not None:
+            raise UserError(f"method.{name}.{key}={value}: must be {wanted}")
+    for value in grid_of(name, entry):
+        if declared.tunable is None:
+            raise UserError(f"method.{name}.tune: this method has nothing to tune")
+        wanted = declared.complaint(declared.tunable, value)
+        if wanted is not None:
+            raise UserError(f"method.{name}.tune={value}: {declared.tunable} must be {wanted}")
+
+
+def _check_tasks(config: Config) -> None:
+    suite = config.suite
+    if suite.kind == "embedded":
+        from statsmerging.data.embedded_suite import embedded_suite
+
+        embedded_suite(suite.tasks, suite.unseen)
+    elif suite.kind == "folder" and suite.root is not None:
+        from statsmerging.data.folder_suite import chosen_folders
+
+        chosen_folders(suite.root, suite.tasks, suite.unseen)
+    elif suite.kind == "hub":
+        from statsmerging.data.suites import choose_tasks
+
+        choose_tasks(suite.catalogue, suite.tasks, suite.unseen, where="the catalogue")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

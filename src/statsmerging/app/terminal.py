@@ -1,0 +1,81 @@
+"""What reaches a terminal or a log: foreign text printable, on any encoding."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import traceback
+import warnings
+from types import TracebackType
+from typing import Any
+
+from statsmerging.errors import printable
+from statsmerging.progress import wide_console
+from statsmerging.store.secrets import RedactingFormatter
+
+#: Loggers below this one are ours: a message of theirs is one line.
+_OURS = "statsmerging"
+
+
+class PrintableFormatter(RedactingFormatter):
+    """Of every handler in ``conf/hydra/job_logging``: names in a message move no cursor.
+
+    Passwords and tokens are replaced, too.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, a name of logging's
+        """The line; libraries may have messages of several."""
+        ours = record.name.partition(".")[0] == _OURS
+        record.message = printable(record.message) if ours else _lines(record.message)
+        return super().formatMessage(record)
+
+    def formatException(  # noqa: N802, a name of logging's
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...],
+    ) -> str:
+        """The traceback, whose last line holds the error's message."""
+        return _lines(super().formatException(ei))  # type: ignore[arg-type]
+
+
+def settle_terminal() -> None:
+    """Make all that this process prints printable; a letter that an encoding lacks is its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = _warning
+    sys.excepthook = _print_traceback
+
+
+def complain(line: str) -> None:
+    """Print one line to standard error."""
+    print(printable(line), file=sys.stderr)
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """As Python formats it, without the line of code."""
+    return f"{filename}:{lineno}: {category.__name__}: {_lines(str(message))}\n"
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(_lines(text.rstrip("\n")), file=sys.stderr)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def show_table(results: dict[str, Any]) -> None:
+    """Print the accuracy table to standard output."""
+    from statsmerging.report.table import accuracy_table  # needs pandas, which --help does not
+
+    wide_console().print(accuracy_table([results]))

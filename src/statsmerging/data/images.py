@@ -1,0 +1,188 @@
+"""Decoded and resized images, made once and memory-mapped by every later run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from statsmerging.data.corruptions.corrupt import corrupt, corruption_key
+from statsmerging.data.pictures import Preprocess, image_digest
+from statsmerging.data.settings import CLEAN, CorruptionSettings
+from statsmerging.data.suites import ImageSource, Split, Suite, Task
+from statsmerging.errors import UserError
+from statsmerging.progress import track
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import key_of
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """One split of one task, ready for a backbone.
+
+    Attributes:
+        images: uint8, N × 3 × S × S, memory-mapped; corrupted ones where the experiment wants them.
+        labels: ground truth, int64, N. It exists for evaluation and fine-tuning.
+        digests: uint8, N × 16, hash of each image as decoded, before any corruption and resize.
+        key: hash of content, corruption and geometry.
+    """
+
+    images: Tensor
+    labels: Tensor
+    digests: Tensor
+    key: str
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def sample(self, count: int) -> ImageSplit:
+        """At most ``count`` images, evenly spread over the split."""
+        if count >= len(self):
+            return self
+        rows = torch.linspace(0, len(self) - 1, count).long()
+        return self._rows(rows, f"{count} evenly spread")
+
+    def draw(self, count: int, seed: int) -> ImageSplit:
+        """At most ``count`` images at random; of one seed, fewer are always among more."""
+        if count >= len(self):
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(self), generator=generator)[:count]
+        return self._rows(rows, f"{count} drawn with seed {seed}")
+
+    def _rows(self, rows: Tensor, how: str) -> ImageSplit:
+        key = key_of([self.key, how])
+        return ImageSplit(self.images[rows], self.labels[rows], self.digests[rows], key)
+
+
+def load_split(
+    source: ImageSource,
+    preprocess: Preprocess,
+    cache: Cache,
+    *,
+    name: str,
+    corruption: CorruptionSettings | None = None,
+) -> ImageSplit:
+    """The split's images in the backbone's geometry, from the cache if they are there.
+
+    Args:
+        name: shown beside the progress bar.
+        corruption: what is done to the decoded images; ``None`` leaves them clean.
+
+    Raises:
+        UserError: no image, or one that cannot be read or scaled (names it).
+    """
+    corrupted = [] if corruption is None else [corruption_key(corruption)]
+    key = key_of([source.fingerprint, preprocess.geometry_key, *corrupted])
+
+    def write(path: Path) -> None:
+        images, digests = [], []
+        decoded = track(source.images(), f"decoding {name}", total=len(source))
+        for row, image in enumerate(decoded):
+            try:
+                shown = image if corruption is None else corrupt(image, corruption)
+                images.append(preprocess.resize(shown))
+            except UserError as error:
+                raise UserError(f"{name}, image {row}: {error}") from error
+            digests.append(np.frombuffer(image_digest(image), dtype=np.uint8))
+        if not images:
+            raise UserError(f"{name} holds no image")
+        tensors = {
+            "images": torch.from_numpy(np.stack(images)),
+            "labels": torch.from_numpy(source.labels()),
+            "digests": torch.from_numpy(np.stack(digests)),
+        }
+        save_file(tensors, path)
+
+    def read(path: Path) -> ImageSplit:
+        tensors = load_file(path)
+        return ImageSplit(tensors["images"], tensors["labels"], tensors["digests"], key)
+
+    return cache.load("images", f"{key}.safetensors", write, read)
+
+
+class SuiteImages:
+    """All splits of a suite for one backbone, each loaded when it is first asked for.
+
+    Args:
+        corruption: what happens to the images that it reaches.
+
+    Raises:
+        UserError: the corruption names a task that the suite has not.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        preprocess: Preprocess,
+        cache: Cache,
+        corruption: CorruptionSettings = CLEAN,
+    ) -> None:
+        self.suite = suite
+        self.preprocess = preprocess
+        self.cache = cache
+        self.corruption = corruption
+        self._check_tasks()
+        self._loaded: dict[tuple[str, Split], ImageSplit] = {}
+
+    def split(self, task: Task, split: Split) -> ImageSplit:
+        """One split of one task."""
+        address = (task.name, split)
+        if address not in self._loaded:
+            corrupted = self.corruption.reaches(task.name, split)
+            self._loaded[address] = load_split(
+                task.sources[split],
+                self.preprocess,
+                self.cache,
+                name=f"{task.name} {split}",
+                corruption=self.corruption if corrupted else None,
+            )
+        return self._loaded[address]
+
+    def of(self, suite: Suite) -> SuiteImages:
+        """The images of another choice of the same tasks."""
+        return SuiteImages(suite, self.preprocess, self.cache, self.corruption)
+
+    def fingerprints(self) -> dict[str, str]:
+        """``task/split`` → content hash, for the manifest."""
+        return {
+            f"{task.name}/{split}": source.fingerprint
+            for task in self.suite.tasks
+            for split, source in task.sources.items()
+        }
+
+    def _check_tasks(self) -> None:
+        known = [task.name for task in self.suite.tasks]
+        unknown = [name for name in self.corruption.tasks or [] if name not in known]
+        if unknown:
+            raise UserError(
+                f"corruption.tasks: the suite has no task {', '.join(unknown)}; it has "
+                f"{', '.join(known)}"
+            )
+
+
+def check_disjoint(tasks: Mapping[str, Mapping[Split, ImageSplit]]) -> None:
+    """Raise ``UserError`` with the number of shared images, for every task and pair of splits.
+
+    Args:
+        tasks: task name → its splits.
+    """
+    found = []
+    for task, splits in tasks.items():
+        digests = {name: _digests(split) for name, split in splits.items()}
+        for first, second in combinations(digests, 2):
+            shared = len(digests[first] & digests[second])
+            if shared:
+                found.append(f"{task}: {shared} image(s) in both {first} and {second}")
+    if found:
+        raise UserError(f"splits must not share images; {'; '.join(found)}")
+
+
+def _digests(split: ImageSplit) -> set[bytes]:
+    return {row.tobytes() for row in split.digests.numpy()}

@@ -1,1 +1,0 @@
-"""Where a run's curves and results are sent besides its directory: one file per ``logger=…``."""

@@ -1,0 +1,308 @@
+"""Experts of another architecture become experts of the one that is merged (paper, 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from statsmerging.app.config import Config
+from statsmerging.data.images import ImageSplit, SuiteImages
+from statsmerging.data.pictures import Preprocess
+from statsmerging.data.suites import Split, Suite, Task
+from statsmerging.errors import UserError, printable
+from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
+from statsmerging.learning.finetuning import adamw, finetuned_zoo
+from statsmerging.learning.labels import Teacher, distillation_loss, teacher_scores
+from statsmerging.learning.settings import LabelSettings, OtherExpertSettings, StudentSettings
+from statsmerging.learning.trainer import continue_from, create_trainer, forget
+from statsmerging.merging.bank import check_same_tensors
+from statsmerging.runs.results import TaskAccuracy
+from statsmerging.scoring.scores import Candidate, Scorer
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import key_of, state_sha256
+from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
+from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert
+from statsmerging.zoo.foreign_weights import classifier_in, weights_for
+from statsmerging.zoo.formats.foreign import CLASSIFIERS
+from statsmerging.zoo.heads import check_classes, check_features
+from statsmerging.zoo.inference import inference_device
+from statsmerging.zoo.settings import BackboneSettings, FinetunedZooSettings, OwnHeadsSettings
+from statsmerging.zoo.weights import FileTensors, Weights, write_weights
+
+
+def single_expert_finetuned(
+    backbone: BackboneSettings,
+    zoo: FinetunedZooSettings,
+    suite: Suite,
+    task: Task,
+    *,
+    cache: Cache,
+    accelerator: str,
+) -> Zoo:
+    """A zoo of one expert, fine-tuned on the task's training images under a linear probe."""
+    alone = SuiteImages(replace(suite, seen=(task,), unseen=()), preprocess_of(backbone), cache)
+    heads = OwnHeadsSettings(kind="own")
+    return finetuned_zoo(backbone, zoo, heads, alone, cache=cache, accelerator=accelerator)
+
+
+def single_expert_from_file(
+    backbone: BackboneSettings, file: Path, task: Task, *, accelerator: str
+) -> Zoo:
+    """A zoo of one expert from a file; what it started from is not known, so θ₀ is itself.
+
+    Args:
+        file: what ``write_expert`` wrote, or published weights with their classifier.
+
+    Raises:
+        UserError: a file that cannot be read, no head in it, or one of another number of classes.
+        MergingError: tensors that do not match the backbone (names and both shapes), or NaN.
+    """
+    network = create_backbone(backbone, load=False)
+    if holds_expert(file):
+        expert = read_expert(file)
+        expected = network.state_dict()
+        check_same_tensors(expected, expert.state, expected="backbone", found=printable(str(file)))
+    else:
+        head = classifier_in(file, network)
+        if head is None:
+            raise UserError(
+                f"{printable(str(file))}: an expert needs backbone.* and head.*, or a classifier "
+                f"under one of the names {', '.join(CLASSIFIERS)}"
+            )
+        expert = Expert(Weights(weights_for(network, file)), head)
+    check_classes(expert.head, task)
+    check_features(expert.head, task, feature_dimension(network, preprocess_of(backbone)))
+    device = inference_device(accelerator)
+    experts = {task.name: expert}
+    return Zoo(network, preprocess_of(backbone), expert.state, experts, device, backbone)
+
+
+class Distillation(L.LightningModule):
+    """KL(teacher ‖ student) at a temperature, on unlabeled images.
+
+    Args:
+        student: the backbone, trained; images N × 3 × S × S → features N × D.
+        head: of the task, frozen.
+        teacher_scores: of the teacher on the same images, N × C.
+        preprocess: of the student.
+        settings: of the optimisation.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        head: nn.Module,
+        teacher_scores: Tensor,
+        preprocess: Preprocess,
+        settings: StudentSettings,
+    ) -> None:
+        super().__init__()
+        # Neither running statistics nor dropout: a student differs from θ₀ in its weights alone,
+        # and a continued distillation draws nothing that the killed one drew before.
+        self.student = student.eval()
+        self.head = head
+        self.teacher_scores = teacher_scores
+        self.preprocess = preprocess
+        self.settings = settings
+        self.labels = LabelSettings(kind="soft", temperature=settings.temperature)
+
+    def training_step(self, batch: UnlabeledBatch) -> Tensor:
+        scores = self.head(self.student(self.preprocess.normalise(batch.images)))
+        targets = self.teacher_scores[batch.indices.cpu()].to(scores)
+        loss = distillation_loss(scores, targets, self.labels)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return adamw(self, self.settings)
+
+
+def student_weights(
+    zoo: Zoo,
+    task: str,
+    images: ImageSplit,
+    teacher_scores: Tensor,
+    settings: StudentSettings,
+    *,
+    cache: Cache,
+    accelerator: str,
+) -> Weights:
+    """Weights of one task in the zoo's architecture, from θ₀ and a teacher's scores.
+
+    They are made once and then read from the cache. What was killed continues from its last
+    checkpoint, whichever run asks next, and ends at the same weights.
+
+    Args:
+        zoo: the target: its backbone, θ₀, and the task's frozen head.
+        images: unlabeled images in the target's geometry; their labels are not read.
+        teacher_scores: the teacher's scores on them, N × C.
+    """
+    key = key_of(
+        [
+            zoo.architecture,
+            zoo.pretrained.sha256,
+            state_sha256(zoo.experts[task].head.state_dict()),
+            state_sha256({"scores": teacher_scores}),
+            images.key,
+            zoo.preprocess.key,
+            settings.model_dump_json(),
+        ]
+    )
+    checkpoint = cache.path("students", f"{key}.ckpt")
+
+    def write(path: Path) -> None:
+        student = deepcopy(zoo.backbone).requires_grad_(True)
+        student.load_state_dict(zoo.pretrained)
+        module = Distillation(
+            student, zoo.experts[task].head, teacher_scores, zoo.preprocess, settings
+        )
+        _fit(module, task, images.images, checkpoint, accelerator)
+        write_weights(path, student.state_dict())
+
+    weights = Weights(cache.load("students", f"{key}.safetensors", write, FileTensors))
+    with suppress(OSError):  # another user's
+        forget(checkpoint)
+    return weights
+
+
+def _fit(
+    module: Distillation, task: str, images: Tensor, checkpoint: Path, accelerator: str
+) -> None:
+    """Train the module's student, from the checkpoint where there is one."""
+    settings = module.settings
+    data = UnlabeledDataModule(
+        {task: images},
+        images_per_task=settings.batch_size,
+        steps_per_epoch=settings.steps_per_epoch,
+        seed=settings.seed,
+    )
+    trainer = create_trainer(
+        accelerator=accelerator,
+        epochs=settings.steps // settings.steps_per_epoch,
+        description=f"distilling {task}",
+        checkpoint=checkpoint,
+        clip=1.0,
+    )
+    trainer.fit(module, data, ckpt_path=continue_from(checkpoint), weights_only=True)
+
+
+@dataclass(frozen=True)
+class OtherExpert:
+    """A task's expert of another architecture, the teacher of the one that is merged.
+
+    Attributes:
+        task: what it is an expert of.
+        architecture: its label, as it stands in the results.
+        zoo: a zoo of this expert alone.
+        images: the suite in its geometry.
+        learned_from: number of unlabeled images of its distillation.
+    """
+
+    task: Task
+    architecture: str
+    zoo: Zoo
+    images: SuiteImages
+    learned_from: int
+
+    def on(self, split: Split) -> Teacher:
+        """As the teacher on one split."""
+        return Teacher(self.zoo, self.images.split(self.task, split))
+
+    def test_accuracy(self, cache: Cache) -> TaskAccuracy:
+        """Of this expert itself, before any distillation."""
+        weights = {self.task.name: self.zoo.experts[self.task.name].state}
+        candidate = Candidate(f"{self.architecture}, the teacher", self.zoo, weights)
+        return Scorer(self.images, cache).score(candidate).seen[self.task.name]
+
+
+def check_names(config: Config, suite: Suite) -> None:
+    """Refuse experts of tasks that the suite does not merge.
+
+    Raises:
+        UserError: names them, and the tasks there are.
+    """
+    known = [task.name for task in suite.seen]
+    unknown = [name for name in config.heterogeneous.experts if name not in known]
+    if unknown:
+        raise UserError(
+            f"heterogeneous.experts: {', '.join(unknown)} is no seen task of the suite; it has "
+            f"{', '.join(known)}"
+        )
+
+
+def other_experts(config: Config, suite: Suite, cache: Cache) -> dict[str, OtherExpert]:
+    """Seen task → its expert of another architecture, made or read.
+
+    Raises:
+        UserError: a file that cannot be read or does not fit.
+        MergingError: tensors that do not match the expert's backbone, or NaN.
+    """
+    settings = config.heterogeneous
+    experts = {}
+    for task in suite.seen:
+        if task.name in settings.experts:
+            expert = settings.experts[task.name]
+            experts[task.name] = OtherExpert(
+                task,
+                expert.backbone.label,
+                _zoo(config, expert, suite, task, cache),
+                SuiteImages(suite, preprocess_of(expert.backbone), cache, config.corruption),
+                len(task.sources[settings.distillation.images]),
+            )
+    return experts
+
+
+def with_students(
+    config: Config,
+    zoo: Zoo,
+    images: SuiteImages,
+    experts: Mapping[str, OtherExpert],
+    cache: Cache,
+) -> Zoo:
+    """The zoo after every other expert was distilled into its architecture.
+
+    Args:
+        zoo: the target; these tasks have θ₀ there.
+        images: the suite in the target's geometry.
+    """
+    settings = config.heterogeneous.distillation
+    teachers = {name: expert.on(settings.images) for name, expert in experts.items()}
+    scores = teacher_scores(teachers, cache)
+    students = {
+        name: student_weights(
+            zoo,
+            name,
+            images.split(expert.task, settings.images),
+            scores[name],
+            settings,
+            cache=cache,
+            accelerator=config.accelerator,
+        )
+        for name, expert in experts.items()
+    }
+    made = {name: Expert(state, zoo.experts[name].head) for name, state in students.items()}
+    return replace(zoo, experts={**zoo.experts, **made})
+
+
+def _zoo(
+    config: Config, expert: OtherExpertSettings, suite: Suite, task: Task, cache: Cache
+) -> Zoo:
+    if expert.file is not None:
+        return single_expert_from_file(
+            expert.backbone, expert.file, task, accelerator=config.accelerator
+        )
+    return single_expert_finetuned(
+        expert.backbone,
+        config.heterogeneous.teachers,
+        suite,
+        task,
+        cache=cache,
+        accelerator=config.accelerator,
+    )

@@ -1,0 +1,316 @@
+"""From the config's methods to merged models: the one place that knows what each kind needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from statsmerging.app.config import Config, grid_of, learned_settings
+from statsmerging.app.loggers.run_log import RunLog
+from statsmerging.app.setup import Workbench, at_density
+from statsmerging.data.images import ImageSplit
+from statsmerging.errors import UserError
+from statsmerging.learning.data_module import UnlabeledDataModule
+from statsmerging.learning.fit import Learned, LearnedMethod, Learning, learn, run_statistics
+from statsmerging.learning.labels import Teacher, entropy, learning_targets, teacher_scores
+from statsmerging.learning.released_code import learn_as_released
+from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.methods import (
+    DataFreeMethod,
+    Evidence,
+    EvidenceMethod,
+    Method,
+    PerTaskMethod,
+    method_named,
+    task_arithmetic,
+)
+from statsmerging.merging.methods.surgery import RepresentationSurgery
+from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
+from statsmerging.runs.directory import RunDirectory
+from statsmerging.scoring.evidence import fisher_diagonals, gram_matrices
+from statsmerging.scoring.regmean_plus_plus import RegMeanPlusPlus
+from statsmerging.scoring.scores import Candidate, TeacherAgreement
+from statsmerging.zoo.experts import Expert, Zoo
+from statsmerging.zoo.heads import CorrectedHead
+from statsmerging.zoo.inference import extract_features
+
+
+def parse_methods(section: Mapping[str, Mapping[str, Any]]) -> list[LearnedMethod | FixedMethod]:
+    """The methods to compare, in the order of the config.
+
+    Raises:
+        UserError: a value of a learned method, or of ``tune``, that is not valid.
+        MergingError: an unknown method or parameter, or a value out of its range.
+    """
+    return [_parse(name, dict(entry)) for name, entry in section.items()]
+
+
+def _parse(name: str, entry: dict[str, Any]) -> LearnedMethod | FixedMethod:
+    if "learner" in entry:
+        return LearnedMethod(name, learned_settings(name, entry))
+    grid = grid_of(name, entry)
+    method = method_named(name, **{key: entry[key] for key in entry if key != "tune"})
+    if grid and method.tunable is None:
+        raise UserError(f"method.{name}.tune: this method has nothing to tune")
+    return FixedMethod(method, grid)
+
+
+log = logging.getLogger(__name__)
+
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FixedMethod:
+    """A method of ``merging.methods``, and the values its one tunable parameter may take."""
+
+    method: Method
+    grid: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def candidates(self) -> Iterator[FixedMethod]:
+        """The method with every value of the grid."""
+        tunable = self.method.tunable
+        if tunable is not None:
+            for value in self.grid:
+                yield FixedMethod(replace(self.method, **{tunable.parameter: value}), self.grid)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a method gives.
+
+    Attributes:
+        name: of the row.
+        candidate: to be scored.
+        about: title, needs, returns and parameters, for the record.
+        state: the merged weights, where the method gives one static model.
+        learned: learner and coefficients, where there are any.
+    """
+
+    name: str
+    candidate: Candidate
+    about: dict[str, Any]
+    state: State | None = None
+    learned: Learned | None = None
+
+
+class Merger:
+    """Runs methods on one bank; what several of them need is computed once."""
+
+    def __init__(
+        self,
+        config: Config,
+        bench: Workbench,
+        bank: TaskVectorBank,
+        directory: RunDirectory,
+        run_log: RunLog,
+    ) -> None:
+        self.config = config
+        self.bench = bench
+        self.zoo = bench.zoo
+        self.bank = bank
+        self.images = bench.learning_images()
+        self.learning = Learning(config, bench, self.images, directory, run_log)
+
+    def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
+        """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
+        configured = self.as_configured(method)
+        yield configured
+        tuned = self._tuned(method, configured)
+        if tuned is not None:
+            yield tuned
+
+    def as_configured(self, method: LearnedMethod | FixedMethod) -> Merged:
+        """The method without its grid."""
+        if isinstance(method, LearnedMethod):
+            return self._learned(method)
+        return self._fixed(method.method)
+
+    @cached_property
+    def teachers(self) -> dict[str, Tensor]:
+        """Task → its teacher's scores on its learning images."""
+        return teacher_scores(self._teachers, self.bench.cache)
+
+    @cached_property
+    def _targets(self) -> dict[str, Tensor]:
+        return learning_targets(self.config.labels, self._teachers, self.bench.cache)
+
+    @cached_property
+    def agreement(self) -> TeacherAgreement:
+        """Agreement with the teachers on a part of the learning images, the same for all."""
+        count = self.config.tuning.images_per_task
+        images = {task: split.sample(count) for task, split in self.images.items()}
+        teachers = {task: teacher.on_sample(count) for task, teacher in self._teachers.items()}
+        scores = teacher_scores(teachers, self.bench.cache)
+        return TeacherAgreement(images, scores, self.bench.cache)
+
+    @cached_property
+    def _teachers(self) -> dict[str, Teacher]:
+        return self.bench.teachers(self.config.heterogeneous.labels_from)
+
+    @cached_property
+    def _activations(self) -> Evidence:
+        return gram_matrices(self.zoo, self.images)
+
+    @cached_property
+    def _gradients(self) -> Evidence:
+        return fisher_diagonals(self.zoo, self.images, seed=self.config.seed)
+
+    def _tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Merged | None:
+        """The candidate that agrees most with the teachers; the first of equals."""
+        best, highest = None, -1.0
+        for candidate in method.candidates():
+            merged = configured if candidate == method else self.as_configured(candidate)
+            try:
+                agreement = self.agreement.of(merged.candidate)
+            except MergingError as error:  # one that diverged agrees with nobody
+                log.warning("not chosen: %s", error)
+                continue
+            if agreement > highest:  # two models are held at a time, not the whole grid
+                best, highest = merged, agreement
+        if best is None:
+            return None
+        title = f"{best.about['title']}, tuned"
+        return replace(best, name=f"{method.name}_tuned", about={**best.about, "title": title})
+
+    def _learned(self, method: LearnedMethod) -> Merged:
+        settings = method.settings
+        if settings.learner == "released_code":
+            return self._as_released(method)
+        # First, because it trims a bank too: three of them would be in memory at once.
+        statistics = run_statistics(self.config, self.bench, self.bank, settings.density)
+        bank = at_density(self.bank, settings.density)
+        learned = learn(self.learning, method, bank, statistics, self._targets)
+        state = bank.merge(learned.coefficients, settings.anchor)
+        candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
+        about = method.about(self.config.labels)
+        return Merged(method.name, candidate, about, state, learned)
+
+    def _as_released(self, method: LearnedMethod) -> Merged:
+        """With heads of its own."""
+        learned, heads = learn_as_released(self.learning, method, self.bank)
+        experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
+        zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
+        state = self.bank.merge(learned.coefficients, method.settings.anchor)
+        candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
+        about = method.about(self.config.labels)
+        return Merged(method.name, candidate, about, state, learned)
+
+    def _fixed(self, method: Method) -> Merged:
+        about = {
+            "title": method.title,
+            "needs": method.needs,
+            "returns": method.returns,
+            "parameters": asdict(method),
+        }
+        if method.returns != "state dict":
+            return Merged(method.name, self._not_static(method), about)
+        state = self._state(method)
+        candidate = Candidate.of_state(method.title, self.zoo, state)
+        return Merged(method.name, candidate, about, state)
+
+    def _state(self, method: Method) -> State:
+        """Weights of a method that gives one static model."""
+        if isinstance(method, DataFreeMethod):
+            return method.merge(self.bank)
+        if isinstance(method, EvidenceMethod):
+            evidence = self._activations if method.needs == "activations" else self._gradients
+            return method.merge(self.bank, evidence)
+        if isinstance(method, RegMeanPlusPlus):
+            return method.merge(self.zoo, self.bank, self.images)
+        raise MergingError(f"{method.name}: this kind of method cannot be run here")
+
+    def _not_static(self, method: Method) -> Candidate:
+        """A method that gives one model per task, adapters or a router."""
+        if isinstance(method, PerTaskMethod):
+            return Candidate(method.title, self.zoo, method.merge(self.bank), keep=False)
+        if isinstance(method, RepresentationSurgery):
+            return corrected_features(method, self.zoo, self.bank, self.images)
+        if isinstance(method, WeightEnsemblingMoE):
+            return routed_experts(
+                method, self.zoo, self.bank, self.images, self.config.trainer.images_per_task
+            )
+        raise MergingError(f"{method.name}: this kind of method cannot be run here")
+
+
+def corrected_features(
+    method: RepresentationSurgery,
+    zoo: Zoo,
+    bank: TaskVectorBank,
+    images: Mapping[str, ImageSplit],
+) -> Candidate:
+    """Task arithmetic, with a correction of its features in front of every head.
+
+    Args:
+        images: seen task → unlabeled images.
+    """
+    state = task_arithmetic(bank)
+    experts = {task: zoo.experts[task].state for task in images}
+
+    def features(weights: Mapping[str, Tensor], task: str) -> Tensor:
+        return extract_features(
+            zoo.backbone,
+            weights,
+            images[task].images,
+            zoo.preprocess,
+            zoo.device,
+            description=f"features of {task}",
+        )
+
+    corrections = method.fit(
+        {task: features(state, task) for task in images},
+        {task: features(expert, task) for task, expert in experts.items()},
+    )
+    corrected = {
+        task: Expert(experts[task], CorrectedHead(zoo.experts[task].head, correction))
+        for task, correction in corrections.items()
+    }
+    return Candidate.of_state(method.title, replace(zoo, experts=corrected), state, keep=False)
+
+
+def routed_experts(
+    method: WeightEnsemblingMoE,
+    zoo: Zoo,
+    bank: TaskVectorBank,
+    images: Mapping[str, ImageSplit],
+    images_per_task: int,
+) -> Candidate:
+    """Routers, trained by the entropy of the predictions.
+
+    Args:
+        images: seen task → unlabeled images.
+        images_per_task: images of each task in one step.
+    """
+    data = UnlabeledDataModule(
+        {task: split.images for task, split in images.items()},
+        images_per_task=images_per_task,
+        steps_per_epoch=method.steps,
+        seed=method.seed,
+    )
+    heads = {task: zoo.experts[task].head.to(zoo.device) for task in images}
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for batch in data.train_dataloader():
+            inputs = zoo.preprocess.normalise(batch.images.to(zoo.device))
+            yield dict(zip(heads, inputs.split(images_per_task), strict=True))
+
+    model = method.fit(
+        zoo.backbone.to(zoo.device),
+        bank,
+        batches(),
+        lambda task, features: entropy(heads[task](features)),
+    )
+    return Candidate.of_state(
+        method.title, replace(zoo, backbone=model), model.state_dict(), keep=False
+    )

@@ -1,0 +1,163 @@
+"""The LightningModule: the merged model as student, the learner as its only trainable part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from statsmerging.data.pictures import Preprocess
+from statsmerging.learning.data_module import UnlabeledBatch
+from statsmerging.learning.labels import distillation_loss, entropy
+from statsmerging.learning.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.merging.errors import check_choice
+from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.merged_model import MergedModel
+
+if TYPE_CHECKING:
+    from statsmerging.learning.released_code import ReleasedCodeLearner
+
+
+class StatsMerging(L.LightningModule):
+    """Learns merging coefficients from teachers' pseudo-labels on unlabeled images.
+
+    Args:
+        learner: statistics → coefficients; trained.
+        student: the merged model; frozen but for its coefficients.
+        heads: task name → frozen head, in the order of the bank's tasks.
+        targets: task name → scores to be learned on its images, N × C: ``learning_targets``.
+        preprocess: of the checkpoint.
+        labels: how teachers' scores become targets.
+        objective: ``teacher_labels``, or ``entropy`` (no teacher is used).
+        settings: of the optimisation.
+    """
+
+    #: Beginnings of what checkpoints hold: all else is frozen, and made again.
+    saved: tuple[str, ...] = ("learner.",)
+
+    def __init__(
+        self,
+        learner: StatsMergeLearner | ReleasedCodeLearner,
+        student: MergedModel,
+        heads: Mapping[str, nn.Module],
+        targets: Mapping[str, Tensor],
+        preprocess: Preprocess,
+        labels: LabelSettings,
+        objective: Objective,
+        settings: LearningSettings,
+    ) -> None:
+        super().__init__()
+        check_choice("objective", objective, Objective)
+        self.learner = learner
+        self.student = student
+        self.heads = nn.ModuleList([heads[task] for task in student.bank.tasks])
+        self.targets = [targets[task] for task in student.bank.tasks]
+        self.preprocess = preprocess
+        self.labels = labels
+        self.objective: Objective = objective
+        self.settings = settings
+        #: Of the learner in the last step; NaN before the first.
+        self.gradient_norm = torch.tensor(math.nan)
+        self.strict_loading = False
+
+    def training_step(self, batch: UnlabeledBatch) -> Tensor:
+        coefficients = self.learner()
+        if self.settings.accumulate == "joint":
+            losses = self._joint_losses(batch, coefficients)
+            loss = torch.stack(losses).mean()
+        else:
+            losses, loss = self._per_task_losses(batch, coefficients)
+        several = self._processes > 1
+        self.log("loss", loss.detach(), prog_bar=True, sync_dist=several)
+        for task, value in zip(self.student.bank.tasks, losses, strict=True):
+            self.log(f"loss/{task}", value.detach(), sync_dist=several)
+        return loss
+
+    @property
+    def _processes(self) -> int:
+        """How many processes share the images of a step."""
+        return 1 if self._trainer is None else self.trainer.world_size
+
+    @property
+    def _images_per_task(self) -> int:
+        """Images of each task that this process sees in a step."""
+        return self.settings.images_per_task // self._processes
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        norms = [w.grad.norm() for w in self.learner.parameters() if w.grad is not None]
+        self.gradient_norm = torch.stack(norms).norm()
+        self.log("learner_gradient_norm", self.gradient_norm)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = AdamW(
+            self.learner.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        scheduler = CosineAnnealingLR(optimizer, T_max=self.settings.steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {
+            name: value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith(self.saved)
+        }
+        checkpoint["gradient_norm"] = float(self.gradient_norm)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.gradient_norm = torch.tensor(checkpoint.get("gradient_norm", math.nan))
+
+    def _joint_losses(self, batch: UnlabeledBatch, coefficients: Tensor) -> list[Tensor]:
+        """One merge, one forward over all images, each task's slice through its own head."""
+        features = self.student(self.preprocess.normalise(batch.images), coefficients)
+        slices = features.split(self._images_per_task)
+        indices = batch.indices.split(self._images_per_task)
+        return [
+            self._task_loss(task, part, rows)
+            for task, (part, rows) in enumerate(zip(slices, indices, strict=True))
+        ]
+
+    def _per_task_losses(
+        self, batch: UnlabeledBatch, coefficients: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Same losses and gradient as ``_joint_losses``, with one task's activations at a time.
+
+        The merged weights are leaves that collect the gradient of every task; one product with
+        the task vectors then carries it to the coefficients.
+        """
+        merged = self.student.weights(coefficients)
+        leaves = {name: weight.detach().requires_grad_() for name, weight in merged.items()}
+        size = self._images_per_task
+        parts = zip(batch.images.split(size), batch.indices.split(size), strict=True)
+        losses = []
+        for task, (images, rows) in enumerate(parts):
+            features = self.student.call(leaves, self.preprocess.normalise(images))
+            loss = self._task_loss(task, features, rows)
+            (loss / len(self.heads)).backward()
+            losses.append(loss.detach())
+        # A tensor that the forward pass does not use has collected nothing.
+        used = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+        (gradient,) = torch.autograd.grad(
+            [merged[name] for name in used], coefficients, list(used.values())
+        )
+        # A function of λ with this value and this gradient, for Lightning to differentiate.
+        linear = (gradient * coefficients).sum()
+        return losses, torch.stack(losses).mean() + linear - linear.detach()
+
+    def _task_loss(self, task: int, features: Tensor, rows: Tensor) -> Tensor:
+        if self.objective == "entropy":
+            return entropy(self.heads[task](features))
+        heads = [self.heads[task]] if self.labels.restrict == "task" else self.heads
+        scores = torch.cat([head(features) for head in heads], dim=1)
+        return distillation_loss(scores, self.targets[task][rows.cpu()].to(scores), self.labels)

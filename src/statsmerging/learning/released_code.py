@@ -1,0 +1,253 @@
+"""The published code's way to learn, which uses test images and ground truth: for comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from statsmerging.data.images import ImageSplit
+from statsmerging.data.pictures import Preprocess
+from statsmerging.errors import UserError
+from statsmerging.learning.fit import Learned, LearnedMethod, Learning, fit, merged_model
+from statsmerging.learning.labels import learning_targets
+from statsmerging.learning.module import StatsMerging
+from statsmerging.learning.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.merged_model import MergedModel
+from statsmerging.merging.statistics import LayerStatistics, top_singular_values
+from statsmerging.zoo.heads import Head
+
+#: Singular values above this count as rank in the published code, whatever the layer's size.
+RANK_THRESHOLD = 1e-3
+
+
+class ReleasedCodeLearner(nn.Module):
+    """Coefficients L × K from stacked statistics, as the published code makes them.
+
+    Args:
+        bank: the task vectors.
+        hidden: width of both hidden layers.
+        generator: source of the initial weights; torch's global one if ``None``.
+    """
+
+    kind = "released_code"
+    statistics: Tensor
+
+    def __init__(
+        self, bank: TaskVectorBank, hidden: int = 256, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.register_buffer("statistics", stacked_statistics(bank).float(), persistent=False)
+        layers, features = self.statistics.shape
+        widths = (features, hidden, hidden, len(bank.tasks))
+        sizes = list(pairwise(widths))
+        self.weights = nn.ParameterList(torch.empty(layers, *size) for size in sizes)
+        self.biases = nn.ParameterList(torch.empty(layers, 1, size[1]) for size in sizes)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            bound = math.sqrt(6 / (weight.shape[1] + weight.shape[2]))  # Xavier's, layer by layer
+            nn.init.uniform_(weight, -bound, bound, generator=generator)
+            nn.init.zeros_(bias)
+
+    def forward(self) -> Tensor:
+        """The coefficients λ, L × K; those of a layer sum to 1."""
+        hidden = self.statistics.unsqueeze(1)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = torch.relu(hidden @ weight + bias)
+        return torch.softmax(hidden @ self.weights[-1] + self.biases[-1], dim=-1).squeeze(1)
+
+    def predict(self, statistics: LayerStatistics) -> Tensor:
+        """Not possible: its input is one for all experts.
+
+        Raises:
+            MergingError: always.
+        """
+        raise MergingError("released_code: its statistics do not belong to single experts")
+
+
+@torch.no_grad()
+def stacked_statistics(bank: TaskVectorBank) -> Tensor:
+    """Six statistics of the K × n matrix of each layer's task vectors: L × 6, float64.
+
+    Mean, unbiased deviation and variance, norm, largest singular value, and the number of singular
+    values above ``RANK_THRESHOLD``.
+    """
+    rows = []
+    for _, vectors in bank.layer_vectors():
+        matrix = vectors.double()
+        variance = matrix.var(correction=min(1, matrix.numel() - 1))
+        singular_values = top_singular_values(matrix.unsqueeze(0), len(matrix)).squeeze(0)
+        rows.append(
+            torch.stack(
+                [
+                    matrix.mean(),
+                    variance.sqrt(),
+                    variance,
+                    matrix.norm(),
+                    singular_values[0],
+                    (singular_values > RANK_THRESHOLD).sum().double(),
+                ]
+            )
+        )
+    return torch.stack(rows).cpu()
+
+
+#: Images in one forward pass of the test.
+BATCH = 256
+
+
+#: Of AdamW, on learner and heads, as published.
+WEIGHT_DECAY = 1e-4
+
+
+class ReleasedCode(StatsMerging):
+    """Learner and heads learn together, after a cosine that falls and rises with a period.
+
+    Args:
+        heads: task name → head from which its trained one starts.
+        targets: task name → ground truth of its images, as scores, N × C.
+        period: steps after which the learning rate has fallen to 0, and rises again.
+
+    The others are those of ``StatsMerging``.
+    """
+
+    saved = ("learner.", "heads.")
+
+    def __init__(
+        self,
+        learner: ReleasedCodeLearner,
+        student: MergedModel,
+        heads: Mapping[str, Head],
+        targets: Mapping[str, Tensor],
+        preprocess: Preprocess,
+        labels: LabelSettings,
+        objective: Objective,
+        settings: LearningSettings,
+        *,
+        period: int,
+    ) -> None:
+        super().__init__(learner, student, heads, targets, preprocess, labels, objective, settings)
+        self.period = period
+        self.heads = nn.ModuleList(_TrainableHead(heads[task]) for task in student.bank.tasks)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        trained = [*self.learner.parameters(), *self.heads.parameters()]
+        optimizer = AdamW(trained, lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
+        scheduler = CosineAnnealingLR(optimizer, T_max=self.period)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class BestOnTest(Callback):
+    """Keeps coefficients and heads of the epoch with the highest average test accuracy.
+
+    Args:
+        images: task → its test images with their labels.
+    """
+
+    def __init__(self, images: Mapping[str, ImageSplit]) -> None:
+        self.images = images
+        self.best: dict[str, Any] = {"accuracy": -1.0}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, ReleasedCode)
+        with torch.no_grad():
+            coefficients = module.learner()
+            accuracy = self._accuracy(module, coefficients)
+        if accuracy > self.best["accuracy"]:
+            heads = [
+                {name: value.detach().cpu().clone() for name, value in head.state_dict().items()}
+                for head in module.heads
+            ]
+            self.best = {
+                "accuracy": accuracy,
+                "coefficients": coefficients.detach().cpu(),
+                "heads": heads,
+            }
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a run that continues."""
+        return self.best
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what ``state_dict`` gave."""
+        self.best = state_dict
+
+    def best_heads(self, heads: Mapping[str, Head]) -> dict[str, Head]:
+        """The heads as they were in the best epoch; ``heads`` are those they started from."""
+        return {
+            task: Head(state["weight"], state["bias"], normalises=heads[task].normalises)
+            for task, state in zip(self.images, self.best["heads"], strict=True)
+        }
+
+    def _accuracy(self, module: ReleasedCode, coefficients: Tensor) -> float:
+        weights = module.student.weights(coefficients)
+        shares = []
+        for head, split in zip(module.heads, self.images.values(), strict=True):
+            right = 0
+            for images, labels in zip(
+                split.images.split(BATCH), split.labels.split(BATCH), strict=True
+            ):
+                inputs = module.preprocess.normalise(images.to(coefficients.device))
+                predicted = head(module.student.call(weights, inputs)).argmax(dim=1)
+                right += int((predicted.cpu() == labels).sum())
+            shares.append(right / len(split))
+        return sum(shares) / len(shares)
+
+
+class _TrainableHead(Head):
+    """A head whose weights learn."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head.weight, head.bias, normalises=head.normalises)
+        for name in ("weight", "bias"):
+            start = getattr(self, name).clone()
+            delattr(self, name)
+            self.register_parameter(name, nn.Parameter(start))
+
+
+def learn_as_released(
+    learning: Learning, method: LearnedMethod, bank: TaskVectorBank
+) -> tuple[Learned, dict[str, Head]]:
+    """Coefficients, L × K, and trained heads of the epoch that is best on test images.
+
+    Raises:
+        UserError: several processes, the best epoch is chosen in one; or accumulation task by
+            task, which gives the learner its gradient and the heads none.
+    """
+    config, bench = learning.config, learning.bench
+    if config.trainer.devices > 1:
+        raise UserError(f"method {method.name} needs trainer.devices=1")
+    if config.trainer.accumulate == "per_task":
+        raise UserError(f"method {method.name} needs trainer.accumulate=joint")
+    labels = LabelSettings(kind="ground_truth")
+    heads = {task: bench.zoo.experts[task].head for task in bank.tasks}
+    learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(config.seed))
+    module = ReleasedCode(
+        learner,
+        merged_model(learning, method, bank),
+        heads,
+        learning_targets(labels, bench.teachers("student"), bench.cache),
+        bench.zoo.preprocess,
+        labels,
+        method.settings.objective,
+        config.trainer.model_copy(update={"learning_rate": method.settings.learning_rate}),
+        period=max(1, config.trainer.steps // 5),  # 100 of 500
+    )
+    tested = {task.name: bench.images.split(task, "test") for task in bench.suite.seen}
+    best = BestOnTest(tested)
+    norm = fit(module, learning, method, [best])
+    learned = Learned(learner, best.best["coefficients"], norm)
+    return learned, best.best_heads(heads)

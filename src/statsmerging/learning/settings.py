@@ -1,0 +1,180 @@
+"""Settings of the learning step, and of the distillation of other architectures before it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import (
+    Field,
+    FilePath,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from statsmerging.settings import Settings
+from statsmerging.zoo.settings import BackboneSettings, FinetunedZooSettings, TrainingSettings
+
+Objective = Literal["teacher_labels", "entropy"]
+
+
+class LabelSettings(Settings):
+    """How a teacher's scores become the target.
+
+    Attributes:
+        kind: ``hard``, cross-entropy against the teacher's arg-max; ``soft``,
+            KL(teacher ‖ student) at temperature τ, times τ²; ``ground_truth``, cross-entropy
+            against the data set's labels, which is no label-free learning any more.
+        temperature: τ; it has no effect on hard labels.
+        min_confidence: images on which the teacher's top probability is lower are left out.
+        restrict: ``task``, probabilities over the classes of the image's own task; ``none``, over
+            those of all seen tasks, as if the task of an image were not known.
+    """
+
+    kind: Literal["hard", "soft", "ground_truth"] = "hard"
+    temperature: PositiveFloat = 1.0
+    min_confidence: float = Field(default=0.0, ge=0, le=1)
+    restrict: Literal["task", "none"] = "task"
+
+    @model_validator(mode="after")
+    def _ground_truth_is_never_cleaned(self) -> Self:
+        if self.kind == "ground_truth" and (self.min_confidence > 0 or self.restrict != "task"):
+            raise ValueError("ground_truth needs min_confidence=0 and restrict=task")
+        return self
+
+
+class LearnedMethodSettings(Settings):
+    """A method that learns coefficients; statistics, labels and trainer are settings of the run.
+
+    Attributes:
+        title: as it stands in tables.
+        granularity: one coefficient per layer and task, or one per task.
+        learner: how coefficients are made, see ``StatsMergeLearner``; ``released_code`` learns as
+            the published code does, with ground truth.
+        link: what follows the learner's network.
+        anchor: how coefficients become weights.
+        scale: factor on the network's output.
+        start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it.
+        objective: what the merged model learns from.
+        learning_rate: of AdamW, following a cosine to zero.
+        density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
+            all.
+        tune: learning rates tried by teacher agreement, for a row of their own.
+    """
+
+    title: str
+    granularity: Literal["layer_wise", "task_wise"]
+    learner: Literal["shared", "per_layer", "free", "constant_input", "released_code"]
+    link: Literal["identity", "softmax", "sigmoid", "clamp"]
+    anchor: Literal["pretrained", "none"]
+    scale: PositiveFloat
+    start: float | None
+    objective: Objective
+    learning_rate: NonNegativeFloat
+    density: float | None = Field(gt=0, le=1)
+    tune: list[NonNegativeFloat] | None
+
+    @property
+    def reads_statistics(self) -> bool:
+        """Whether a coefficient depends on the statistics of its expert."""
+        return self.learner in ("shared", "per_layer")
+
+
+class LearningSettings(Settings):
+    """Optimisation of the learner.
+
+    Attributes:
+        steps: optimiser steps; the stopping rule.
+        images_per_task: images of each task in one step.
+        learning_rate: of AdamW, following a cosine to zero.
+        weight_decay: of AdamW, on the learner's weights.
+        accumulate: ``joint``, one forward over all tasks; ``per_task``, task by task with the
+            gradient of the merged weights accumulated, so that only one task's activations
+            exist. Same gradient.
+        steps_per_epoch: steps between two checkpoints; a divisor of ``steps``.
+        devices: processes on this machine that share the images of a step; a divisor of
+            ``images_per_task``.
+        seed: of the learner's initial weights and the order of the images.
+    """
+
+    steps: PositiveInt
+    images_per_task: PositiveInt
+    learning_rate: NonNegativeFloat
+    weight_decay: NonNegativeFloat
+    accumulate: Literal["joint", "per_task"]
+    steps_per_epoch: PositiveInt
+    devices: PositiveInt = 1
+    seed: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _no_remainders(self) -> Self:
+        _check_epochs(self.steps, self.steps_per_epoch)
+        if self.images_per_task % self.devices:
+            raise ValueError(
+                f"images_per_task={self.images_per_task} must be a multiple of "
+                f"devices={self.devices}"
+            )
+        return self
+
+
+class StudentSettings(TrainingSettings):
+    """Distillation of one expert into another architecture; seed: of the order of the images.
+
+    Attributes:
+        images: which split's images are used, without labels.
+        temperature: of both softmaxes; the divergence is multiplied by its square.
+        steps_per_epoch: steps between two checkpoints; a divisor of ``steps``.
+    """
+
+    images: Literal["validation", "train"]
+    temperature: PositiveFloat
+    steps_per_epoch: PositiveInt
+
+    @model_validator(mode="after")
+    def _no_remainder(self) -> Self:
+        _check_epochs(self.steps, self.steps_per_epoch)
+        return self
+
+
+class OtherExpertSettings(Settings):
+    """One task's expert in an architecture of its own.
+
+    Attributes:
+        backbone: that architecture.
+        file: the expert; ``None`` fine-tunes it here.
+    """
+
+    backbone: BackboneSettings
+    file: FilePath | None = None
+
+
+LabelsFrom = Literal["teacher", "student"]
+
+
+class HeterogeneousSettings(Settings):
+    """Experts of other architectures, which are distilled before the merging (paper, 4.2).
+
+    Attributes:
+        experts: seen task → its expert.
+        labels_from: who labels these tasks' images in the merging step.
+        teachers: how those are made that come from no file.
+        distillation: of each of them.
+    """
+
+    experts: dict[str, OtherExpertSettings]
+    labels_from: LabelsFrom
+    teachers: FinetunedZooSettings
+    distillation: StudentSettings
+
+    @field_validator("experts", mode="before")
+    @classmethod
+    def _none_is_empty(cls, experts: object) -> object:
+        # In conf/ they are null: Hydra lets a command replace null, but not add keys to {}.
+        return {} if experts is None else experts
+
+
+def _check_epochs(steps: int, steps_per_epoch: int) -> None:
+    if steps % steps_per_epoch:
+        raise ValueError(f"steps={steps} must be a multiple of steps_per_epoch={steps_per_epoch}")

@@ -1,0 +1,349 @@
+"""The task-vector bank: the K task vectors of every layer, stored once."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from statsmerging.merging.errors import MergingError, check_choice
+from statsmerging.merging.kernels import LONG, PLAIN, Kernels
+
+
+class MappedFile:
+    """A file mapped into memory, writable, overwritten if it exists.
+
+    Attributes:
+        tensor: the whole of it, ``numel`` numbers of ``dtype``.
+    """
+
+    def __init__(self, path: Path, numel: int, dtype: torch.dtype) -> None:
+        path.unlink(missing_ok=True)
+        with path.open("wb+") as file:
+            file.truncate(numel * dtype.itemsize)
+            self._mapping = mmap.mmap(file.fileno(), 0)
+        self.tensor = torch.frombuffer(self._mapping, dtype=dtype)
+
+    def release(self, part: Tensor) -> None:
+        """Give back the memory of a part of ``tensor``; the file keeps its numbers.
+
+        Nothing happens to tensors that lie elsewhere, nor where the system cannot do it.
+        """
+        offset = part.data_ptr() - self.tensor.data_ptr()
+        if 0 <= offset < self.tensor.nbytes and hasattr(mmap, "MADV_DONTNEED"):
+            page = offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._mapping.madvise(mmap.MADV_DONTNEED, page, offset + part.nbytes - page)
+
+
+Anchor = Literal["pretrained", "none"]
+
+
+#: Letters of a tensor's name that a message shows.
+_LONGEST_NAME = 80
+
+
+_RUNNING_STATISTICS = ("running_mean", "running_var")
+
+
+class TaskVectorBank:
+    """The pre-trained weights θ₀ and the task vectors of K experts.
+
+    Layer ℓ with n elements is one K × n matrix ``vectors[ℓ]`` of contiguous rows; all layers lie in
+    one flat buffer, so K·P numbers exist exactly once, in ``dtype``, on a device, in host memory or
+    in a memory-mapped file.
+
+    Tensors that are not merged keep one value (``kept``): integer tensors and tensors that no
+    expert changed keep the pre-trained one, running statistics of normalisation layers get the
+    mean over the experts.
+
+    Attributes:
+        rounding: machine epsilon of the coarsest type in which θ₀ or an expert was stored: a
+            weight is known to half of that, whatever the precision of ``vectors``.
+    """
+
+    def __init__(
+        self,
+        tasks: tuple[str, ...],
+        pretrained: dict[str, Tensor],
+        vectors: dict[str, Tensor],
+        kept: dict[str, Tensor],
+        file: MappedFile | None = None,
+    ) -> None:
+        self.tasks = tasks
+        self.pretrained = pretrained
+        self.vectors = vectors
+        self.kept = kept
+        self.file = file
+        self.rounding = max(map(_rounding, pretrained.values()), default=0.0)
+
+    @classmethod
+    def from_state_dicts(
+        cls,
+        pretrained: Mapping[str, Tensor],
+        experts: Mapping[str, Mapping[str, Tensor]],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        memory_map: Path | None = None,
+    ) -> Self:
+        """Build the bank from one pre-trained and K fine-tuned state dicts.
+
+        Args:
+            pretrained: θ₀ by tensor name. Its tensors are referenced, not copied.
+            experts: task name → θ_k, with the names and shapes of ``pretrained``. They are read
+                tensor by tensor, so a lazily loading mapping keeps the peak memory low. Entries
+                that equal θ₀ in an expert's own type are unchanged: a coarser type's rounding is
+                no task vector.
+            dtype: precision of the stored task vectors (``torch.float32``, ``torch.bfloat16``).
+            device: where θ₀ and the task vectors live.
+            memory_map: file that holds the task vectors instead of memory; it is overwritten.
+
+        Raises:
+            MergingError: fewer than one expert, names or shapes that differ from ``pretrained``,
+                NaN or infinite weights (names the tensor), a type that holds no fractions, or a
+                memory map for another device.
+        """
+        if not dtype.is_floating_point:
+            raise MergingError(f"dtype={dtype}: choose a floating-point type, e.g. torch.float32")
+        if memory_map is not None and torch.device(device).type != "cpu":
+            raise MergingError(f"a memory-mapped bank is on the CPU, not on {device}")
+        if not experts:
+            raise MergingError("there is no expert to merge")
+        for task, expert in experts.items():
+            check_same_tensors(pretrained, expert, expected="pre-trained", found=f"expert {task}")
+            check_finite(expert, found=f"expert {task}")
+        check_finite(pretrained, found="pre-trained model")
+
+        merged, kept = _split_merged_and_kept(pretrained, experts)
+        vectors, file = empty_vectors(
+            {name: tensor.numel() for name, tensor in merged.items()},
+            len(experts),
+            dtype=dtype,
+            device=device,
+            memory_map=memory_map,
+        )
+        bank = cls(
+            tuple(experts),
+            {name: tensor.to(device) for name, tensor in merged.items()},
+            vectors,
+            {name: tensor.to(device) for name, tensor in kept.items()},
+            file,
+        )
+        for name, rows in bank.layer_vectors():
+            for row, expert in zip(rows, experts.values(), strict=True):
+                tuned = expert[name]
+                row.copy_(_task_vector(merged[name], tuned).flatten())
+                bank.rounding = max(bank.rounding, _rounding(tuned))
+        return bank
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the merged tensors, in the order of the state dict (length L)."""
+        return tuple(self.pretrained)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.pretrained.values())).device
+
+    def layer_vectors(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and task vectors (K × n) of one layer after the other, each released when done."""
+        for name, vectors in self.vectors.items():
+            yield name, vectors
+            self.release(name)
+
+    def release(self, layer: str) -> None:
+        """Free the memory of a layer of a memory-mapped bank; it is read again when needed."""
+        if self.file is not None:
+            self.file.release(self.vectors[layer])
+
+    def expert(self, task: str) -> dict[str, Tensor]:
+        """State dict θ_k of one expert (a copy of the size of one backbone).
+
+        Tensors that are not merged, running statistics among them, are those of every merged model.
+
+        Raises:
+            MergingError: a task the bank does not hold.
+        """
+        if task not in self.tasks:
+            raise MergingError(f"task={task}: choose one of {', '.join(self.tasks)}")
+        row = self.tasks.index(task)
+        weights = {
+            name: self.pretrained[name] + vectors[row].view_as(self.pretrained[name])
+            for name, vectors in self.layer_vectors()
+        }
+        return {**self.kept, **weights}
+
+    @torch.no_grad()
+    def merge(self, coefficients: Tensor, anchor: Anchor = "pretrained") -> dict[str, Tensor]:
+        """State dict θ(λ) of the merged model, without gradient.
+
+        Args:
+            coefficients: λ, L × K (layer-wise) or K (task-wise).
+            anchor: ``pretrained`` for θ₀ + Σ_k λ_k T_k, ``none`` for Σ_k λ_k θ_k. Tensors that are
+                not merged have no coefficient: they are the same under both.
+
+        Raises:
+            MergingError: coefficients of another shape, or an unknown anchor.
+        """
+        check_choice("anchor", anchor, Anchor)
+        rows = self.layer_coefficients(coefficients)
+        weights = {
+            name: merge_layer(row, self.pretrained[name], vectors, anchor)
+            for row, (name, vectors) in zip(rows, self.layer_vectors(), strict=True)
+        }
+        return {**self.kept, **weights}
+
+    def layer_coefficients(self, coefficients: Tensor) -> Tensor:
+        """λ as L × K, from L × K or from K (the same for every layer)."""
+        shape = (len(self.layers), len(self.tasks))
+        if coefficients.shape not in (shape, shape[1:]):
+            raise MergingError(
+                f"coefficients have shape {tuple(coefficients.shape)}, "
+                f"expected {shape} or {shape[1:]}"
+            )
+        return coefficients.to(self.device).expand(shape)
+
+
+def empty_vectors(
+    sizes: Mapping[str, int],
+    tasks: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    memory_map: Path | None = None,
+) -> tuple[dict[str, Tensor], MappedFile | None]:
+    """Room for the task vectors of every layer, K × n each, and the file that holds it if any.
+
+    Args:
+        sizes: n of every layer.
+        tasks: K.
+    """
+    strides = {name: _row_stride(size, dtype) for name, size in sizes.items()}
+    numel = tasks * sum(strides.values())
+    file = None if memory_map is None else MappedFile(memory_map, numel, dtype)
+    storage = torch.empty(numel, dtype=dtype, device=device) if file is None else file.tensor
+    parts = storage.split([tasks * stride for stride in strides.values()])
+    return {
+        name: part.view(tasks, -1)[:, :size]
+        for (name, size), part in zip(sizes.items(), parts, strict=True)
+    }, file
+
+
+def _row_stride(size: int, dtype: torch.dtype) -> int:
+    """Elements from one row to the next.
+
+    Rows whose distance is a multiple of a page, as the sizes of layers nearly always are, compete
+    for the same few places of a CPU's cache, and a pass over several rows at once runs at half the
+    memory's speed. Long rows are set apart by five cache lines more.
+    """
+    return size if size < LONG else size + 5 * 64 // dtype.itemsize
+
+
+def merge_layer(
+    coefficients: Tensor,
+    pretrained: Tensor,
+    vectors: Tensor,
+    anchor: Anchor,
+    kernels: Kernels = PLAIN,
+) -> Tensor:
+    """θ₀ + Σ_k λ_k T_k of one layer (``anchor="none"``: Σ_k λ_k (θ₀ + T_k)), in θ₀'s shape.
+
+    In half precision too, the sum is one in float32 that is rounded once.
+
+    Args:
+        coefficients: K.
+        pretrained: θ₀ of the layer, any shape of n elements.
+        vectors: K × n.
+    """
+    wide = pretrained.to(summing_type(pretrained.dtype))
+    factors = coefficients.to(wide.dtype)
+    start = wide if anchor == "pretrained" else wide * factors.sum()
+    merged = kernels.weighted_sum(start.reshape(-1), factors, vectors)
+    return merged.view_as(pretrained).to(pretrained.dtype)
+
+
+def summing_type(dtype: torch.dtype) -> torch.dtype:
+    """The type in which numbers of the given type are added up: float32 or finer."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def matrix_shape(layer: Tensor) -> tuple[int, int]:
+    """Shape of a layer as a matrix: one stays, a convolution is out × rest, a vector 1 × n."""
+    return (1, layer.numel()) if layer.dim() < 2 else (layer.shape[0], layer[0].numel())
+
+
+def check_same_tensors(
+    reference: Mapping[str, Tensor], state: Mapping[str, Tensor], *, expected: str, found: str
+) -> None:
+    """Raise ``MergingError`` unless both hold the same names with the same shapes.
+
+    The message shows the first three differences, with both shapes.
+    """
+
+    def shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+        return tensors[name].shape if name in tensors else None
+
+    def told(size: torch.Size | None) -> str:
+        if size is None:
+            return "missing"
+        return str(tuple(size)) if len(size) < 10 else f"of {len(size)} dimensions"
+
+    names = [*reference, *(name for name in state if name not in reference)]
+    shapes = ((name, shape(reference, name), shape(state, name)) for name in names)
+    differences = [(name, ours, theirs) for name, ours, theirs in shapes if ours != theirs]
+    if differences:
+        # A name comes from a file, and may hold what moves the cursor of a terminal.
+        shown = "; ".join(
+            f"{name[:_LONGEST_NAME]!r}: {expected} {told(ours)}, {found} {told(theirs)}"
+            for name, ours, theirs in differences[:3]
+        )
+        raise MergingError(f"{found} does not match in {len(differences)} tensor(s): {shown}")
+
+
+def check_finite(state: Mapping[str, Tensor], *, found: str) -> None:
+    """Raise ``MergingError`` naming the first tensor that holds a NaN or an infinity."""
+    for name in state:
+        tensor = state[name]
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise MergingError(
+                f"{found}: tensor {name[:_LONGEST_NAME]!r} holds NaN or infinite values"
+            )
+
+
+def _task_vector(start: Tensor, tuned: Tensor) -> Tensor:
+    """θ_k − θ₀ on θ₀'s device, in the finer of their types; 0 where θ_k is θ₀ in θ_k's own type."""
+    dtype = torch.promote_types(start.dtype, tuned.dtype)
+    rounded = start.to(tuned.dtype).to(dtype)
+    fine = tuned.detach().to(start.device, dtype)
+    return torch.where(fine == rounded, 0, fine - start.to(dtype))
+
+
+def _rounding(stored: Tensor) -> float:
+    """Machine epsilon of the tensor's type; 0 for whole numbers."""
+    return torch.finfo(stored.dtype).eps if stored.is_floating_point() else 0.0
+
+
+def _split_merged_and_kept(
+    pretrained: Mapping[str, Tensor], experts: Mapping[str, Mapping[str, Tensor]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    merged: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
+    for name, value in pretrained.items():
+        start = value.detach()
+        if not start.is_floating_point() or not any(
+            bool(_task_vector(start, expert[name]).any()) for expert in experts.values()
+        ):
+            kept[name] = start
+        elif name.endswith(_RUNNING_STATISTICS):
+            wide = start.to(summing_type(start.dtype))
+            mean = torch.stack([expert[name].to(wide) for expert in experts.values()]).mean(0)
+            kept[name] = mean.to(start.dtype)
+        else:
+            merged[name] = start.contiguous()
+    if not merged:
+        raise MergingError("the experts equal the pre-trained model in every tensor")
+    return merged, kept

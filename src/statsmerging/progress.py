@@ -1,0 +1,52 @@
+"""What a user sees of a job under way, and the console for its tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track as rich_track
+
+from statsmerging.errors import printable
+
+log = logging.getLogger(__name__)
+
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Show that one long step is under way whose length is not known in advance."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        log.info("%s", description)
+        yield
+        return
+    with console.status(escape(printable(description))):
+        yield
+
+
+def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
+    """Iterate with a progress bar that vanishes when it is done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        log.info("%s", description)
+        yield from items
+        return
+    shown = escape(printable(description))
+    yield from rich_track(items, shown, total=total, console=console, transient=True)
+
+
+#: Columns of a table that goes to a file or a pipe, where nothing wraps it.
+FILE_WIDTH = 200
+
+
+def wide_console() -> Console:
+    """Standard output, as wide as the terminal, or wide enough for any table without one."""
+    console = Console(emoji=False)  # no name of a task is one
+    return console if console.is_terminal else Console(emoji=False, width=FILE_WIDTH)

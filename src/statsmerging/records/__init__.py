@@ -1,1 +1,0 @@
-"""The reproducibility record: errors, hashes, atomic files, the cache, manifest and results."""

@@ -1,0 +1,253 @@
+"""A run directory: recognised by its config's hash, never shared by two configs."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from statsmerging.errors import UserError, printable
+from statsmerging.store.files import remove_partials, write_json, write_text
+from statsmerging.store.hashing import SHORT, file_sha256, json_sha256
+from statsmerging.store.locks import waiting_lock
+from statsmerging.store.received import ReceivedError, received_yaml
+from statsmerging.store.secrets import redacted
+
+#: Keys that change where and how a run is shown or stored, but none of its numbers.
+PRESENTATION = ("hydra", "cache", "logger", "rerun")
+
+
+#: The three files by which a run is known.
+CONFIG, MANIFEST, RESULTS = "config.yaml", "manifest.json", "results.json"
+
+
+#: Files and folders that a run writes and nobody changes once it is complete.
+OUTPUTS = (
+    CONFIG,
+    RESULTS,
+    "coefficients.parquet",
+    "statistics.parquet",
+    "merged.safetensors",
+    "pretrained.safetensors",
+    "experts",
+    "learning_curves",
+    "checkpoints",
+)
+
+
+#: All that jobs and loggers open for writing in a run directory. Not the rest of ``wandb``: the
+#: links there are its own, and it replaces them.
+_WRITTEN = (
+    *OUTPUTS,
+    MANIFEST,
+    "run.log",
+    ".lock",
+    "error.txt",
+    "task_vectors.bin",
+    "tensorboard",
+    "wandb/cache",
+    "wandb/data",
+    "tables",
+    "figures",
+    "again",
+    "comparison.json",
+)
+
+
+#: By these the config of a run is told from a file of the user's with the same name.
+_SECTIONS = {"job", "suite", "zoo"}
+
+
+#: What a refused run leaves.
+_TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
+
+
+def run_hash(config: dict[str, Any]) -> str:
+    """Short hash of all config values that determine a run's results, as they are recorded."""
+    relevant = {key: value for key, value in config.items() if key not in PRESENTATION}
+    return json_sha256(redacted(relevant))[:SHORT]
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: the directory (``hydra.run.dir``).
+        config: the resolved config of the run.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.run_hash = run_hash(config)
+        self._recorded = redacted(config)
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, without credentials."""
+        return self.path / CONFIG
+
+    @property
+    def manifest(self) -> Path:
+        """The record written when the run is complete."""
+        return self.path / MANIFEST
+
+    @property
+    def results(self) -> Path:
+        """Every number of the table."""
+        return self.path / RESULTS
+
+    @property
+    def coefficients(self) -> Path:
+        """Merging coefficients by layer and task."""
+        return self.path / "coefficients.parquet"
+
+    @property
+    def statistics(self) -> Path:
+        """Statistics by layer and task, as the learner saw them before standardisation.
+
+        Of whole task vectors, where several learners saw different ones.
+        """
+        return self.path / "statistics.parquet"
+
+    @property
+    def merged(self) -> Path:
+        """The merged backbone."""
+        return self.path / "merged.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Lightning checkpoints, from which a killed run continues."""
+        return self.path / "checkpoints"
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other processes from this run; they wait, and then find it complete.
+
+        Raises:
+            UserError: the directory holds the results of another config, or something that would
+                be written through to elsewhere; nothing is overwritten.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        _refuse_ways_out(self.path)
+        with waiting_lock(self.path / ".lock", f"running {self.path}"):
+            self._refuse_another_config()
+            remove_partials(self.path)
+            if not self.finished:  # its manifest holds the hash of the config that lies there
+                self._write_config()
+            yield
+
+    def note_error(self, text: str) -> None:
+        """Leave a traceback, ``error.txt``, for whoever looks after a sweep; best effort."""
+        with suppress(OSError):
+            write_text(self._error, redacted(text))
+
+    def forget_error(self) -> None:
+        """Remove what an earlier try left."""
+        self._error.unlink(missing_ok=True)
+
+    @property
+    def _error(self) -> Path:
+        return self.path / "error.txt"
+
+    def _refuse_another_config(self) -> None:
+        if not self.config.exists():
+            return
+        try:
+            held = received_yaml(self.path, CONFIG)
+        except ReceivedError as error:
+            raise UserError(f"{error}: choose another hydra.run.dir") from error
+        sections = _SECTIONS & self._recorded.keys()
+        if not isinstance(held, dict) or not sections <= held.keys():
+            raise UserError(
+                f"{printable(str(self.config))} was not written by a run; nothing was overwritten: "
+                "choose another hydra.run.dir"
+            )
+        if self._holds_work() and run_hash(held) != self.run_hash:
+            raise UserError(
+                f"{self.path} already holds the results of another config (hash {run_hash(held)}, "
+                f"this run is {self.run_hash}): choose another hydra.run.dir"
+            )
+
+    def _holds_work(self) -> bool:
+        """Whether anything would be lost; a run that was refused leaves a config at most."""
+        made = (self.results, self.manifest, self.coefficients, self.merged, self.checkpoints)
+        return any(path.exists() for path in made)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete: the manifest is written last."""
+        return self.manifest.exists() and self.results.exists()
+
+    def forget_checkpoints(self) -> None:
+        """Make the next training start from its beginning."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def finish(self, results: dict[str, Any], manifest: dict[str, Any] | None) -> None:
+        """Write the results, then the manifest that marks the run as complete, if it is.
+
+        The manifest's entry ``outputs`` is the sha256 of every file that the run wrote, its entry
+        ``sha256`` that of all its other entries.
+        """
+        self.manifest.unlink(missing_ok=True)
+        self._write_config()
+        write_json(self.results, results)
+        if manifest is not None:
+            record = {**manifest, "outputs": self._outputs()}
+            write_json(self.manifest, {**record, "sha256": json_sha256(record)})
+
+    def _write_config(self) -> None:
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(self._recorded)))
+
+    def _outputs(self) -> dict[str, str]:
+        """Name of each of the run's files, from here → its sha256."""
+        paths = (file for name in OUTPUTS for file in self.path.glob(f"{name}/**/*"))
+        files = [*(self.path / name for name in OUTPUTS), *paths]
+        return {
+            file.relative_to(self.path).as_posix(): file_sha256(file)
+            for file in sorted(files)
+            if file.is_file()
+        }
+
+
+def _refuse_ways_out(directory: Path) -> None:
+    """Refuse a directory, of somebody else maybe, where writing would not end in its own files."""
+    for name in _WRITTEN:
+        path = directory / name
+        steps = [directory / part for part in reversed(Path(name).parents)][1:]
+        for entry in (*steps, path, *path.rglob("*")):
+            try:
+                mode = entry.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                raise UserError(
+                    f"{printable(str(entry))} is {kind}, and nothing is written through it: remove "
+                    "it, or choose another hydra.run.dir"
+                )
+
+
+def remove_traces(path: Path, before: Set[str] | None) -> None:
+    """Remove what a refused run left in its directory, unless it made more than config and logs.
+
+    Args:
+        path: the directory.
+        before: names of what lay in it before the run, which stays; ``None`` where there was no
+            directory, so that it goes too.
+    """
+    if not path.is_dir():
+        return
+    made = [entry for entry in path.iterdir() if entry.name not in (before or ())]
+    if {entry.name for entry in made} <= _TRACES:
+        for entry in made:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        if before is None:
+            path.rmdir()

@@ -1,0 +1,189 @@
+"""A finished run as it was received: its records are checked before anything uses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from statsmerging.errors import printable, shown
+from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS, run_hash
+from statsmerging.store.hashing import file_sha256, json_sha256
+from statsmerging.store.received import (
+    ReceivedError,
+    check_record,
+    received_file,
+    received_json,
+    received_yaml,
+)
+from statsmerging.store.secrets import redacted
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One run directory that holds its manifest and its results.
+
+    Attributes:
+        path: the directory.
+        config: content of ``config.yaml``, the resolved config.
+        manifest: content of ``manifest.json``.
+        results: content of ``results.json``.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    results: dict[str, Any]
+
+    def file(self, name: str) -> Path | None:
+        """A file of the run as the run wrote it; ``None`` where it wrote none of that name.
+
+        Raises:
+            ReceivedError: the file is gone, damaged, a link or no regular file.
+        """
+        return _verified(self.path, name, self.manifest)
+
+    def files_below(self, name: str) -> list[str]:
+        """Names of the run's files in a folder of it, e.g. ``learning_curves``, in their order."""
+        outputs = self.manifest.get("outputs")
+        if outputs is None:  # of a version that recorded none
+            files = (self.path / name).rglob("*")
+            found = [str(file.relative_to(self.path)) for file in files if file.is_file()]
+        else:
+            found = [output for output in outputs if Path(name) in Path(output).parents]
+        return sorted(found)
+
+
+def read_finished_run(folder: Path) -> FinishedRun:
+    """Read a run directory: config, manifest and results, each as the run wrote it.
+
+    What a manifest of an earlier version has no hash of is taken as it is.
+
+    Raises:
+        ReceivedError: names the file that is missing, damaged or of another kind.
+    """
+    try:
+        return _read(folder)
+    except RecursionError as error:
+        raise ReceivedError(f"{_shown(folder)}: its records are nested too deeply") from error
+
+
+def check_recorded(file: Path) -> None:
+    """Refuse a file of a finished run that is not as the run wrote it.
+
+    A file that lies beside no manifest, or stands in none, may be what it is.
+
+    Raises:
+        ReceivedError: names the file.
+    """
+    record = file.parent / MANIFEST
+    if record.exists() and not record.is_symlink():  # of a hub's cache, where all files are links
+        manifest = received_json(file.parent, MANIFEST)
+        outputs = manifest.get("outputs") if isinstance(manifest, dict) else None
+        if isinstance(outputs, dict) and file.name in outputs:
+            _verified(file.parent, file.name, manifest)
+
+
+def _read(folder: Path) -> FinishedRun:
+    for name in (MANIFEST, CONFIG, RESULTS):
+        if not os.path.lexists(folder / name):
+            raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
+    manifest = check_record(_Manifest, received_json(folder, MANIFEST), folder / MANIFEST)
+    others = {key: value for key, value in manifest.items() if key != "sha256"}
+    if json_sha256(others) != manifest.get("sha256", json_sha256(others)):
+        raise ReceivedError(f"{_shown(folder / MANIFEST)} is not what the run wrote")
+    config = check_record(_Anything, received_yaml(folder, CONFIG), folder / CONFIG)
+    _check_run_hash(folder, config, manifest)
+    for name in (CONFIG, RESULTS):
+        _verified(folder, name, manifest)
+    results = check_record(_Results, received_json(folder, RESULTS), folder / RESULTS)
+    # Earlier versions recorded credentials too; nothing that is made of a record repeats them.
+    return FinishedRun(folder, redacted(config), redacted(manifest), results)
+
+
+class _Anything(BaseModel):
+    """Names and values; those that are used are declared below."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _File(_Anything):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class _Manifest(_Anything):
+    run_hash: str
+    config: dict[str, Any]
+    code: dict[str, Any] = {}
+    packages: dict[str, Any] = {}
+    hardware: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    files: dict[str, _File] = {}
+    inputs: dict[str, list[int]] = {}
+    outputs: dict[str, str] = {}
+
+
+class _Numbers(_Anything):
+    accuracy: dict[str, float] = {}
+    average: float | None = None
+    normalised_average: float | None = None
+    n: dict[str, int] = {}
+
+
+class _Row(_Numbers):
+    title: str = ""
+    needs: str = ""
+    returns: str = ""
+    parameters: dict[str, Any] = {}
+    teacher_agreement: float | None = None
+    unseen: _Numbers | None = None
+
+
+class _Results(_Anything):
+    methods: dict[str, _Row]
+    run_hash: str = ""
+    suite: str = ""
+    backbone: str = ""
+    seed: int = 0
+    stamps: list[str] = []
+    warnings: list[str] = []
+    merged: str | None = None
+    teachers: dict[str, dict[str, float]] = {}
+    task_vector_cosines: dict[str, dict[str, float]] = {}
+
+
+def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
+    try:
+        found = run_hash(config)
+    except TypeError as error:  # values or keys that are none of JSON's
+        raise ReceivedError(f"{_shown(folder / CONFIG)} is no config of a run") from error
+    if found != manifest["run_hash"]:
+        raise ReceivedError(
+            f"{_shown(folder / CONFIG)} was changed since: its hash is {found}, the manifest says "
+            f"{shown(manifest['run_hash'])}"
+        )
+
+
+def _verified(folder: Path, name: str, manifest: Mapping[str, Any]) -> Path | None:
+    outputs = manifest.get("outputs")
+    if name not in outputs if outputs is not None else not os.path.lexists(folder / name):
+        return None
+    path = received_file(folder, name)
+    try:
+        whole = outputs is None or file_sha256(path) == outputs[name]
+    except OSError as error:
+        raise ReceivedError(f"{_shown(path)} cannot be read: {error.strerror}") from error
+    if not whole:
+        raise ReceivedError(f"{_shown(path)} is not what the run wrote: its sha256 is another")
+    return path
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))

@@ -1,0 +1,199 @@
+"""Known signs that a comparison is not what it seems, as warnings for log and results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from torch import Tensor
+
+from statsmerging.runs.results import MethodResult, TaskAccuracy, normalised_average
+from statsmerging.scoring.scores import TeacherQuality
+
+#: A difference of two accuracies counts from this many standard errors on.
+SIGNIFICANT = 3.0
+
+
+#: Coefficients within this range of each other are one coefficient.
+UNIFORM = 1e-3
+
+
+#: A gradient this small moves no coefficient.
+VANISHED = 1e-6
+
+
+#: Task vectors with a larger cosine are nearly those of one expert.
+NEAR_IDENTICAL = 0.98
+
+
+#: A network is mostly surer of itself than it is right; one that is surer by less than this factor
+#: sees images of another kind than it was trained on.
+UNSURE = 0.8
+
+
+#: A task with a lower normalised accuracy is given up.
+SACRIFICED = 0.5
+
+
+#: Difference of normalised averages between seen and unseen tasks that is pointed out.
+GAP = 0.25
+
+
+def experts_at_chance(individual: MethodResult, classes: Mapping[str, int]) -> Iterator[str]:
+    """Experts that are not better than guessing, where the images can tell.
+
+    Of few images guessing may be right on most: an expert is named only if it is also nearer to
+    guessing than to a perfect one, and nobody is where a perfect one might guess.
+
+    Args:
+        classes: task → number of its classes.
+    """
+    for task, expert in individual.accuracies.items():
+        chance = 1 / classes[task]
+        bound = chance + SIGNIFICANT * math.sqrt(chance * (1 - chance) / expert.images)
+        if bound < 1 and expert.accuracy < min(bound, (1 + chance) / 2):
+            yield (
+                f"the expert of {task} is right on {expert.accuracy:.1%} of the test images, "
+                f"guessing on {chance:.1%}: usually the order of the classes, or a head of another "
+                "model; job=check tells more"
+            )
+
+
+def weak_experts(pretrained: MethodResult, individual: MethodResult) -> Iterator[str]:
+    """Experts that are worse than the model they were fine-tuned from."""
+    start = pretrained.accuracies
+    for task, expert in individual.accuracies.items():
+        if _excess(start[task], expert) > SIGNIFICANT:
+            yield (
+                f"the expert of {task} is right on {expert.accuracy:.1%} of the test images, the "
+                f"pre-trained model on {start[task].accuracy:.1%}: usually another "
+                "preprocessing or another base model; job=check tells more"
+            )
+
+
+def weak_students(
+    bounds: Mapping[str, MethodResult], architectures: Mapping[str, str]
+) -> Iterator[str]:
+    """Distilled students that are worse than their teachers.
+
+    Args:
+        bounds: rows ``individual``, with the students, and ``before_distillation``, with the
+            teachers, where anything was distilled.
+        architectures: distilled task → architecture of its teacher.
+    """
+    for task, architecture in architectures.items():
+        teacher, student = bounds["before_distillation"].seen[task], bounds["individual"].seen[task]
+        if _excess(teacher, student) > SIGNIFICANT:
+            yield (
+                f"the distilled student of {task} is right on {student.accuracy:.1%} of the test "
+                f"images, its teacher ({architecture}) on {teacher.accuracy:.1%}: the backbone is "
+                "too small for it, or it needs more images or steps (heterogeneous.distillation)"
+            )
+
+
+def trained_on_learning_images(
+    teachers: Mapping[str, TeacherQuality], individual: MethodResult
+) -> Iterator[str]:
+    """Teachers that know the learning images' labels better than they know those of test images."""
+    for task, teacher in teachers.items():
+        if teacher.label_agreement is None:
+            continue
+        test = individual.seen[task]
+        learning = TaskAccuracy(teacher.label_agreement, teacher.images)
+        if _excess(learning, test) > SIGNIFICANT:
+            yield (
+                f"the teacher of {task} is right on {learning.accuracy:.1%} of the learning images "
+                f"and {test.accuracy:.1%} of the test images: it was trained on the former, or "
+                "they are easier; its labels are better than on images it never saw"
+            )
+
+
+def unsure_teachers(
+    teachers: Mapping[str, TeacherQuality], individual: MethodResult
+) -> Iterator[str]:
+    """Teachers whose confidence on the learning images does not fit their accuracy."""
+    for task, teacher in teachers.items():
+        accuracy = individual.seen[task].accuracy
+        if teacher.confidence < UNSURE * accuracy:
+            yield (
+                f"the teacher of {task} gives its class {teacher.confidence:.1%} on the learning "
+                f"images, and is right on {accuracy:.1%} of the test images: the learning images "
+                "are of another kind than those it knows"
+            )
+
+
+def near_identical_experts(tasks: Sequence[str], cosines: Tensor) -> Iterator[str]:
+    """Experts whose statistics cannot tell them apart.
+
+    Args:
+        cosines: of their task vectors, K × K.
+    """
+    for (i, first), (j, second) in combinations(enumerate(tasks), 2):
+        if cosines[i, j] > NEAR_IDENTICAL:
+            yield (
+                f"the task vectors of {first} and {second} have a cosine of {cosines[i, j]:.3f}: "
+                "statistics hardly tell these experts apart"
+            )
+
+
+def uniform_coefficients(method: str, coefficients: Tensor, *, per_layer: bool) -> Iterator[str]:
+    """A learner that ignores its input.
+
+    Args:
+        coefficients: L × K or K.
+        per_layer: every layer has a bias of its own, by which layers differ without any input.
+    """
+    compared = coefficients if per_layer else coefficients.flatten()
+    spread = float((compared.amax(dim=-1) - compared.amin(dim=-1)).max())
+    if spread < UNIFORM and compared.shape[-1] > 1:
+        found = (
+            "the coefficients of each layer are the same for all tasks"
+            if per_layer
+            else f"all coefficients are {float(coefficients.mean()):.3f}"
+        )
+        yield (
+            f"{method}: {found}: the learner ignores its input; learning rate, steps or link "
+            "(coefficients=…) may be the cause"
+        )
+
+
+def vanishing_gradient(method: str, norm: float) -> Iterator[str]:
+    """A learner that has stopped learning for want of a gradient."""
+    if norm < VANISHED:
+        yield (
+            f"{method}: the learner's gradient is {norm:.1e} in the last step: nothing is learned; "
+            "a saturated link (coefficients=…) or empty task vectors may be the cause"
+        )
+
+
+def sacrificed_tasks(method: str, row: MethodResult, individual: MethodResult) -> Iterator[str]:
+    """Seen tasks that the merged model gave up for the others."""
+    lost = [
+        f"{task} ({100 * cell.accuracy / individual.seen[task].accuracy:.0f} %)"
+        for task, cell in row.seen.items()
+        if cell.accuracy < SACRIFICED * individual.seen[task].accuracy
+    ]
+    if lost:
+        yield f"{method} sacrifices {', '.join(lost)}: share of the individual model's accuracy"
+
+
+def generalisation_gap(method: str, row: MethodResult, individual: MethodResult) -> Iterator[str]:
+    """A merged model that is much better on seen than on unseen tasks."""
+    seen, unseen = (
+        normalised_average(part, reference)
+        for part, reference in ((row.seen, individual.seen), (row.unseen, individual.unseen))
+    )
+    if seen is not None and unseen is not None and seen - unseen > GAP:
+        yield (
+            f"{method} keeps {seen:.1%} of the individual models' accuracy on seen tasks and "
+            f"{unseen:.1%} on unseen ones"
+        )
+
+
+def _excess(first: TaskAccuracy, second: TaskAccuracy) -> float:
+    """How far the first accuracy is above the second, in standard errors of their difference."""
+    images = first.images + second.images
+    pooled = (first.accuracy * first.images + second.accuracy * second.images) / images
+    error = math.sqrt(pooled * (1 - pooled) * (1 / first.images + 1 / second.images))
+    return (first.accuracy - second.accuracy) / error if error else 0.0

@@ -1,0 +1,128 @@
+"""The content-addressed cache: every entry is computed once and shared by all runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+
+from statsmerging.errors import UserError, first_line
+from statsmerging.store.files import atomic_path, remove_partials, set_aside, write_text
+from statsmerging.store.hashing import file_checksum
+from statsmerging.store.locks import waiting_lock
+from statsmerging.store.received import ReceivedError, received_file
+
+log = logging.getLogger(__name__)
+
+
+Content = TypeVar("Content")
+
+
+class Cache:
+    """A folder of files named by kind and key, e.g. ``teacher_labels/0123456789abcdef.npz``.
+
+    A key is a hash of all that determines the content, so an entry never goes stale. Several
+    processes may share the folder: the first one computes an entry, the others wait and read it.
+    A checksum beside each entry tells whether it is what was written; one that is not is made anew.
+
+    Args:
+        root: the folder; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, kind: str, name: str) -> Path:
+        """Where the entry lies or will lie."""
+        return self.root / kind / name
+
+    def file(self, kind: str, name: str, write: Callable[[Path], None]) -> Path:
+        """The entry's file, made by ``write(path)`` if it is not there yet or damaged.
+
+        A sound entry is only read: the folder may belong to another user, or nobody may write.
+        """
+        path = self.path(kind, name)
+        if not self._is_sound(path):
+            self._make(path, write)
+        return path
+
+    def load(
+        self,
+        kind: str,
+        name: str,
+        write: Callable[[Path], None],
+        read: Callable[[Path], Content],
+    ) -> Content:
+        """What ``read(path)`` makes of the entry's file.
+
+        One that is as it was written, but which it cannot read, is of another version: it is made
+        anew, once.
+        """
+        path = self.file(kind, name, write)
+        try:
+            return read(path)
+        except (UserError, SafetensorError, LookupError) as error:
+            log.warning("%s cannot be read: it is made anew (%s)", path, first_line(error))
+        self._make(path, write, again=True)
+        return read(path)
+
+    def _make(self, path: Path, write: Callable[[Path], None], *, again: bool = False) -> None:
+        if path.parent.is_symlink():
+            raise UserError(f"{path.parent} is a link: a cache is not written through links")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(path.with_name(f".{path.name}.lock"), f"making {path}"):
+            if self._is_sound(path) and not again:
+                return  # by the process that held the lock
+            if os.path.lexists(path) and not again:
+                _warn(path)
+            _write(path, write)
+
+    def _is_sound(self, path: Path) -> bool:
+        """Whether the entry is there and as it was written; read over once per process."""
+        checksum = _checksum_of(path)
+        try:
+            for file in (path, checksum):
+                received_file(self.root, str(file.relative_to(self.root)))
+            return checksum.read_bytes() == file_checksum(path).encode()
+        except (ReceivedError, OSError):
+            return False
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    remove_partials(path)  # of a process that was killed: the lock says that nobody writes now
+    for file in (path, _checksum_of(path)):
+        if file.is_dir() and not file.is_symlink():  # no file can take its name
+            log.warning("%s is a folder: set aside as %s", file, set_aside(file))
+    with atomic_path(path) as partial:
+        write(partial)
+        # Before the entry takes its name: no entry is ever without its checksum.
+        write_text(_checksum_of(path), file_checksum(partial))
+
+
+def _warn(path: Path) -> None:
+    """Say why an entry is made anew."""
+    if os.path.lexists(_checksum_of(path)):
+        log.warning("%s is not what was written there: it is made anew", path)
+    else:
+        _warn_of_folder(path.parent, path.suffix)
+
+
+@cache
+def _warn_of_folder(folder: Path, suffix: str) -> None:
+    """Once per process: where one entry has no checksum, an old version left many of them."""
+    without = sum(not _checksum_of(path).exists() for path in folder.glob(f"[!.]*{suffix}"))
+    log.warning(
+        "%s: %d file(s) without a checksum, so nothing tells whether they are whole: each is made "
+        "anew when it is needed",
+        folder,
+        without,
+    )
+
+
+def _checksum_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.xxh128")

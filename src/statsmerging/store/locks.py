@@ -1,0 +1,68 @@
+"""Locks between processes; a wait for whoever holds one is not silent for long."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from statsmerging.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+#: Seconds to wait for another process before saying so.
+SILENT_WAIT = 3
+
+
+#: What file systems without locks answer.
+_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIO)
+
+
+def waiting_lock(path: Path, doing: str) -> AbstractContextManager[object]:
+    """Hold the lock of a file; it is let go when the process ends, however it ends.
+
+    Where the file system has no locks, the holder is noted in a file instead. A process that is
+    killed leaves it behind; on the same machine the next one finds that out by itself.
+
+    Args:
+        path: the lock file.
+        doing: what its holder does, e.g. ``making FILE``.
+
+    Raises:
+        UserError: there is something else in the place of the lock file.
+    """
+    try:
+        # Otherwise filelock does the same by itself, for one of the errors, at a file that stays.
+        return _acquire(FileLock(path, fallback_to_soft=False), doing)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise UserError(f"{path} is no regular file, so it cannot be locked") from error
+        if error.errno not in _UNSUPPORTED:
+            raise
+        note = path.with_name(f"{path.name}.held")
+        _warn_of_notes(path.parent, error.strerror)
+        return _acquire(SoftFileLock(note), f"{doing} (if none is, remove {note})")
+
+
+def _acquire(lock: BaseFileLock, doing: str) -> AbstractContextManager[object]:
+    try:
+        return lock.acquire(timeout=SILENT_WAIT)
+    except Timeout:
+        log.info("waiting for another process that is %s", doing)
+        return lock.acquire()
+
+
+@cache
+def _warn_of_notes(folder: Path, reason: str) -> None:
+    """Once per process and folder."""
+    log.warning(
+        "%s: no file locks (%s), so files named *.held stand for them; one left by a process that "
+        "was killed on another machine has to be removed by hand",
+        folder,
+        reason,
+    )
