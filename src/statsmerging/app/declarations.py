@@ -48,7 +48,7 @@ def own_files() -> list[Path]:
     """Files of the methods that come with the package."""
     return [
         *sorted((_PACKAGE / "merging" / "methods").glob("*.py")),
-        _PACKAGE / "evaluation" / "regmean_plus_plus.py",
+        _PACKAGE / "scoring" / "regmean_plus_plus.py",
     ]
 
 

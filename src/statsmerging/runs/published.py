@@ -95,7 +95,7 @@ def _table(name: str, zoo: str, backbone: str) -> Iterator[dict[str, str]]:
 
 
 def _lines(name: str) -> Iterator[str]:
-    text = (files("statsmerging.records") / name).read_text(encoding="utf-8")
+    text = (files("statsmerging.runs") / name).read_text(encoding="utf-8")
     return (line for line in text.splitlines() if not line.startswith("#"))
 
 
