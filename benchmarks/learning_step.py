@@ -19,7 +19,7 @@ from benchmarks.random_bank import backbone, random_bank
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, LearningSettings
+from statsmerging.learning.settings import LabelSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import LayerStatistics, MergedModel, StatsMergeLearner
 
@@ -109,7 +109,7 @@ def learn(setting: Setting, steps: int, clock: Clock, student: Student = MergedM
             Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
             LabelSettings(),
             "teacher_labels",
-            LearningSettings(
+            TrainerSettings(
                 steps=steps,
                 images_per_task=setting.images_per_task,
                 learning_rate=1e-3,

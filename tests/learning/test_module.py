@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.learning.settings import LabelSettings, Objective, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import (
     MergedModel,
@@ -39,7 +39,7 @@ def make_module(
         task: Head(torch.randn(4, 5, generator=generator), torch.zeros(4)) for task in bank.tasks
     }
     scores = {task: torch.randn(10, 4, generator=generator) for task in bank.tasks}
-    settings = LearningSettings(
+    settings = TrainerSettings(
         steps=4,
         images_per_task=4,
         learning_rate=rate,

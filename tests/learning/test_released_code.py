@@ -21,7 +21,7 @@ from statsmerging.learning.released_code import (
     ReleasedCodeLearner,
     stacked_statistics,
 )
-from statsmerging.learning.settings import LabelSettings, LearningSettings
+from statsmerging.learning.settings import LabelSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import MergedModel, MergingError, TaskVectorBank, layer_statistics
 from statsmerging.zoo.heads import Head
@@ -44,7 +44,7 @@ def small_module(bank: TaskVectorBank, generator: torch.Generator) -> ReleasedCo
     heads = {
         task: Head(torch.randn(4, 5, generator=generator), torch.zeros(4)) for task in bank.tasks
     }
-    settings = LearningSettings(
+    settings = TrainerSettings(
         steps=2,
         images_per_task=4,
         learning_rate=0.01,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from statsmerging.learning.data_module import ShardedSampler, TaskBalancedSampler
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LearningSettings
+from statsmerging.learning.settings import TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import TaskVectorBank
 from tests.learning.test_module import make_data, make_module
@@ -80,7 +80,7 @@ def test_shares_make_up_the_whole_batch() -> None:
 
 def test_images_that_cannot_be_shared_equally_are_refused() -> None:
     with pytest.raises(ValidationError, match="images_per_task=3 must be a multiple of devices=2"):
-        LearningSettings(
+        TrainerSettings(
             steps=4,
             images_per_task=3,
             learning_rate=0.01,

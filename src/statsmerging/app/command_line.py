@@ -1,4 +1,4 @@
-"""What lay in the run directory before a command: a command that is refused leaves just that."""
+"""From the command line to a job, and from a user's mistake to one clear line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Set
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -35,7 +35,7 @@ from statsmerging.app.plugins import load_plugins
 from statsmerging.app.sweep import SweepJournal, run_in_sweep, sum_up
 from statsmerging.app.terminal import complain, settle_terminal, show_table
 from statsmerging.errors import IncompleteError, UserError, first_line, printable
-from statsmerging.runs.directory import RunDirectory, remove_traces, run_hash
+from statsmerging.runs.directory import WITH_RESULTS, RunDirectory, remove_traces, run_hash
 from statsmerging.runs.finished import read_finished_run
 from statsmerging.runs.manifest import changed_files, code_version
 from statsmerging.runs.results import objective_of
@@ -150,10 +150,16 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
             directory.forget_checkpoints()
         load_plugins(config.plugins)
         job = import_module(f"statsmerging.jobs.{config.job.name}")
-        from statsmerging.merging.errors import MergingError  # needs torch, which the job has
+        # Here, because these need torch, which takes seconds to import.
+        from statsmerging.app.loggers.run_log import RunLog, open_run_log
+        from statsmerging.app.setup import Run
+        from statsmerging.merging.errors import MergingError
 
+        has_results = config.job.name in WITH_RESULTS
+        opened = open_run_log(config, directory) if has_results else nullcontext(RunLog([]))
         try:
-            job.run(config, directory)
+            with opened as run_log:
+                getattr(job, config.job.name)(Run(config, directory, run_log))
         except MergingError as error:
             raise UserError(str(error)) from error
 

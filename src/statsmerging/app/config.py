@@ -10,7 +10,6 @@ from pydantic import (
     DirectoryPath,
     Field,
     FilePath,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
 )
@@ -18,21 +17,18 @@ from pydantic import (
 from statsmerging.app.declarations import Declaration, declarations, own_files
 from statsmerging.app.loggers.settings import LoggerSettings
 from statsmerging.data.settings import (
-    CorruptionSettings,
-    LearningDataSettings,
     PlainName,
     SuiteSettings,
 )
 from statsmerging.errors import UserError
 from statsmerging.learning.settings import (
-    HeterogeneousSettings,
-    LabelSettings,
-    LearnedMethodSettings,
-    LearningSettings,
+    MergingSettings,
     Objective,
+    grid_of,
+    learned_settings,
 )
 from statsmerging.settings import Settings, describe
-from statsmerging.zoo.settings import BackboneSettings, HeadSettings, ZooSettings
+from statsmerging.zoo.settings import HeadSettings
 
 
 class JobSettings(Settings):
@@ -62,80 +58,37 @@ class JobSettings(Settings):
     network: bool = Field(default=False, exclude=True)
 
 
-class StatisticsSettings(Settings):
-    """What the learner sees of the weights."""
-
-    of: Literal["weights", "task_vectors"]
-    features: list[
-        Literal[
-            "mean",
-            "variance",
-            "magnitude",
-            "singular_values",
-            "cosine",
-            "relative_norm",
-            "sign_agreement",
-            "depth",
-            "kind",
-        ]
-    ] = Field(min_length=1)
-    rank: PositiveInt
-    standardise: Literal["global", "per_layer", "both"]
-
-
-class LearnerSettings(Settings):
-    """How statistics become coefficients."""
-
-    kind: Literal["shared", "per_layer", "free", "constant_input"]
-    hidden: PositiveInt
-    scale: PositiveFloat
-    start: float | None = None
-
-
-class MergeSettings(Settings):
-    """How coefficients become weights."""
-
-    anchor: Literal["pretrained", "none"]
-    precision: Literal["float32", "bfloat16"]
-    memory_map: bool
-    compile: bool
-
-
-class TuningSettings(Settings):
-    """How hyper-parameters are chosen."""
-
-    images_per_task: PositiveInt
-
-
-class Config(Settings):
+class Config(MergingSettings):
     """The resolved config of one run."""
 
     job: JobSettings
     suite: SuiteSettings
-    corruption: CorruptionSettings
-    backbone: BackboneSettings
-    zoo: ZooSettings
     heads: HeadSettings
-    heterogeneous: HeterogeneousSettings
-    statistics: StatisticsSettings
-    learner: LearnerSettings
-    labels: LabelSettings
-    learning: LearningDataSettings
-    trainer: LearningSettings
     logger: LoggerSettings
     granularity: Literal["layer_wise", "task_wise"]
     coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
     objective: Objective
-    merge: MergeSettings
     method: dict[PlainName, dict[str, Any]] = Field(default_factory=dict)
     joint: bool
     plugins: list[FilePath]
-    tuning: TuningSettings
-    seed: int = Field(ge=0)
     cache: str
-    accelerator: Literal["auto", "cpu", "gpu"]
     threads: PositiveInt | None
     rerun: bool
+
+    @property
+    def stamps(self) -> list[str]:
+        """Departures from the label-free protocol, a short sentence each; none for an honest run.
+
+        They stand in every record and table of the run.
+        """
+        released = any(entry.get("learner") == "released_code" for entry in self.method.values())
+        departures = {
+            "learned from test images": self.learning.split == "test",
+            "learned from ground-truth labels": self.labels.kind == "ground_truth" or released,
+            "trained the classification heads": released,
+            "chose the epoch by test accuracy": released,
+        }
+        return [f"not label-free: {name}" for name, departs in departures.items() if departs]
 
     @property
     def input_paths(self) -> list[Path]:
@@ -166,32 +119,6 @@ def check_early(config: Config) -> None:
     """
     _check_methods(config)
     _check_tasks(config)
-
-
-def learned_settings(name: str, entry: Mapping[str, Any]) -> LearnedMethodSettings:
-    """The settings of a method that learns coefficients.
-
-    Raises:
-        UserError: names every value that is not valid.
-    """
-    try:
-        return LearnedMethodSettings.model_validate(entry)
-    except ValidationError as error:
-        raise UserError(describe(error, f"method.{name}.")) from error
-
-
-def grid_of(name: str, entry: Mapping[str, Any]) -> tuple[float, ...]:
-    """The values of ``tune``; none where nothing is tuned.
-
-    Raises:
-        UserError: anything but a list of numbers.
-    """
-    grid = entry.get("tune")
-    if grid is None:
-        return ()
-    if not isinstance(grid, list) or any(not _is_number(value) for value in grid):
-        raise UserError(f"method.{name}.tune={grid}: give a list of numbers, e.g. [0.5,1.0]")
-    return tuple(grid)
 
 
 def _check_methods(config: Config) -> None:
@@ -240,7 +167,3 @@ def _check_tasks(config: Config) -> None:
         from statsmerging.data.suites import choose_tasks
 
         choose_tasks(suite.catalogue, suite.tasks, suite.unseen, where="the catalogue")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ from typing import Any
 from statsmerging.app.config import Config, parse_config
 from statsmerging.errors import printable, shown
 from statsmerging.merging.learner import ANCHORED_START
+from statsmerging.runs.directory import WITH_RESULTS
 from statsmerging.runs.finished import FinishedRun
 from statsmerging.store.received import ReceivedError, is_plain_name
 from statsmerging.zoo.received_backbone import check_backbone
@@ -18,10 +19,6 @@ from statsmerging.zoo.settings import (
     FusionBenchZooSettings,
     ZeroShotHeadsSettings,
 )
-
-#: Jobs that write into their own run directory alone.
-REPRODUCED = ("merge", "finetune", "distill", "evaluate", "check", "transfer")
-
 
 #: What methods did before it was a choice.
 _METHODS = {
@@ -51,9 +48,9 @@ def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, An
     }
     job = run.config.get("job")
     name = job.get("name") if isinstance(job, dict) else None
-    if name not in REPRODUCED:
+    if name not in WITH_RESULTS:
         raise ReceivedError(
-            f"{where} is of job={shown(str(name))}; reproduced are {', '.join(REPRODUCED)}"
+            f"{where} is of job={shown(str(name))}; reproduced are {', '.join(WITH_RESULTS)}"
         )
     if run.config.get("plugins") and not own.plugins:
         raise ReceivedError(

@@ -149,7 +149,7 @@ class SuiteSettings(Settings):
         return self
 
 
-class LearningDataSettings(Settings):
+class LearningSettings(Settings):
     """Which images the learner learns from."""
 
     split: Literal["validation", "test"]

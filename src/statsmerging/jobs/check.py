@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from statsmerging.app.config import Config
-from statsmerging.app.loggers.run_log import RunLog, logged
-from statsmerging.app.setup import Workbench, finish, prepare
 from statsmerging.data.hub import count_differences
 from statsmerging.errors import IncompleteError, UserError
-from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.published import differences, published_rows
+
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
 
 log = logging.getLogger(__name__)
 
@@ -22,26 +22,31 @@ USUAL_CAUSES = (
 )
 
 
-@logged
-def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
+def check(run: Run) -> None:
     """Verify counts and splits, score the bounds, and name every cell that is off.
 
     Raises:
         IncompleteError: something differs from what was published.
         UserError: a corruption, with which nothing published here is comparable.
     """
+    config = run.config
     if config.corruption.kind != "none":
         raise UserError(f"corruption={config.corruption.kind}: job=check is about clean images")
-    bench = prepare(config)  # refuses splits that share images
-    methods = bench.bounds()
+    problem = run.prepare()  # refuses splits that share images
+    methods = problem.bounds()
     published = published_rows(config.zoo.name, config.backbone.label)
     ours = {
         name: {task: cell.accuracy for task, cell in row.accuracies.items()}
         for name, row in methods.items()
     }
-    counts = _counts(config, bench)
+    counts = [
+        line
+        for task in problem.suite.tasks
+        if task.name in config.suite.catalogue
+        for line in count_differences(task, config.suite.catalogue[task.name])
+    ]
     cells = [str(difference) for difference in differences(ours, published)]
-    finish(config, directory, run_log, bench, methods, counts=counts, off_published=cells)
+    run.finish(problem, methods, counts=counts, off_published=cells)
 
     for line in [*counts, *cells]:
         log.warning("%s", line)
@@ -56,12 +61,3 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     if counts or cells:
         raise IncompleteError(f"{len(counts) + len(cells)} differences from what was published")
     log.info("counts, splits and scores are as they should be")
-
-
-def _counts(config: Config, bench: Workbench) -> list[str]:
-    return [
-        line
-        for task in bench.suite.tasks
-        if task.name in config.suite.catalogue
-        for line in count_differences(task, config.suite.catalogue[task.name])
-    ]

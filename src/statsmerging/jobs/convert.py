@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from statsmerging.app.config import Config
 from statsmerging.errors import UserError
-from statsmerging.runs.directory import RunDirectory
 from statsmerging.store.files import new_path, write_json
 from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.formats.foreign import Foreign, files_of, read_file, read_foreign
 from statsmerging.zoo.weights import write_weights
 
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
+
 log = logging.getLogger(__name__)
 
 
-def run(config: Config, _: RunDirectory) -> None:
+def convert(run: Run) -> None:
     """Write ``job.target`` and, beside it, a card that says what it was made from."""
-    source, base, target = config.job.source, config.job.base, config.job.target
+    job = run.config.job
+    source, base, target = job.source, job.base, job.target
     if source is None or not source.exists():
         raise UserError(f"job.source={source}: no such file or folder")
     if target is None or target.suffix != ".safetensors":

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from statsmerging.app.config import Config
-from statsmerging.app.setup import open_suite
 from statsmerging.data.corruptions.constants import CONSTANTS
 from statsmerging.data.corruptions.corrupt import corrupt
 from statsmerging.data.pictures import as_seen
 from statsmerging.data.settings import CorruptionSettings
 from statsmerging.report.contact_sheet import contact_sheet
-from statsmerging.runs.directory import RunDirectory
-from statsmerging.store.cache import Cache
 from statsmerging.store.files import atomic_path
+
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +25,11 @@ TASKS = 4
 SEVERITIES = range(1, 6)
 
 
-def run(config: Config, directory: RunDirectory) -> None:
+def corruptions(run: Run) -> None:
     """Write ``corruptions.png`` and ``corruptions.pdf``: one row a kind, one block a task."""
-    settings = config.corruption
+    settings = run.config.corruption
     kinds = list(CONSTANTS[settings.constants]) if settings.kind == "none" else [settings.kind]
-    tasks = open_suite(config, Cache(Path(config.cache))).tasks[:TASKS]
+    tasks = run.open_suite().tasks[:TASKS]
     images = [next(iter(task.sources["test"].images())) for task in tasks]
     figure = contact_sheet(
         {
@@ -44,7 +43,7 @@ def run(config: Config, directory: RunDirectory) -> None:
         [text for task in tasks for text in (task.name.replace("_", " "), *map(str, SEVERITIES))],
     )
     for suffix in ("png", "pdf"):
-        path = directory.path / f"corruptions.{suffix}"
+        path = run.directory.path / f"corruptions.{suffix}"
         with atomic_path(path) as partial:
             figure.savefig(partial, format=suffix, dpi=200)
         log.info("written: %s", path)

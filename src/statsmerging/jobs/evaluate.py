@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from statsmerging.app.config import Config
-from statsmerging.app.loggers.run_log import RunLog, logged
-from statsmerging.app.setup import finish, prepare
 from statsmerging.errors import UserError
 from statsmerging.merging.bank import check_same_tensors
-from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.finished import check_recorded
 from statsmerging.scoring.scores import Candidate
 from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.weights import read_weights
 
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
 
-@logged
-def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
+
+def evaluate(run: Run) -> None:
     """Score the checkpoint beside the pre-trained and the individual models.
 
     Its row is named ``checkpoint``, whatever the file is called: a file may share its name with a
@@ -26,13 +25,13 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     Raises:
         UserError: no file, or one of a finished run that is not as the run wrote it.
     """
-    if config.job.checkpoint is None:
+    path = run.config.job.checkpoint
+    if path is None:
         raise UserError("job.checkpoint: a .safetensors file with backbone weights is needed")
-    path = config.job.checkpoint
     check_recorded(path)
     state = read_weights(path)
-    bench = prepare(config)
-    check_same_tensors(bench.zoo.pretrained, state, expected="backbone", found=str(path))
-    scored = bench.scorer.score(Candidate.of_state(path.name, bench.zoo, state))
-    methods = {**bench.bounds(), "checkpoint": replace(scored, about={"title": path.name})}
-    finish(config, directory, run_log, bench, methods, checkpoint_sha256=file_sha256(path))
+    problem = run.prepare()
+    check_same_tensors(problem.zoo.pretrained, state, expected="backbone", found=str(path))
+    scored = problem.scorer.score(Candidate.of_state(path.name, problem.zoo, state))
+    methods = {**problem.bounds(), "checkpoint": replace(scored, about={"title": path.name})}
+    run.finish(problem, methods, checkpoint_sha256=file_sha256(path))

@@ -6,17 +6,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pandas as pd
 from torch import Tensor, nn
 
-from statsmerging.app.config import Config
 from statsmerging.data.hub import closed_hub
 from statsmerging.errors import UserError, printable
 from statsmerging.merging.bank import check_same_tensors
 from statsmerging.report.card import model_card
-from statsmerging.runs.directory import MANIFEST, RunDirectory
+from statsmerging.runs.directory import MANIFEST
 from statsmerging.runs.finished import FinishedRun, read_finished_run
 from statsmerging.runs.layer_tables import read_coefficients
 from statsmerging.store.files import new_path, write_json, write_text
@@ -27,6 +26,9 @@ from statsmerging.zoo.formats.clip_names import to_hugging_face, vision_config
 from statsmerging.zoo.received_backbone import received_backbone
 from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import read_weights, write_weights
+
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
 
 log = logging.getLogger(__name__)
 
@@ -90,18 +92,19 @@ class MergedRun:
             raise ReceivedError(f"{where}: its record lacks {printable(str(error))}") from error
 
 
-def run(config: Config, _: RunDirectory) -> None:
+def export(run: Run) -> None:
     """Write ``TARGET/open_clip`` or ``TARGET/timm``, and ``TARGET/hugging_face`` for CLIP."""
-    if config.job.run is None or config.job.target is None:
+    job = run.config.job
+    if job.run is None or job.target is None:
         raise UserError("job.run and job.target: a run directory and a folder are needed")
-    merged = MergedRun.read(config.job.run)
+    merged = MergedRun.read(job.run)
     state = read_weights(merged.weights)
-    settings = received_backbone(merged.finished, config.backbone)
+    settings = received_backbone(merged.finished, run.config.backbone)
     with closed_hub():  # open_clip would ask it for the text towers of some architectures
         backbone = create_backbone(settings)
     check_same_tensors(backbone.state_dict(), state, expected="backbone", found=str(merged.weights))
-    _write_native(config.job.target / settings.library, merged, settings, state)
-    _write_hugging_face(config.job.target / "hugging_face", merged, settings, backbone, state)
+    _write_native(job.target / settings.library, merged, settings, state)
+    _write_hugging_face(job.target / "hugging_face", merged, settings, backbone, state)
 
 
 def _write_native(

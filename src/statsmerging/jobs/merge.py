@@ -1,44 +1,42 @@
-"""``job=merge``: get the zoo, run the methods, score them all, export, show."""
+"""``job=merge``: get the experts, merge them by every method, score all models, export, show."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from statsmerging.app.config import Config
-from statsmerging.app.loggers.run_log import RunLog, logged
-from statsmerging.app.setup import Workbench, create_bank, finish, prepare
 from statsmerging.errors import IncompleteError, UserError
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import Learned, LearnedMethod, run_statistics
+from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, run_statistics
 from statsmerging.learning.joint import joint_weights
 from statsmerging.learning.methods import FixedMethod, Merged, Merger, parse_methods
+from statsmerging.learning.problem import MergingProblem
 from statsmerging.merging.relations import task_vector_cosines
-from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.layer_tables import write_coefficients, write_statistics
 from statsmerging.runs.results import MethodResult
 from statsmerging.scoring.scores import Candidate, teacher_quality
 from statsmerging.zoo.settings import FinetunedZooSettings
 from statsmerging.zoo.weights import write_weights
 
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
+
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Done:
-    """What the methods gave: rows, coefficients, errors, and the last static model."""
+class _Outcome:
+    """Of all methods: rows, learned coefficients, errors, and the last static model."""
 
     rows: dict[str, MethodResult] = field(default_factory=dict)
-    learned: dict[str, Learned] = field(default_factory=dict)
+    learned: dict[str, LearnedCoefficients] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     static: Merged | None = None
 
 
-@logged
-def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
+def merge(run: Run) -> None:
     """Merge the experts of the suite's seen tasks by every method and compare them.
 
     ``merged.safetensors`` holds the model of the last method that gives a static one.
@@ -46,107 +44,106 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     Raises:
         IncompleteError: a method failed; the others have their rows.
     """
+    config, directory = run.config, run.directory
     methods = parse_methods(config.method)
-    bench = prepare(config)
-    bank = create_bank(config, bench, directory)
-    merger = Merger(config, bench, bank, directory, run_log)
-    bounds = _bounds(config, bench, merger)
-    done = _run_methods(bench, merger, methods)
-    if done.learned:
-        coefficients = {name: learned.coefficients for name, learned in done.learned.items()}
+
+    # Images and experts; task vectors; the rows between which the methods are expected.
+    problem = run.prepare()
+    bank = problem.bank(config.merge, directory.path)
+    merger = Merger(config, problem, bank, directory.checkpoints, run.run_log.curves)
+    bounds = _bounds(run, problem, merger)
+
+    # Statistics → coefficients → merged model → accuracy, method by method.
+    outcome = _merge_and_score(problem, merger, methods)
+
+    # What was learned, and the merged model.
+    if outcome.learned:
+        coefficients = {name: learned.coefficients for name, learned in outcome.learned.items()}
         write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
-        statistics = run_statistics(config, bench, bank, _density(methods))
+        statistics = run_statistics(config, problem, bank, _shared_density(methods))
         write_statistics(
             directory.statistics, statistics.values, statistics.columns, bank.layers, bank.tasks
         )
-    if done.static is not None and done.static.state is not None:
-        write_weights(directory.merged, done.static.state)
-    teachers = teacher_quality(merger.teachers, merger.images) if done.learned else {}
+    if outcome.static is not None and outcome.static.state is not None:
+        write_weights(directory.merged, outcome.static.state)
+
+    # Signs of trouble, and the record.
+    teachers = teacher_quality(merger.teachers, merger.images) if outcome.learned else {}
     cosines = task_vector_cosines(bank)
-    rows = {**bounds, **done.rows}
-    finish(
-        config,
-        directory,
-        run_log,
-        bench,
+    rows = {**bounds, **outcome.rows}
+    run.finish(
+        problem,
         rows,
         granularity=config.granularity,
         learner=config.learner.kind,
         labels=config.labels.kind,
-        complete=not done.failed,
-        merged=done.static.name if done.static is not None else None,
-        failed=done.failed,
+        complete=not outcome.failed,
+        merged=outcome.static.name if outcome.static is not None else None,
+        failed=outcome.failed,
         teachers={task: asdict(quality) for task, quality in teachers.items()},
-        task_vector_cosines=_by_task(cosines, bank.tasks),
-        warnings=diagnose(config, bench, cosines, rows, teachers, done.learned),
+        task_vector_cosines={
+            task: dict(zip(bank.tasks, row, strict=True))
+            for task, row in zip(bank.tasks, cosines.tolist(), strict=True)
+        },
+        warnings=diagnose(config, problem, cosines, rows, teachers, outcome.learned),
     )
-    if done.failed:
-        names = ", ".join(done.failed)
-        raise IncompleteError(f"{len(done.failed)} of {len(methods)} methods failed: {names}")
+    if outcome.failed:
+        names = ", ".join(outcome.failed)
+        raise IncompleteError(f"{len(outcome.failed)} of {len(methods)} methods failed: {names}")
 
 
-def _bounds(config: Config, bench: Workbench, merger: Merger) -> dict[str, MethodResult]:
-    """The rows between which the methods are expected."""
-    bounds = bench.bounds()
-    pretrained = Candidate.of_state("pre-trained", bench.zoo, bench.zoo.pretrained)
+def _bounds(run: Run, problem: MergingProblem, merger: Merger) -> dict[str, MethodResult]:
+    """Pre-trained and individual models, and the jointly trained one where it is asked for."""
+    bounds = problem.bounds()
+    pretrained = Candidate.of_state("pre-trained", problem.zoo, problem.zoo.pretrained)
     agreement = merger.agreement.of(pretrained)
     bounds["pretrained"] = replace(bounds["pretrained"], teacher_agreement=agreement)
-    if config.joint:
-        bounds["joint"] = _scored(bench, merger, _joint(config, bench))
+    if run.config.joint:
+        if not isinstance(run.config.zoo, FinetunedZooSettings):
+            raise UserError("joint=true: only with zoo=finetuned, whose training settings it takes")
+        weights = joint_weights(
+            problem.zoo,
+            {task.name: problem.images.split(task, "train") for task in problem.suite.seen},
+            run.config.zoo.finetuning,
+            cache=problem.cache,
+            accelerator=run.config.accelerator,
+        )
+        joint = Candidate.of_state("jointly trained", problem.zoo, weights)
+        bounds["joint"] = _scored(problem, merger, joint)
     return bounds
 
 
-def _run_methods(
-    bench: Workbench, merger: Merger, methods: Sequence[LearnedMethod | FixedMethod]
-) -> _Done:
+def _merge_and_score(
+    problem: MergingProblem, merger: Merger, methods: Sequence[LearnedMethod | FixedMethod]
+) -> _Outcome:
     """Run and score all methods; one that fails leaves the others their rows."""
-    done = _Done()
+    outcome = _Outcome()
     for number, method in enumerate(methods, start=1):
         log.info("method %d of %d: %s", number, len(methods), method.name)
         try:
             for merged in merger.rows(method):
-                result = _scored(bench, merger, merged.candidate)
-                done.rows[merged.name] = replace(result, about=merged.about)
+                result = _scored(problem, merger, merged.candidate)
+                outcome.rows[merged.name] = replace(result, about=merged.about)
                 if merged.state is not None:
-                    done.static = merged
+                    outcome.static = merged
                 if merged.learned is not None:
-                    done.learned[merged.name] = merged.learned
+                    outcome.learned[merged.name] = merged.learned
         except Exception as error:
             if len(methods) == 1:
                 raise
-            done.failed[method.name] = f"{type(error).__name__}: {error}"
-            log.error("%s failed: %s", method.name, done.failed[method.name])
-    return done
+            outcome.failed[method.name] = f"{type(error).__name__}: {error}"
+            log.error("%s failed: %s", method.name, outcome.failed[method.name])
+    return outcome
 
 
-def _density(methods: Sequence[LearnedMethod | FixedMethod]) -> float | None:
-    """At which the learners saw the task vectors; ``None``, all of them, where they disagree."""
+def _scored(problem: MergingProblem, merger: Merger, candidate: Candidate) -> MethodResult:
+    """Accuracies on the test images, and agreement with the teachers on unlabeled ones."""
+    result = problem.scorer.score(candidate)
+    return replace(result, teacher_agreement=merger.agreement.of(candidate))
+
+
+def _shared_density(methods: Sequence[LearnedMethod | FixedMethod]) -> float | None:
+    """The density shared by all learners, or ``None`` if they use different ones."""
     settings = [method.settings for method in methods if isinstance(method, LearnedMethod)]
-    seen = {each.density for each in settings if each.reads_statistics}
-    return seen.pop() if len(seen) == 1 else None
-
-
-def _scored(bench: Workbench, merger: Merger, candidate: Candidate) -> MethodResult:
-    return replace(bench.scorer.score(candidate), teacher_agreement=merger.agreement.of(candidate))
-
-
-def _by_task(matrix: Tensor, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Task → task → entry of a K × K matrix."""
-    return {
-        task: dict(zip(tasks, row, strict=True))
-        for task, row in zip(tasks, matrix.tolist(), strict=True)
-    }
-
-
-def _joint(config: Config, bench: Workbench) -> Candidate:
-    """One network trained on all seen tasks with their labels."""
-    if not isinstance(config.zoo, FinetunedZooSettings):
-        raise UserError("joint=true: only with zoo=finetuned, whose training settings it takes")
-    weights = joint_weights(
-        bench.zoo,
-        {task.name: bench.images.split(task, "train") for task in bench.suite.seen},
-        config.zoo.finetuning,
-        cache=bench.cache,
-        accelerator=config.accelerator,
-    )
-    return Candidate.of_state("jointly trained", bench.zoo, weights)
+    densities = {each.density for each in settings if each.reads_statistics}
+    return densities.pop() if len(densities) == 1 else None

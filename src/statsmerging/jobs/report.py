@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from statsmerging.app.config import Config
 from statsmerging.errors import UserError
 from statsmerging.progress import wide_console
 from statsmerging.report.drawings import DETAILED, drawings
@@ -23,8 +23,10 @@ from statsmerging.report.runs import overruled_runs, runs_by_setting, unfinished
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.sweep import sweep_tables
 from statsmerging.report.tables.terminal import terminal_table
-from statsmerging.runs.directory import RunDirectory
 from statsmerging.store.written_files import WrittenFiles
+
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +37,26 @@ RECORD = ".report.json"
 NAMED = 3
 
 
-def run(config: Config, directory: RunDirectory) -> None:
+def report(run: Run) -> None:
     """Print the tables; write them to ``tables/``, the figures to ``figures/``, and all as a page.
 
     The page is ``report.html``, to explore in a browser, and ``report.md``, to read as text.
     A sweep has one table for each of its settings, and one that compares them. Files that no
     earlier report wrote are not touched.
     """
-    if config.job.runs is None:
+    folder = run.config.job.runs
+    if folder is None:
         raise UserError("job.runs: a folder with run directories is needed")
-    groups = runs_by_setting(config.job.runs)
-    _tell("unfinished run(s) left out", unfinished_runs(config.job.runs))
-    overruled = [str(path.relative_to(config.job.runs)) for path in overruled_runs(groups)]
+    groups = runs_by_setting(folder)
+    _tell("unfinished run(s) left out", unfinished_runs(folder))
+    overruled = [str(path.relative_to(folder)) for path in overruled_runs(groups)]
     _tell("run(s) repeat another's setting and seed with other numbers, not shown", overruled)
     tables = {
         "accuracy": [group_content(group) for group in groups],
         "sweep": sweep_tables(groups),
     }
     planned = list(drawings(groups))
-    files = WrittenFiles(directory.path, RECORD, file_list(tables, planned))
+    files = WrittenFiles(run.directory.path, RECORD, file_list(tables, planned))
     console = wide_console()
     for contents in tables.values():
         for content in contents:
@@ -64,9 +67,9 @@ def run(config: Config, directory: RunDirectory) -> None:
     figures = write_figures(planned, files)
     files.write_text(PAGE, page(tables, groups, figures))
     interactive = interactive_figures(planned)
-    files.write_text(INTERACTIVE_PAGE, report_page(groups, config.job.runs, interactive))
+    files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, interactive))
     files.remove_others()
-    log.info("tables and figures: %s", directory.path / INTERACTIVE_PAGE)
+    log.info("tables and figures: %s", run.directory.path / INTERACTIVE_PAGE)
 
 
 def _tell(what: str, names: Sequence[str]) -> None:

@@ -8,13 +8,10 @@ import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from statsmerging.app.command_line import run_checked
-from statsmerging.app.config import Config
-from statsmerging.app.received_config import received_config
 from statsmerging.data.hub import closed_hub
 from statsmerging.errors import IncompleteError, MissingFilesError, UserError, printable
 from statsmerging.runs.comparison import Difference, circumstances, differences, same_bits_promised
@@ -23,13 +20,16 @@ from statsmerging.runs.finished import read_finished_run
 from statsmerging.runs.layer_tables import read_coefficients
 from statsmerging.store.files import read_json, write_json
 
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
+
 log = logging.getLogger(__name__)
 
 #: Differences shown on the terminal; the file has all of them.
 SHOWN = 20
 
 
-def run(config: Config, directory: RunDirectory) -> None:
+def reproduce(run: Run) -> None:
     """Repeat ``job.run`` in ``again/`` of this run's directory; ``comparison.json`` says the rest.
 
     Images and experts come from the cache of this command: with ``cache=EMPTY_FOLDER`` they, too,
@@ -40,19 +40,27 @@ def run(config: Config, directory: RunDirectory) -> None:
         UserError: no finished run, a record that was changed, or a config that asks for more.
         IncompleteError: numbers that are not the same.
     """
-    if config.job.run is None:
+    job = run.config.job
+    if job.run is None:
         raise UserError("job.run: a run directory is needed")
-    path, tolerance = config.job.run, config.job.tolerance
+    path, tolerance = job.run, job.tolerance
     finished = read_finished_run(path)
-    received, values = received_config(finished, config)
+    received, values = run.received_config(finished)
     _say_changed_files(finished.manifest.get("files", {}))
-    again = directory.path / "again"
-    report = directory.path / "comparison.json"
+    again = run.directory.path / "again"
+    report = run.directory.path / "comparison.json"
     if report.exists():  # it was compared: this is another try, not the rest of the last one
         report.unlink()
         shutil.rmtree(again)
-    repeated = RunDirectory(again, values)
-    _repeat(received, repeated, network=config.job.network)
+    with nullcontext() if job.network else closed_hub():
+        try:
+            repeated = run.repeat(received, RunDirectory(again, values))
+        except MissingFilesError as error:
+            if job.network:
+                raise
+            raise UserError(
+                f"missing: {', '.join(error.files)}; job.network=true downloads them"
+            ) from error
 
     after = read_json(repeated.manifest)
     before = finished.manifest
@@ -85,19 +93,6 @@ def run(config: Config, directory: RunDirectory) -> None:
         raise IncompleteError(f"{path} was not reproduced: {len(numbers)} numbers differ, {limit}")
     how = "every number is the same" if not numbers else f"all numbers within {tolerance:g}"
     log.info("reproduced: %s", how)
-
-
-def _repeat(config: Config, directory: RunDirectory, *, network: bool) -> None:
-    """Run the job; what a received config names is downloaded with the user's word alone."""
-    with nullcontext() if network else closed_hub():
-        try:
-            run_checked(config, directory)
-        except MissingFilesError as error:
-            if network:
-                raise
-            raise UserError(
-                f"missing: {', '.join(error.files)}; job.network=true downloads them"
-            ) from error
 
 
 def _say_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:

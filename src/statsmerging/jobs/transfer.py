@@ -9,36 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from statsmerging.app.config import Config
-from statsmerging.app.loggers.run_log import RunLog, logged
-from statsmerging.app.setup import at_density, create_bank, finish, prepare
 from statsmerging.errors import UserError
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import Learned, LearnedMethod, run_statistics
+from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, run_statistics
 from statsmerging.learning.methods import FixedMethod, Merged, Merger, State, parse_methods
+from statsmerging.learning.problem import at_density
 from statsmerging.merging.relations import task_vector_cosines
-from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.layer_tables import write_coefficients
 from statsmerging.runs.results import ANEW, MethodResult
 from statsmerging.scoring.diagnostics import near_identical_experts
 from statsmerging.scoring.scores import Candidate, teacher_quality
 
+if TYPE_CHECKING:
+    from statsmerging.app.setup import Run
+
 
 @dataclass
-class _Done:
+class _Outcome:
     """What the methods gave: rows, coefficients for the experts of all tasks, and learners."""
 
     rows: dict[str, MethodResult]
     coefficients: dict[str, Tensor] = field(default_factory=dict)
-    learned: dict[str, Learned] = field(default_factory=dict)
+    learned: dict[str, LearnedCoefficients] = field(default_factory=dict)
 
 
-@logged
-def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
+def transfer(run: Run) -> None:
     """Score every method on both sets of experts.
 
     In the table, columns of seen tasks are those of the merged seen experts, columns of unseen
@@ -49,43 +49,47 @@ def run(config: Config, directory: RunDirectory, run_log: RunLog) -> None:
     Raises:
         UserError: fewer than two unseen tasks, or a method that has no place here.
     """
+    config, directory = run.config, run.directory
     methods = parse_methods(config.method)
     _check(methods)
-    bench = prepare(config)
-    if len(bench.suite.unseen) < 2:
+    problem = run.prepare()
+    if len(problem.suite.unseen) < 2:
         raise UserError(
             "job=transfer merges the experts of at least two unseen tasks: suite.split or "
             "suite.unseen names them"
         )
     seen, unseen = (
-        Merger(config, side, create_bank(config, side, directory), directory, run_log)
-        for side in (bench, bench.with_roles_swapped())
+        Merger(
+            config,
+            side,
+            side.bank(config.merge, directory.path),
+            directory.checkpoints,
+            run.run_log.curves,
+        )
+        for side in (problem, problem.with_roles_swapped())
     )
-    done = _Done(bench.bounds())
+    outcome = _Outcome(problem.bounds())
     for method in methods:
         if isinstance(method, LearnedMethod):
-            _learned_rows(method, seen, unseen, done)
+            _learned_rows(method, seen, unseen, outcome)
         else:
             here, there = seen.as_configured(method), unseen.as_configured(method)
-            done.rows[method.name] = _score(seen, here, _state(there))
-    if done.coefficients:
+            outcome.rows[method.name] = _score(seen, here, _state(there))
+    if outcome.coefficients:
         tasks = (*seen.bank.tasks, *unseen.bank.tasks)
-        write_coefficients(directory.coefficients, done.coefficients, seen.bank.layers, tasks)
+        write_coefficients(directory.coefficients, outcome.coefficients, seen.bank.layers, tasks)
     teachers = teacher_quality(seen.teachers, seen.images)
     cosines = task_vector_cosines(seen.bank)
     unseen_cosines = task_vector_cosines(unseen.bank)
-    finish(
-        config,
-        directory,
-        run_log,
-        bench,
-        done.rows,
+    run.finish(
+        problem,
+        outcome.rows,
         granularity=config.granularity,
         learner=config.learner.kind,
         labels=config.labels.kind,
         teachers={task: asdict(quality) for task, quality in teachers.items()},
         warnings=[
-            *diagnose(config, bench, cosines, done.rows, teachers, done.learned),
+            *diagnose(config, problem, cosines, outcome.rows, teachers, outcome.learned),
             *near_identical_experts(unseen.bank.tasks, unseen_cosines),
         ],
     )
@@ -112,26 +116,28 @@ def _check(methods: Sequence[LearnedMethod | FixedMethod]) -> None:
             raise UserError(f"method.{method.name}.tune: job=transfer tunes nothing; use null")
 
 
-def _learned_rows(method: LearnedMethod, seen: Merger, unseen: Merger, done: _Done) -> None:
+def _learned_rows(method: LearnedMethod, seen: Merger, unseen: Merger, outcome: _Outcome) -> None:
     """Rows of a method that learns: predicted, where its learner can, and learned anew."""
     here = seen.as_configured(method)
     anew = unseen.as_configured(replace(method, name=f"{method.name}{ANEW}"))
     assert here.learned is not None
     assert anew.learned is not None
-    done.learned |= {method.name: here.learned, anew.name: anew.learned}
+    outcome.learned |= {method.name: here.learned, anew.name: anew.learned}
     if method.settings.learner != "free":
-        config, density = seen.config, method.settings.density
-        statistics = run_statistics(config, unseen.bench, unseen.bank, density)
+        density = method.settings.density
+        statistics = run_statistics(seen.settings, unseen.problem, unseen.bank, density)
         with torch.no_grad():
             predicted = here.learned.learner.cpu().predict(statistics)
         title = f"{method.settings.title}, predicted"
         state = at_density(unseen.bank, density).merge(predicted, method.settings.anchor)
-        done.rows[method.name] = _score(seen, _titled(here, title), state)
-        done.coefficients[method.name] = torch.cat([here.learned.coefficients, predicted], dim=-1)
+        outcome.rows[method.name] = _score(seen, _titled(here, title), state)
+        outcome.coefficients[method.name] = torch.cat(
+            [here.learned.coefficients, predicted], dim=-1
+        )
     title = f"{method.settings.title}, learned anew"
-    done.rows[anew.name] = _score(seen, _titled(here, title), _state(anew))
+    outcome.rows[anew.name] = _score(seen, _titled(here, title), _state(anew))
     both = [here.learned.coefficients, anew.learned.coefficients]
-    done.coefficients[anew.name] = torch.cat(both, dim=-1)
+    outcome.coefficients[anew.name] = torch.cat(both, dim=-1)
 
 
 def _titled(merged: Merged, title: str) -> Merged:
@@ -140,11 +146,11 @@ def _titled(merged: Merged, title: str) -> Merged:
 
 def _score(seen: Merger, merged: Merged, unseen: State) -> MethodResult:
     """Seen tasks with the merged seen experts, unseen tasks with the merged unseen ones."""
-    bench = seen.bench
-    states = {task.name: _state(merged) for task in bench.suite.seen}
-    states |= {task.name: unseen for task in bench.suite.unseen}
-    candidate = Candidate(str(merged.about["title"]), bench.zoo, states, keep=False)
-    result = bench.scorer.score(candidate)
+    problem = seen.problem
+    states = {task.name: _state(merged) for task in problem.suite.seen}
+    states |= {task.name: unseen for task in problem.suite.unseen}
+    candidate = Candidate(str(merged.about["title"]), problem.zoo, states, keep=False)
+    result = problem.scorer.score(candidate)
     agreement = seen.agreement.of(candidate)
     return replace(result, teacher_agreement=agreement, about=merged.about)
 

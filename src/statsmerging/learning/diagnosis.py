@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from statsmerging.app.config import Config
-from statsmerging.app.setup import Workbench
-from statsmerging.learning.fit import Learned
+from statsmerging.learning.fit import LearnedCoefficients
+from statsmerging.learning.problem import MergingProblem
+from statsmerging.learning.settings import MergingSettings
 from statsmerging.report.rows import BOUNDS
 from statsmerging.runs.published import differences, published_rows
 from statsmerging.runs.results import MethodResult
@@ -17,12 +17,12 @@ from statsmerging.scoring.scores import TeacherQuality
 
 
 def diagnose(
-    config: Config,
-    bench: Workbench,
+    settings: MergingSettings,
+    problem: MergingProblem,
     cosines: Tensor,
     rows: Mapping[str, MethodResult],
     teachers: Mapping[str, TeacherQuality],
-    learned: Mapping[str, Learned],
+    learned: Mapping[str, LearnedCoefficients],
 ) -> list[str]:
     """One line for everything that looks wrong, but for what the corruption itself explains.
 
@@ -33,9 +33,9 @@ def diagnose(
         learned: method → what it learned.
     """
     individual = rows["individual"]
-    lines = [*_experts(config, bench, rows, cosines)]
-    if config.corruption.kind == "none" or config.corruption.protocol == "adapt_and_test":
-        of_students = config.heterogeneous.labels_from == "student"
+    lines = [*_experts(settings, problem, rows, cosines)]
+    if settings.corruption.kind == "none" or settings.corruption.protocol == "adapt_and_test":
+        of_students = settings.heterogeneous.labels_from == "student"
         labelled = individual if of_students else rows.get("before_distillation", individual)
         lines += diagnostics.trained_on_learning_images(teachers, labelled)
         lines += diagnostics.unsure_teachers(teachers, labelled)
@@ -55,20 +55,23 @@ def diagnose(
 
 
 def _experts(
-    config: Config, bench: Workbench, rows: Mapping[str, MethodResult], cosines: Tensor
+    settings: MergingSettings,
+    problem: MergingProblem,
+    rows: Mapping[str, MethodResult],
+    cosines: Tensor,
 ) -> Iterator[str]:
     """What is wrong before anything is merged."""
     pretrained, individual = rows["pretrained"], rows["individual"]
-    yield from diagnostics.near_identical_experts([t.name for t in bench.suite.seen], cosines)
-    yield from diagnostics.weak_students(rows, bench.other_architectures)
-    if config.corruption.kind != "none":
+    yield from diagnostics.near_identical_experts([t.name for t in problem.suite.seen], cosines)
+    yield from diagnostics.weak_students(rows, problem.heterogeneous_architectures)
+    if settings.corruption.kind != "none":
         return
-    classes = {task: len(expert.head.weight) for task, expert in bench.zoo.experts.items()}
+    classes = {task: len(expert.head.weight) for task, expert in problem.zoo.experts.items()}
     yield from diagnostics.experts_at_chance(individual, classes)
     yield from diagnostics.weak_experts(pretrained, individual)
     ours = {
         name: {task: cell.accuracy for task, cell in rows[name].accuracies.items()}
         for name in ("pretrained", "individual")
     }
-    for cell in differences(ours, published_rows(config.zoo.name, config.backbone.label)):
+    for cell in differences(ours, published_rows(settings.zoo.name, settings.backbone.label)):
         yield f"not what was published for these checkpoints: {cell}; job=check tells more"

@@ -12,7 +12,6 @@ import lightning as L
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from statsmerging.app.config import Config
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.pictures import Preprocess
 from statsmerging.data.suites import Split, Suite, Task
@@ -20,7 +19,7 @@ from statsmerging.errors import UserError, printable
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.finetuning import adamw, finetuned_zoo
 from statsmerging.learning.labels import Teacher, distillation_loss, teacher_scores
-from statsmerging.learning.settings import LabelSettings, OtherExpertSettings, StudentSettings
+from statsmerging.learning.settings import LabelSettings, MergingSettings, StudentSettings
 from statsmerging.learning.trainer import continue_from, create_trainer, forget
 from statsmerging.merging.bank import check_same_tensors
 from statsmerging.runs.results import TaskAccuracy
@@ -194,7 +193,7 @@ def _fit(
 
 
 @dataclass(frozen=True)
-class OtherExpert:
+class HeterogeneousExpert:
     """A task's expert of another architecture, the teacher of the one that is merged.
 
     Attributes:
@@ -222,14 +221,14 @@ class OtherExpert:
         return Scorer(self.images, cache).score(candidate).seen[self.task.name]
 
 
-def check_names(config: Config, suite: Suite) -> None:
+def check_names(settings: MergingSettings, suite: Suite) -> None:
     """Refuse experts of tasks that the suite does not merge.
 
     Raises:
         UserError: names them, and the tasks there are.
     """
     known = [task.name for task in suite.seen]
-    unknown = [name for name in config.heterogeneous.experts if name not in known]
+    unknown = [name for name in settings.heterogeneous.experts if name not in known]
     if unknown:
         raise UserError(
             f"heterogeneous.experts: {', '.join(unknown)} is no seen task of the suite; it has "
@@ -237,72 +236,71 @@ def check_names(config: Config, suite: Suite) -> None:
         )
 
 
-def other_experts(config: Config, suite: Suite, cache: Cache) -> dict[str, OtherExpert]:
-    """Seen task → its expert of another architecture, made or read.
+def heterogeneous_experts(
+    settings: MergingSettings, suite: Suite, cache: Cache
+) -> dict[str, HeterogeneousExpert]:
+    """Seen task → its expert of another architecture, read from its file or fine-tuned here.
 
     Raises:
         UserError: a file that cannot be read or does not fit.
         MergingError: tensors that do not match the expert's backbone, or NaN.
     """
-    settings = config.heterogeneous
+    heterogeneous, accelerator = settings.heterogeneous, settings.accelerator
     experts = {}
     for task in suite.seen:
-        if task.name in settings.experts:
-            expert = settings.experts[task.name]
-            experts[task.name] = OtherExpert(
-                task,
-                expert.backbone.label,
-                _zoo(config, expert, suite, task, cache),
-                SuiteImages(suite, preprocess_of(expert.backbone), cache, config.corruption),
-                len(task.sources[settings.distillation.images]),
+        if task.name not in heterogeneous.experts:
+            continue
+        expert = heterogeneous.experts[task.name]
+        if expert.file is not None:
+            zoo = single_expert_from_file(
+                expert.backbone, expert.file, task, accelerator=accelerator
             )
+        else:
+            zoo = single_expert_finetuned(
+                expert.backbone,
+                heterogeneous.teachers,
+                suite,
+                task,
+                cache=cache,
+                accelerator=accelerator,
+            )
+        experts[task.name] = HeterogeneousExpert(
+            task,
+            expert.backbone.label,
+            zoo,
+            SuiteImages(suite, preprocess_of(expert.backbone), cache, settings.corruption),
+            len(task.sources[heterogeneous.distillation.images]),
+        )
     return experts
 
 
 def with_students(
-    config: Config,
+    settings: MergingSettings,
     zoo: Zoo,
     images: SuiteImages,
-    experts: Mapping[str, OtherExpert],
+    experts: Mapping[str, HeterogeneousExpert],
     cache: Cache,
 ) -> Zoo:
-    """The zoo after every other expert was distilled into its architecture.
+    """The zoo after every expert of another architecture was distilled into its own.
 
     Args:
         zoo: the target; these tasks have θ₀ there.
         images: the suite in the target's geometry.
     """
-    settings = config.heterogeneous.distillation
-    teachers = {name: expert.on(settings.images) for name, expert in experts.items()}
+    distillation = settings.heterogeneous.distillation
+    teachers = {name: expert.on(distillation.images) for name, expert in experts.items()}
     scores = teacher_scores(teachers, cache)
     students = {
         name: student_weights(
             zoo,
             name,
-            images.split(expert.task, settings.images),
+            images.split(expert.task, distillation.images),
             scores[name],
-            settings,
+            distillation,
             cache=cache,
-            accelerator=config.accelerator,
+            accelerator=settings.accelerator,
         )
         for name, expert in experts.items()
     }
-    made = {name: Expert(state, zoo.experts[name].head) for name, state in students.items()}
-    return replace(zoo, experts={**zoo.experts, **made})
-
-
-def _zoo(
-    config: Config, expert: OtherExpertSettings, suite: Suite, task: Task, cache: Cache
-) -> Zoo:
-    if expert.file is not None:
-        return single_expert_from_file(
-            expert.backbone, expert.file, task, accelerator=config.accelerator
-        )
-    return single_expert_finetuned(
-        expert.backbone,
-        config.heterogeneous.teachers,
-        suite,
-        task,
-        cache=cache,
-        accelerator=config.accelerator,
-    )
+    distilled = {name: Expert(state, zoo.experts[name].head) for name, state in students.items()}
+    return replace(zoo, experts={**zoo.experts, **distilled})

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from statsmerging.app.config import Config, grid_of, learned_settings
-from statsmerging.app.loggers.run_log import RunLog
-from statsmerging.app.setup import Workbench, at_density
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.data_module import UnlabeledDataModule
-from statsmerging.learning.fit import Learned, LearnedMethod, Learning, learn, run_statistics
+from statsmerging.learning.fit import (
+    LearnedCoefficients,
+    LearnedMethod,
+    LearningStep,
+    run_statistics,
+)
 from statsmerging.learning.labels import Teacher, entropy, learning_targets, teacher_scores
+from statsmerging.learning.problem import MergingProblem, at_density
 from statsmerging.learning.released_code import learn_as_released
+from statsmerging.learning.settings import MergingSettings, grid_of, learned_settings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods import (
@@ -32,7 +38,6 @@ from statsmerging.merging.methods import (
 )
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
-from statsmerging.runs.directory import RunDirectory
 from statsmerging.scoring.evidence import fisher_diagonals, gram_matrices
 from statsmerging.scoring.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
@@ -102,26 +107,31 @@ class Merged:
     candidate: Candidate
     about: dict[str, Any]
     state: State | None = None
-    learned: Learned | None = None
+    learned: LearnedCoefficients | None = None
 
 
 class Merger:
-    """Runs methods on one bank; what several of them need is computed once."""
+    """Runs methods on one bank; what several of them need is computed once.
+
+    Args:
+        checkpoints: folder for those of the learning steps.
+        curves: name of a method → loggers of its learning curves.
+    """
 
     def __init__(
         self,
-        config: Config,
-        bench: Workbench,
+        settings: MergingSettings,
+        problem: MergingProblem,
         bank: TaskVectorBank,
-        directory: RunDirectory,
-        run_log: RunLog,
+        checkpoints: Path,
+        curves: Callable[[str], Sequence[Logger]],
     ) -> None:
-        self.config = config
-        self.bench = bench
-        self.zoo = bench.zoo
+        self.settings = settings
+        self.problem = problem
+        self.zoo = problem.zoo
         self.bank = bank
-        self.images = bench.learning_images()
-        self.learning = Learning(config, bench, self.images, directory, run_log)
+        self.images = problem.learning_images()
+        self.step = LearningStep(settings, problem, self.images, checkpoints, curves)
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
         """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
@@ -140,24 +150,24 @@ class Merger:
     @cached_property
     def teachers(self) -> dict[str, Tensor]:
         """Task → its teacher's scores on its learning images."""
-        return teacher_scores(self._teachers, self.bench.cache)
+        return teacher_scores(self._teachers, self.problem.cache)
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
-        return learning_targets(self.config.labels, self._teachers, self.bench.cache)
+        return learning_targets(self.settings.labels, self._teachers, self.problem.cache)
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
         """Agreement with the teachers on a part of the learning images, the same for all."""
-        count = self.config.tuning.images_per_task
+        count = self.settings.tuning.images_per_task
         images = {task: split.sample(count) for task, split in self.images.items()}
         teachers = {task: teacher.on_sample(count) for task, teacher in self._teachers.items()}
-        scores = teacher_scores(teachers, self.bench.cache)
-        return TeacherAgreement(images, scores, self.bench.cache)
+        scores = teacher_scores(teachers, self.problem.cache)
+        return TeacherAgreement(images, scores, self.problem.cache)
 
     @cached_property
     def _teachers(self) -> dict[str, Teacher]:
-        return self.bench.teachers(self.config.heterogeneous.labels_from)
+        return self.problem.teachers(self.settings.heterogeneous.labels_from)
 
     @cached_property
     def _activations(self) -> Evidence:
@@ -165,7 +175,7 @@ class Merger:
 
     @cached_property
     def _gradients(self) -> Evidence:
-        return fisher_diagonals(self.zoo, self.images, seed=self.config.seed)
+        return fisher_diagonals(self.zoo, self.images, seed=self.settings.seed)
 
     def _tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Merged | None:
         """The candidate that agrees most with the teachers; the first of equals."""
@@ -189,22 +199,22 @@ class Merger:
         if settings.learner == "released_code":
             return self._as_released(method)
         # First, because it trims a bank too: three of them would be in memory at once.
-        statistics = run_statistics(self.config, self.bench, self.bank, settings.density)
+        statistics = run_statistics(self.settings, self.problem, self.bank, settings.density)
         bank = at_density(self.bank, settings.density)
-        learned = learn(self.learning, method, bank, statistics, self._targets)
+        learned = self.step.learn(method, bank, statistics, self._targets)
         state = bank.merge(learned.coefficients, settings.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
-        about = method.about(self.config.labels)
+        about = method.about(self.settings.labels)
         return Merged(method.name, candidate, about, state, learned)
 
     def _as_released(self, method: LearnedMethod) -> Merged:
         """With heads of its own."""
-        learned, heads = learn_as_released(self.learning, method, self.bank)
+        learned, heads = learn_as_released(self.step, method, self.bank)
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
         state = self.bank.merge(learned.coefficients, method.settings.anchor)
         candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
-        about = method.about(self.config.labels)
+        about = method.about(self.settings.labels)
         return Merged(method.name, candidate, about, state, learned)
 
     def _fixed(self, method: Method) -> Merged:
@@ -239,7 +249,7 @@ class Merger:
             return corrected_features(method, self.zoo, self.bank, self.images)
         if isinstance(method, WeightEnsemblingMoE):
             return routed_experts(
-                method, self.zoo, self.bank, self.images, self.config.trainer.images_per_task
+                method, self.zoo, self.bank, self.images, self.settings.trainer.images_per_task
             )
         raise MergingError(f"{method.name}: this kind of method cannot be run here")
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.labels import distillation_loss, entropy
-from statsmerging.learning.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.learning.settings import LabelSettings, Objective, TrainerSettings
 from statsmerging.merging.errors import check_choice
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.merged_model import MergedModel
@@ -51,7 +51,7 @@ class StatsMerging(L.LightningModule):
         preprocess: Preprocess,
         labels: LabelSettings,
         objective: Objective,
-        settings: LearningSettings,
+        settings: TrainerSettings,
     ) -> None:
         super().__init__()
         check_choice("objective", objective, Objective)

@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
-from statsmerging.learning.fit import Learned, LearnedMethod, Learning, fit, merged_model
+from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, LearningStep
 from statsmerging.learning.labels import learning_targets
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, LearningSettings, Objective
+from statsmerging.learning.settings import LabelSettings, Objective, TrainerSettings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.merged_model import MergedModel
@@ -132,7 +132,7 @@ class ReleasedCode(StatsMerging):
         preprocess: Preprocess,
         labels: LabelSettings,
         objective: Objective,
-        settings: LearningSettings,
+        settings: TrainerSettings,
         *,
         period: int,
     ) -> None:
@@ -219,35 +219,35 @@ class _TrainableHead(Head):
 
 
 def learn_as_released(
-    learning: Learning, method: LearnedMethod, bank: TaskVectorBank
-) -> tuple[Learned, dict[str, Head]]:
+    step: LearningStep, method: LearnedMethod, bank: TaskVectorBank
+) -> tuple[LearnedCoefficients, dict[str, Head]]:
     """Coefficients, L × K, and trained heads of the epoch that is best on test images.
 
     Raises:
-        UserError: several processes, the best epoch is chosen in one; or accumulation task by
-            task, which gives the learner its gradient and the heads none.
+        UserError: several processes (the best epoch is chosen in one), or accumulation task by
+            task (which gives the learner its gradient and the heads none).
     """
-    config, bench = learning.config, learning.bench
-    if config.trainer.devices > 1:
+    settings, problem = step.settings, step.problem
+    if settings.trainer.devices > 1:
         raise UserError(f"method {method.name} needs trainer.devices=1")
-    if config.trainer.accumulate == "per_task":
+    if settings.trainer.accumulate == "per_task":
         raise UserError(f"method {method.name} needs trainer.accumulate=joint")
     labels = LabelSettings(kind="ground_truth")
-    heads = {task: bench.zoo.experts[task].head for task in bank.tasks}
-    learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(config.seed))
+    heads = {task: problem.zoo.experts[task].head for task in bank.tasks}
+    learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(settings.seed))
     module = ReleasedCode(
         learner,
-        merged_model(learning, method, bank),
+        step.student(method, bank),
         heads,
-        learning_targets(labels, bench.teachers("student"), bench.cache),
-        bench.zoo.preprocess,
+        learning_targets(labels, problem.teachers("student"), problem.cache),
+        problem.zoo.preprocess,
         labels,
         method.settings.objective,
-        config.trainer.model_copy(update={"learning_rate": method.settings.learning_rate}),
-        period=max(1, config.trainer.steps // 5),  # 100 of 500
+        method.trainer(settings.trainer),
+        period=max(1, settings.trainer.steps // 5),  # 100 of 500
     )
-    tested = {task.name: bench.images.split(task, "test") for task in bench.suite.seen}
+    tested = {task.name: problem.images.split(task, "test") for task in problem.suite.seen}
     best = BestOnTest(tested)
-    norm = fit(module, learning, method, [best])
-    learned = Learned(learner, best.best["coefficients"], norm)
+    norm = step.fit(module, method, [best])
+    learned = LearnedCoefficients(learner, best.best["coefficients"], norm)
     return learned, best.best_heads(heads)

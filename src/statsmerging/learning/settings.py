@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -10,12 +11,20 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
     field_validator,
     model_validator,
 )
 
-from statsmerging.settings import Settings
-from statsmerging.zoo.settings import BackboneSettings, FinetunedZooSettings, TrainingSettings
+from statsmerging.data.settings import CorruptionSettings, LearningSettings
+from statsmerging.errors import UserError
+from statsmerging.settings import Settings, describe
+from statsmerging.zoo.settings import (
+    BackboneSettings,
+    FinetunedZooSettings,
+    TrainingSettings,
+    ZooSettings,
+)
 
 Objective = Literal["teacher_labels", "entropy"]
 
@@ -82,7 +91,7 @@ class LearnedMethodSettings(Settings):
         return self.learner in ("shared", "per_layer")
 
 
-class LearningSettings(Settings):
+class TrainerSettings(Settings):
     """Optimisation of the learner.
 
     Attributes:
@@ -138,7 +147,7 @@ class StudentSettings(TrainingSettings):
         return self
 
 
-class OtherExpertSettings(Settings):
+class HeterogeneousExpertSettings(Settings):
     """One task's expert in an architecture of its own.
 
     Attributes:
@@ -163,7 +172,7 @@ class HeterogeneousSettings(Settings):
         distillation: of each of them.
     """
 
-    experts: dict[str, OtherExpertSettings]
+    experts: dict[str, HeterogeneousExpertSettings]
     labels_from: LabelsFrom
     teachers: FinetunedZooSettings
     distillation: StudentSettings
@@ -178,3 +187,96 @@ class HeterogeneousSettings(Settings):
 def _check_epochs(steps: int, steps_per_epoch: int) -> None:
     if steps % steps_per_epoch:
         raise ValueError(f"steps={steps} must be a multiple of steps_per_epoch={steps_per_epoch}")
+
+
+class StatisticsSettings(Settings):
+    """What the learner sees of the weights."""
+
+    of: Literal["weights", "task_vectors"]
+    features: list[
+        Literal[
+            "mean",
+            "variance",
+            "magnitude",
+            "singular_values",
+            "cosine",
+            "relative_norm",
+            "sign_agreement",
+            "depth",
+            "kind",
+        ]
+    ] = Field(min_length=1)
+    rank: PositiveInt
+    standardise: Literal["global", "per_layer", "both"]
+
+
+class LearnerSettings(Settings):
+    """How statistics become coefficients."""
+
+    kind: Literal["shared", "per_layer", "free", "constant_input"]
+    hidden: PositiveInt
+    scale: PositiveFloat
+    start: float | None = None
+
+
+class MergeSettings(Settings):
+    """How coefficients become weights."""
+
+    anchor: Literal["pretrained", "none"]
+    precision: Literal["float32", "bfloat16"]
+    memory_map: bool
+    compile: bool
+
+
+class TuningSettings(Settings):
+    """How hyper-parameters are chosen."""
+
+    images_per_task: PositiveInt
+
+
+class MergingSettings(Settings):
+    """The sections of the config that merging reads; ``app.config.Config`` adds the others."""
+
+    corruption: CorruptionSettings
+    backbone: BackboneSettings
+    zoo: ZooSettings
+    heterogeneous: HeterogeneousSettings
+    statistics: StatisticsSettings
+    learner: LearnerSettings
+    labels: LabelSettings
+    learning: LearningSettings
+    trainer: TrainerSettings
+    merge: MergeSettings
+    tuning: TuningSettings
+    seed: int = Field(ge=0)
+    accelerator: Literal["auto", "cpu", "gpu"]
+
+
+def learned_settings(name: str, entry: Mapping[str, Any]) -> LearnedMethodSettings:
+    """The settings of a method that learns coefficients.
+
+    Raises:
+        UserError: names every value that is not valid.
+    """
+    try:
+        return LearnedMethodSettings.model_validate(entry)
+    except ValidationError as error:
+        raise UserError(describe(error, f"method.{name}.")) from error
+
+
+def grid_of(name: str, entry: Mapping[str, Any]) -> tuple[float, ...]:
+    """The values of ``tune``; none where nothing is tuned.
+
+    Raises:
+        UserError: anything but a list of numbers.
+    """
+    grid = entry.get("tune")
+    if grid is None:
+        return ()
+    if not isinstance(grid, list) or any(not _is_number(value) for value in grid):
+        raise UserError(f"method.{name}.tune={grid}: give a list of numbers, e.g. [0.5,1.0]")
+    return tuple(grid)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -26,6 +26,9 @@ PRESENTATION = ("hydra", "cache", "logger", "rerun")
 CONFIG, MANIFEST, RESULTS = "config.yaml", "manifest.json", "results.json"
 
 
+#: Jobs whose run directories hold results when they are complete.
+WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
+
 #: Files and folders that a run writes and nobody changes once it is complete.
 OUTPUTS = (
     CONFIG,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from importlib import import_module
 from typing import Any, cast
 
@@ -32,19 +31,6 @@ class RunLog:
         """Send the content of ``results.json``, and what lies beside it."""
         for store in self.stores:
             store.results(results)
-
-
-def logged(
-    job: Callable[[Config, RunDirectory, RunLog], None],
-) -> Callable[[Config, RunDirectory], None]:
-    """Open the loggers before the job and close them after it, however it ends."""
-
-    @wraps(job)
-    def run(config: Config, directory: RunDirectory) -> None:
-        with open_run_log(config, directory) as run_log:
-            job(config, directory, run_log)
-
-    return run
 
 
 @contextmanager

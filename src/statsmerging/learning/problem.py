@@ -1,0 +1,148 @@
+"""What a run merges: its images, its experts, their teachers, and the scorer of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from statsmerging.data.images import ImageSplit, SuiteImages
+from statsmerging.data.settings import LearningSettings
+from statsmerging.data.suites import Suite
+from statsmerging.learning.heterogeneous import HeterogeneousExpert
+from statsmerging.learning.labels import Teacher
+from statsmerging.learning.settings import LabelsFrom, MergeSettings
+from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.methods.ties import trimmed_bank
+from statsmerging.runs.results import MethodResult
+from statsmerging.scoring.scores import Candidate, Scorer
+from statsmerging.store.cache import Cache
+from statsmerging.zoo.experts import Zoo
+
+
+@dataclass(frozen=True)
+class MergingProblem:
+    """The images and the experts of one run.
+
+    Attributes:
+        weight_files: ``backbone.weights`` and the files of the zoo, by name.
+        learning: which images the coefficients are learned from.
+        heterogeneous: seen task → its expert of another architecture; the zoo holds the student
+            that was distilled from it.
+    """
+
+    images: SuiteImages
+    zoo: Zoo
+    scorer: Scorer
+    cache: Cache
+    weight_files: Mapping[str, Path]
+    learning: LearningSettings
+    heterogeneous: Mapping[str, HeterogeneousExpert] = field(default_factory=dict)
+
+    @property
+    def suite(self) -> Suite:
+        return self.images.suite
+
+    def bank(self, settings: MergeSettings, folder: Path) -> TaskVectorBank:
+        """Task vectors of the seen tasks: on the zoo's device, or in a memory-mapped file.
+
+        Args:
+            folder: where the mapped file is made; the mapping lives as long as the process, so
+                the file loses its name at once.
+
+        Raises:
+            MergingError: weights that do not fit together, or NaN.
+        """
+        memory_map = folder / "task_vectors.bin" if settings.memory_map else None
+        bank = TaskVectorBank.from_state_dicts(
+            self.zoo.pretrained,
+            {task.name: self.zoo.experts[task.name].state for task in self.suite.seen},
+            dtype=getattr(torch, settings.precision),
+            device="cpu" if memory_map else self.zoo.device,
+            memory_map=memory_map,
+        )
+        if memory_map is not None:
+            memory_map.unlink()
+        return bank
+
+    def bounds(self) -> dict[str, MethodResult]:
+        """The rows between which merged models are expected: pre-trained and individual models."""
+        pretrained = Candidate.of_state("pre-trained", self.zoo, self.zoo.pretrained)
+        individual = self.scorer.score(Candidate.individual(self.zoo))
+        bounds = {"pretrained": self.scorer.score(pretrained), "individual": individual}
+        if self.heterogeneous:
+            teachers = {
+                name: expert.test_accuracy(self.cache)
+                for name, expert in self.heterogeneous.items()
+            }
+            seen = {**individual.seen, **teachers}
+            bounds["before_distillation"] = replace(individual, seen=seen)
+        return bounds
+
+    def with_roles_swapped(self) -> MergingProblem:
+        """The same with the unseen tasks as seen ones, and the other way round."""
+        suite = replace(self.suite, seen=self.suite.unseen, unseen=self.suite.seen)
+        return replace(self, images=self.images.of(suite), heterogeneous={})
+
+    def learning_images(self) -> dict[str, ImageSplit]:
+        """Seen task → the images from which the coefficients are learned."""
+        return {
+            task.name: self._chosen(self.images.split(task, self.learning.split))
+            for task in self.suite.seen
+        }
+
+    def teachers(self, labels_from: LabelsFrom) -> dict[str, Teacher]:
+        """Seen task → the teacher that labels its learning images.
+
+        Args:
+            labels_from: of the tasks whose expert had another architecture: that expert
+                (``teacher``), or its student.
+        """
+        teachers = {
+            task: Teacher(self.zoo, split) for task, split in self.learning_images().items()
+        }
+        if labels_from == "teacher":
+            for name, expert in self.heterogeneous.items():
+                teacher = expert.on(self.learning.split)
+                teachers[name] = replace(teacher, images=self._chosen(teacher.images))
+        return teachers
+
+    def _chosen(self, split: ImageSplit) -> ImageSplit:
+        """The images of a split that are learned from, the same ones in every geometry."""
+        count = self.learning.images
+        return split if count is None else split.draw(count, self.learning.seed)
+
+    @property
+    def weight_hashes(self) -> dict[str, str]:
+        """sha256 of all weights: of the zoo, and of the experts of other architectures."""
+        hashes = dict(self.zoo.hashes)
+        for task, expert in self.heterogeneous.items():
+            for part in ("backbone", "head"):
+                hashes[f"{task}/teacher/{part}"] = expert.zoo.hashes[f"{task}/{part}"]
+        return hashes
+
+    @property
+    def preprocessing(self) -> dict[str, dict[str, Any]]:
+        """Preprocessing of the backbone, and of the experts of other architectures."""
+        teachers = {
+            f"{task}/teacher": expert.zoo.preprocess for task, expert in self.heterogeneous.items()
+        }
+        named = {"backbone": self.zoo.preprocess, **teachers}
+        return {name: asdict(preprocess) for name, preprocess in named.items()}
+
+    @property
+    def heterogeneous_architectures(self) -> dict[str, str]:
+        """Seen task → architecture of the expert from which its student was distilled."""
+        return {task: expert.architecture for task, expert in self.heterogeneous.items()}
+
+
+def at_density(bank: TaskVectorBank, density: float | None) -> TaskVectorBank:
+    """The task vectors a method learns on: whole ones, or trimmed as in TIES.
+
+    Args:
+        density: share of entries kept of each task vector; ``None`` keeps all.
+    """
+    return bank if density is None else trimmed_bank(bank, density)
