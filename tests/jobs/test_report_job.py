@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from statsmerging.app.config import Config
+from statsmerging.app.setup import Run
 from statsmerging.jobs import report
 from statsmerging.runs.directory import RunDirectory
 from statsmerging.store.files import read_json, write_json, write_text
@@ -25,7 +25,9 @@ def finished(folder: Path, **config: Any) -> None:
 
 def run(runs: Path, directory: Path) -> None:
     config = SimpleNamespace(job=SimpleNamespace(runs=runs))
-    report.run(cast("Config", config), RunDirectory(directory, {}))
+    report.report(
+        cast("Run", SimpleNamespace(config=config, directory=RunDirectory(directory, {})))
+    )
 
 
 def test_unfinished_runs_are_named_and_figures_are_counted(
