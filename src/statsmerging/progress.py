@@ -15,7 +15,6 @@ from statsmerging.errors import printable
 
 log = logging.getLogger(__name__)
 
-
 Item = TypeVar("Item")
 
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from statsmerging.runs.published import differences, published_rows
+from statsmerging.runs.published import deviations, published_rows
 
 
 def test_families_are_kept_apart() -> None:
@@ -33,6 +33,6 @@ def test_averages_agree_with_their_cells(zoo: str) -> None:
 def test_cells_more_than_a_point_off_are_named() -> None:
     published = published_rows("fusion_bench", "vit_b_32")
     ours = {"individual": {"mnist": 0.996, "dtd": 0.785, "svhn": 0.965, "unheard_of": 0.1}}
-    assert [str(cell) for cell in differences(ours, published)] == [
+    assert [str(cell) for cell in deviations(ours, published)] == [
         "individual on dtd: 78.5, published 79.7 (-1.2)"
     ]

@@ -19,7 +19,7 @@ def write(folder: Path, *names: str, text: str = "ours") -> None:
     files = WrittenFiles(folder, RECORD, names)
     for name in names:
         files.write_text(name, text)
-    files.remove_others()
+    files.remove_earlier()
 
 
 def test_an_earlier_time_s_files_are_replaced_and_removed(tmp_path: Path) -> None:

@@ -41,60 +41,7 @@ from statsmerging.runs.manifest import changed_files, code_version
 from statsmerging.runs.results import objective_of
 from statsmerging.store.received import ReceivedError
 
-
-class FoundFolder(Callback):
-    """Looks for the run directory before Hydra makes it; named in ``hydra.callbacks``."""
-
-    #: The directory that Hydra makes for the run of this process; none in a sweep, whose jobs
-    #: leave their empty folders.
-    made: Path | None = None
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Called once, before the job."""
-        with suppress(OmegaConfBaseException):  # of a key without a value; the job will say so
-            path = Path(os.path.abspath(config.hydra.run.dir))  # noqa: PTH100, as Hydra names it
-            FoundFolder.made = None if path.exists() else path
-
-
-def found_entries(path: Path) -> Set[str] | None:
-    """Names of what lies in the run directory; ``None`` where this command has made it."""
-    if FoundFolder.made == path:
-        return None
-    return frozenset(entry.name for entry in path.iterdir())
-
-
 log = logging.getLogger(__name__)
-
-
-def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
-    """Show the table of a complete run, and say so if its code or its inputs have changed.
-
-    Args:
-        loggers: names of those the config chooses; what keeps its numbers elsewhere gets none.
-
-    Raises:
-        UserError: its record is damaged.
-    """
-    log.info("this run is complete already (rerun=true runs it again): %s", directory.path)
-    elsewhere = [name for name in loggers if name != "csv"]  # csv stands in the run directory
-    if elsewhere:
-        log.info(
-            "nothing new is sent to %s: rerun=true runs and logs it again", ", ".join(elsewhere)
-        )
-    try:
-        run = read_finished_run(directory.path)
-    except ReceivedError as error:
-        raise UserError(f"{error}; rerun=true makes it anew") from error
-    if run.manifest.get("code") != code_version():
-        log.warning("it was made by another version of the code")
-    changed = changed_files(run.manifest.get("inputs", {}))
-    if changed:
-        log.warning(
-            "%d of its input files changed since, among them %s",
-            len(changed),
-            printable(changed[0]),
-        )
-    show_table(run.results)
 
 
 def main(run: Callable[[], object]) -> None:
@@ -116,7 +63,7 @@ def main(run: Callable[[], object]) -> None:
     except Exception as error:
         if SweepJournal.current is not None and SweepJournal.current.entries():
             _end_sweep(error)
-        _refuse(error)
+        _end_with_message(error)
     if SweepJournal.current is not None:
         _end_sweep()
 
@@ -136,7 +83,31 @@ def run_job(config: DictConfig) -> float | None:
     try:
         return _run_job(config, path)
     except Exception as error:  # here, because Hydra would print lines of its own before ours
-        _refuse(error)
+        _end_with_message(error)
+
+
+def _run_job(config: DictConfig, path: Path) -> float | None:
+    """As ``run_job``; a job that is refused leaves the directory as it was found."""
+    before = found_entries(path)
+    try:
+        try:
+            values = _container(config)
+        except OmegaConfBaseException as error:
+            raise UserError(explain(error)) from error
+        checked = parse_config(values)
+        directory = RunDirectory(path, values)
+        try:
+            run_checked(checked, directory)
+        except (UserError, IncompleteError):
+            raise
+        except Exception:
+            directory.note_error(traceback.format_exc())
+            raise
+    except UserError:
+        remove_traces(path, before)
+        raise
+    directory.forget_error()
+    return objective_of(directory.results)
 
 
 def run_checked(config: Config, directory: RunDirectory) -> None:
@@ -164,34 +135,39 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
             raise UserError(str(error)) from error
 
 
-def _run_job(config: DictConfig, path: Path) -> float | None:
-    before = found_entries(path)
+def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
+    """Show the table of a complete run, and say so if its code or its inputs have changed.
+
+    Args:
+        loggers: names of those the config chooses; they are sent nothing new.
+
+    Raises:
+        UserError: its record is damaged.
+    """
+    log.info("this run is complete already (rerun=true runs it again): %s", directory.path)
+    elsewhere = [name for name in loggers if name != "csv"]  # its files are in the run directory
+    if elsewhere:
+        log.info(
+            "nothing new is sent to %s: rerun=true runs and logs it again", ", ".join(elsewhere)
+        )
     try:
-        values = _container(config)
-        checked = parse_config(values)
-        directory = RunDirectory(path, values)
-    except UserError:
-        remove_traces(path, before)
-        raise
-    except OmegaConfBaseException as error:
-        remove_traces(path, before)
-        raise UserError(explain(error)) from error
-    try:
-        run_checked(checked, directory)
-    except UserError:
-        remove_traces(path, before)
-        raise
-    except IncompleteError:
-        raise
-    except Exception:
-        directory.note_error(traceback.format_exc())
-        raise
-    directory.forget_error()
-    return objective_of(directory.results)
+        run = read_finished_run(directory.path)
+    except ReceivedError as error:
+        raise UserError(f"{error}; rerun=true makes it anew") from error
+    if run.manifest.get("code") != code_version():
+        log.warning("it was made by another version of the code")
+    changed = changed_files(run.manifest.get("inputs", {}))
+    if changed:
+        log.warning(
+            "%d of its input files changed since, among them %s",
+            len(changed),
+            printable(changed[0]),
+        )
+    show_table(run.results)
 
 
 def _end_sweep(error: Exception | None = None) -> NoReturn:
-    """Show what became of the jobs; the errors of single jobs are among it."""
+    """Show the outcome of every job, with its error, and leave with the status of the sweep."""
     assert SweepJournal.current is not None
     complete = sum_up(SweepJournal.current)
     if error is not None and complete:
@@ -199,8 +175,8 @@ def _end_sweep(error: Exception | None = None) -> NoReturn:
     sys.exit(0 if complete and error is None else INCOMPLETE)
 
 
-def _refuse(error: Exception) -> NoReturn:
-    """One line for a mistake or a full disk; anything else keeps its traceback."""
+def _end_with_message(error: Exception) -> NoReturn:
+    """Print one line for a mistake or a full disk; anything else keeps its traceback."""
     if isinstance(error, IncompleteError):
         complain(f"error: {error}")
         sys.exit(INCOMPLETE)
@@ -220,17 +196,40 @@ def _refuse(error: Exception) -> NoReturn:
 
 
 def _container(config: Container, *, complete: bool = True) -> dict[str, Any]:
+    """The composed config as plain values, with ``~/`` replaced: no shell does behind ``KEY=``."""
+
+    def at_home(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: at_home(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [at_home(entry) for entry in value]
+        return str(Path(value).expanduser()) if str(value).startswith("~/") else value
+
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
-    return cast("dict[str, Any]", _at_home(values))
+    return cast("dict[str, Any]", at_home(values))
 
 
-def _at_home(value: Any) -> Any:
-    """The same values with ``~/`` replaced, which no shell does behind ``KEY=``."""
-    if isinstance(value, dict):
-        return {key: _at_home(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_at_home(entry) for entry in value]
-    return str(Path(value).expanduser()) if str(value).startswith("~/") else value
+class FoundFolder(Callback):
+    """Looks for the run directory before Hydra makes it; ``hydra.callbacks`` names this class.
+
+    A command that is refused then leaves what lay there before, and nothing else.
+    """
+
+    #: The directory that Hydra makes for the run of this process; ``None`` in a sweep.
+    made: Path | None = None
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Called once, before the job."""
+        with suppress(OmegaConfBaseException):  # a key without a value: the job reports it
+            path = Path(os.path.abspath(config.hydra.run.dir))  # noqa: PTH100, as Hydra names it
+            FoundFolder.made = None if path.exists() else path
+
+
+def found_entries(path: Path) -> Set[str] | None:
+    """Names in the run directory before the run; ``None`` if this command has made it."""
+    if FoundFolder.made == path:
+        return None
+    return frozenset(entry.name for entry in path.iterdir())
 
 
 def _hash_of_root(_root_: DictConfig) -> str:
@@ -239,29 +238,22 @@ def _hash_of_root(_root_: DictConfig) -> str:
 
 
 def _wandb_mode() -> str:
-    """As W&B's own variables say; one that is set to nothing counts as not set."""
+    """The mode that W&B's own variables ask for; an empty variable counts as not set."""
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
         return "disabled"
     return os.environ.get("WANDB_MODE") or "offline"
 
 
 def _choices_of(group: str) -> str:
-    """For ``--help``, where Hydra has a list of its own groups but only a long one of all."""
+    """The choices of a config group, for ``--help``."""
     return ", ".join(GlobalHydra.instance().config_loader().get_group_options(group))
 
 
-# On import, because the workers of a launcher import this module and call nothing else of it
-# before they compose the config of a job and need the name of its run directory.
-#
-# The launchers' configs have the names of their plugins' own on purpose: they document the keys and
-# bring better defaults.
+# The configs of the launchers have the names of the plugins' own on purpose: they document the
+# keys and bring better defaults.
 warnings.filterwarnings("ignore", message=r"\s+'hydra/launcher/.* is validated against")
-
-
+# Registered on import: the workers of a launcher import this module and call nothing else of it
+# before they compose the config of a job and need the name of its run directory.
 OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
-
-
 OmegaConf.register_new_resolver("choices", _choices_of, replace=True)
-
-
 OmegaConf.register_new_resolver("wandb_mode", _wandb_mode, replace=True)

@@ -17,10 +17,8 @@ from typing import Any
 
 _PACKAGE = Path(__file__).parents[1]
 
-
 #: Classes a method may derive from without inheriting parameters.
 _BASES = {"Method", "DataFreeMethod", "EvidenceMethod", "PerTaskMethod"}
-
 
 _KINDS = {"float": float, "int": int, "bool": bool}
 

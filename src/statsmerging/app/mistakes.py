@@ -19,18 +19,13 @@ from statsmerging.errors import UserError, first_line
 #: reader of the output has left), and after SIGTERM (128 + signal, as in shells).
 INCOMPLETE = 1
 
-
 MISTAKE = 2
-
 
 INTERRUPTED = 130
 
-
 UNREAD = 141
 
-
 TERMINATED = 143
-
 
 #: What stopped a job from outside, by its status.
 STOPPED = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM"}
@@ -63,7 +58,6 @@ _STORAGE = (
     errno.EPERM,
 )
 
-
 #: The same as libraries say it that raise errors of their own.
 _STORAGE_WORDS = (
     "No space left on device",
@@ -71,7 +65,6 @@ _STORAGE_WORDS = (
     "Disk quota exceeded",
     "File too large",
 )
-
 
 #: What torch, CUDA and the loader of libraries say where memory is not enough.
 _MEMORY_WORDS = (
@@ -82,10 +75,8 @@ _MEMORY_WORDS = (
     "Unable to allocate",
 )
 
-
 #: What Hydra says of several values for one key, and OmegaConf of a key without a value.
 _SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'")
-
 
 _NO_VALUE = re.compile(r"Missing mandatory value: (\S+)")
 

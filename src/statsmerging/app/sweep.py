@@ -23,17 +23,15 @@ from omegaconf import DictConfig
 from statsmerging.app.mistakes import MISTAKE
 from statsmerging.app.terminal import complain
 from statsmerging.errors import first_line
-from statsmerging.runs.journal import Entry, Journal, State
+from statsmerging.runs.journal import Entry, JobState, Journal
 from statsmerging.store.files import write_text
 from statsmerging.store.secrets import redacted
 
 #: Where a job finds the journal of its sweep.
 JOURNAL_VARIABLE = "STATSMERGING_SWEEP_JOURNAL"
 
-
 #: Where a job finds the process that drives its sweep, on this machine.
 DRIVER_VARIABLE = "STATSMERGING_SWEEP_DRIVER"
-
 
 #: The folder below ``hydra.sweep.dir`` that holds the journals, one per sweep.
 JOURNALS = "sweeps"
@@ -83,7 +81,7 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     if SweepJournal.current is None and str(job.launcher._target_).endswith("JoblibLauncher"):
         end_with(int(os.environ[DRIVER_VARIABLE]))
 
-    def note(state: State, message: str = "") -> None:
+    def note(state: JobState, message: str = "") -> None:
         if journal is not None:
             overrides = tuple(job.overrides.task)
             journal.write(Entry(int(job.job.num), overrides, str(directory), state, message))

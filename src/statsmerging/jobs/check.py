@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from statsmerging.data.hub import count_differences
 from statsmerging.errors import IncompleteError, UserError
-from statsmerging.runs.published import differences, published_rows
+from statsmerging.runs.published import deviations, published_rows
 
 if TYPE_CHECKING:
     from statsmerging.app.setup import Run
@@ -45,7 +45,7 @@ def check(run: Run) -> None:
         if task.name in config.suite.catalogue
         for line in count_differences(task, config.suite.catalogue[task.name])
     ]
-    cells = [str(difference) for difference in differences(ours, published)]
+    cells = [str(difference) for difference in deviations(ours, published)]
     run.finish(problem, methods, counts=counts, off_published=cells)
 
     for line in [*counts, *cells]:

@@ -68,7 +68,7 @@ def report(run: Run) -> None:
     files.write_text(PAGE, page(tables, groups, figures))
     interactive = interactive_figures(planned)
     files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, interactive))
-    files.remove_others()
+    files.remove_earlier()
     log.info("tables and figures: %s", run.directory.path / INTERACTIVE_PAGE)
 
 

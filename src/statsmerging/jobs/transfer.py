@@ -17,7 +17,7 @@ from torch import Tensor
 from statsmerging.errors import UserError
 from statsmerging.learning.diagnosis import diagnose
 from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, run_statistics
-from statsmerging.learning.methods import FixedMethod, Merged, Merger, State, parse_methods
+from statsmerging.learning.methods import FixedMethod, Merged, Merger, StateDict, parse_methods
 from statsmerging.learning.problem import at_density
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients
@@ -144,7 +144,7 @@ def _titled(merged: Merged, title: str) -> Merged:
     return replace(merged, about={**merged.about, "title": title})
 
 
-def _score(seen: Merger, merged: Merged, unseen: State) -> MethodResult:
+def _score(seen: Merger, merged: Merged, unseen: StateDict) -> MethodResult:
     """Seen tasks with the merged seen experts, unseen tasks with the merged unseen ones."""
     problem = seen.problem
     states = {task.name: _state(merged) for task in problem.suite.seen}
@@ -155,6 +155,6 @@ def _score(seen: Merger, merged: Merged, unseen: State) -> MethodResult:
     return replace(result, teacher_agreement=agreement, about=merged.about)
 
 
-def _state(merged: Merged) -> State:
+def _state(merged: Merged) -> StateDict:
     assert merged.state is not None  # _check has refused the others
     return merged.state

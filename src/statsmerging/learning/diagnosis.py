@@ -10,7 +10,7 @@ from statsmerging.learning.fit import LearnedCoefficients
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.settings import MergingSettings
 from statsmerging.report.rows import BOUNDS
-from statsmerging.runs.published import differences, published_rows
+from statsmerging.runs.published import deviations, published_rows
 from statsmerging.runs.results import MethodResult
 from statsmerging.scoring import diagnostics
 from statsmerging.scoring.scores import TeacherQuality
@@ -73,5 +73,5 @@ def _experts(
         name: {task: cell.accuracy for task, cell in rows[name].accuracies.items()}
         for name in ("pretrained", "individual")
     }
-    for cell in differences(ours, published_rows(settings.zoo.name, settings.backbone.label)):
+    for cell in deviations(ours, published_rows(settings.zoo.name, settings.backbone.label)):
         yield f"not what was published for these checkpoints: {cell}; job=check tells more"

@@ -68,8 +68,7 @@ def _parse(name: str, entry: dict[str, Any]) -> LearnedMethod | FixedMethod:
 
 log = logging.getLogger(__name__)
 
-
-State = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Merged:
     name: str
     candidate: Candidate
     about: dict[str, Any]
-    state: State | None = None
+    state: StateDict | None = None
     learned: LearnedCoefficients | None = None
 
 
@@ -230,7 +229,7 @@ class Merger:
         candidate = Candidate.of_state(method.title, self.zoo, state)
         return Merged(method.name, candidate, about, state)
 
-    def _state(self, method: Method) -> State:
+    def _state(self, method: Method) -> StateDict:
         """Weights of a method that gives one static model."""
         if isinstance(method, DataFreeMethod):
             return method.merge(self.bank)

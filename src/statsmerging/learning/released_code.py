@@ -105,7 +105,6 @@ def stacked_statistics(bank: TaskVectorBank) -> Tensor:
 #: Images in one forward pass of the test.
 BATCH = 256
 
-
 #: Of AdamW, on learner and heads, as published.
 WEIGHT_DECAY = 1e-4
 

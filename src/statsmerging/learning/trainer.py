@@ -31,7 +31,6 @@ from statsmerging.store.received import received_file
 
 log = logging.getLogger(__name__)
 
-
 #: Bytes of the checksum, with which a checkpoint ends.
 CHECKSUM = 16
 

@@ -1,4 +1,4 @@
-"""Two records of the same run: in what circumstances and in which numbers do they differ?"""
+"""Differences between two records of the same run: of circumstances, and of numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from statsmerging.errors import printable
 
-#: Parts of a manifest that tell the circumstances of a run, and what each is called in a message.
+#: Parts of a manifest that record the circumstances of a run → their names in a message.
 _CIRCUMSTANCES = {
     "code": "code",
     "plugins": "plugin",
@@ -20,11 +20,9 @@ _CIRCUMSTANCES = {
     "data": "data",
 }
 
-
-#: Circumstances under which the same bits are promised. The platform's name changes with every
-#: patch of the kernel and decides nothing.
+#: If these are equal, the same bits are promised. The platform's name is not compared: it changes
+#: with every patch of the kernel.
 _PROMISED = ("code", "plugins", "packages", "hardware", "weights", "data")
-
 
 _IRRELEVANT = ("platform", "path")
 
@@ -35,8 +33,8 @@ class Difference:
 
     Attributes:
         name: dotted, within the record.
-        before: value in the first record; ``None`` where it has none.
-        after: value in the second record; ``None`` where it has none.
+        before: value in the first record, or ``None``.
+        after: value in the second record, or ``None``.
     """
 
     name: str
@@ -53,7 +51,7 @@ class Difference:
 
     @property
     def size(self) -> float:
-        """How far two numbers are apart; infinite where one is missing."""
+        """Distance of the two numbers; infinite if one is missing."""
         if not (_is_number(self.before) and _is_number(self.after)):
             return math.inf
         return abs(float(self.before) - float(self.after))
@@ -73,8 +71,8 @@ def circumstances(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[D
 def same_bits_promised(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether the same run must give the same bits: same code, packages, machine kind, inputs.
 
-    Of code with uncommitted changes nobody knows whether it is the same. A manifest that says
-    nothing of plugins is of a run without any, or of one whose plugins nobody knows.
+    Code with uncommitted changes is never counted as the same. A manifest without an entry for
+    plugins comes from a run without plugins, or from a version that did not record them.
     """
     if any(manifest.get("code", {}).get("modified") for manifest in (before, after)):
         return False

@@ -1,4 +1,4 @@
-"""A run directory: recognised by its config's hash, never shared by two configs."""
+"""A run directory: recognised by the hash of its config, never shared by two configs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from statsmerging.store.locks import waiting_lock
 from statsmerging.store.received import ReceivedError, received_yaml
 from statsmerging.store.secrets import redacted
 
-#: Keys that change where and how a run is shown or stored, but none of its numbers.
+#: Keys that change where a run is shown or stored, but none of its numbers.
 PRESENTATION = ("hydra", "cache", "logger", "rerun")
 
-
-#: The three files by which a run is known.
+#: The three files of every finished run.
 CONFIG, MANIFEST, RESULTS = "config.yaml", "manifest.json", "results.json"
-
 
 #: Jobs whose run directories hold results when they are complete.
 WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
 
-#: Files and folders that a run writes and nobody changes once it is complete.
+#: Files and folders that a run writes and that do not change once it is complete.
 OUTPUTS = (
     CONFIG,
     RESULTS,
@@ -42,9 +40,8 @@ OUTPUTS = (
     "checkpoints",
 )
 
-
-#: All that jobs and loggers open for writing in a run directory. Not the rest of ``wandb``: the
-#: links there are its own, and it replaces them.
+#: Everything that jobs and loggers open for writing in a run directory, except the rest of
+#: ``wandb``, where W&B makes and replaces links of its own.
 _WRITTEN = (
     *OUTPUTS,
     MANIFEST,
@@ -61,17 +58,15 @@ _WRITTEN = (
     "comparison.json",
 )
 
-
-#: By these the config of a run is told from a file of the user's with the same name.
+#: Sections that distinguish the config of a run from another ``config.yaml``.
 _SECTIONS = {"job", "suite", "zoo"}
 
-
-#: What a refused run leaves.
+#: Files and folders that a refused run may have made.
 _TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
 
 
 def run_hash(config: dict[str, Any]) -> str:
-    """Short hash of all config values that determine a run's results, as they are recorded."""
+    """Short hash of all config values that determine a run's results, credentials redacted."""
     relevant = {key: value for key, value in config.items() if key not in PRESENTATION}
     return json_sha256(redacted(relevant))[:SHORT]
 
@@ -111,9 +106,9 @@ class RunDirectory:
 
     @property
     def statistics(self) -> Path:
-        """Statistics by layer and task, as the learner saw them before standardisation.
+        """Statistics by layer and task, before standardisation.
 
-        Of whole task vectors, where several learners saw different ones.
+        They are those of whole task vectors if the learners used different densities.
         """
         return self.path / "statistics.parquet"
 
@@ -129,11 +124,11 @@ class RunDirectory:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep other processes from this run; they wait, and then find it complete.
+        """Lock the directory; other processes of this run wait, and then find it complete.
 
         Raises:
-            UserError: the directory holds the results of another config, or something that would
-                be written through to elsewhere; nothing is overwritten.
+            UserError: the directory holds the results of another config, or a link through
+                which something would be written elsewhere; nothing is overwritten.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         _refuse_ways_out(self.path)
@@ -145,12 +140,12 @@ class RunDirectory:
             yield
 
     def note_error(self, text: str) -> None:
-        """Leave a traceback, ``error.txt``, for whoever looks after a sweep; best effort."""
+        """Keep a traceback in ``error.txt``, if the disk allows it."""
         with suppress(OSError):
             write_text(self._error, redacted(text))
 
     def forget_error(self) -> None:
-        """Remove what an earlier try left."""
+        """Remove the traceback of an earlier try."""
         self._error.unlink(missing_ok=True)
 
     @property
@@ -177,7 +172,7 @@ class RunDirectory:
             )
 
     def _holds_work(self) -> bool:
-        """Whether anything would be lost; a run that was refused leaves a config at most."""
+        """Whether the directory holds results or checkpoints; a refused run leaves neither."""
         made = (self.results, self.manifest, self.coefficients, self.merged, self.checkpoints)
         return any(path.exists() for path in made)
 
@@ -218,7 +213,7 @@ class RunDirectory:
 
 
 def _refuse_ways_out(directory: Path) -> None:
-    """Refuse a directory, of somebody else maybe, where writing would not end in its own files."""
+    """Refuse a received directory whose links would lead our writing to other places."""
     for name in _WRITTEN:
         path = directory / name
         steps = [directory / part for part in reversed(Path(name).parents)][1:]
@@ -236,12 +231,12 @@ def _refuse_ways_out(directory: Path) -> None:
 
 
 def remove_traces(path: Path, before: Set[str] | None) -> None:
-    """Remove what a refused run left in its directory, unless it made more than config and logs.
+    """Remove the files of a refused run, unless it made more than a config and logs.
 
     Args:
         path: the directory.
-        before: names of what lay in it before the run, which stays; ``None`` where there was no
-            directory, so that it goes too.
+        before: names in the directory before the run; they stay. ``None`` if there was no
+            directory: it is removed too.
     """
     if not path.is_dir():
         return

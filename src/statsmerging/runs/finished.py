@@ -1,4 +1,4 @@
-"""A finished run as it was received: its records are checked before anything uses them."""
+"""A finished run, maybe received from somebody: its records are checked before they are used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FinishedRun:
     results: dict[str, Any]
 
     def file(self, name: str) -> Path | None:
-        """A file of the run as the run wrote it; ``None`` where it wrote none of that name.
+        """A file of the run, verified by its hash; ``None`` if the run wrote none of that name.
 
         Raises:
             ReceivedError: the file is gone, damaged, a link or no regular file.
@@ -50,7 +50,7 @@ class FinishedRun:
     def files_below(self, name: str) -> list[str]:
         """Names of the run's files in a folder of it, e.g. ``learning_curves``, in their order."""
         outputs = self.manifest.get("outputs")
-        if outputs is None:  # of a version that recorded none
+        if outputs is None:  # written by a version that recorded no outputs
             files = (self.path / name).rglob("*")
             found = [str(file.relative_to(self.path)) for file in files if file.is_file()]
         else:
@@ -59,9 +59,9 @@ class FinishedRun:
 
 
 def read_finished_run(folder: Path) -> FinishedRun:
-    """Read a run directory: config, manifest and results, each as the run wrote it.
+    """Read config, manifest and results of a run directory, and verify their hashes.
 
-    What a manifest of an earlier version has no hash of is taken as it is.
+    Files for which an earlier version recorded no hash are not verified.
 
     Raises:
         ReceivedError: names the file that is missing, damaged or of another kind.
@@ -73,15 +73,15 @@ def read_finished_run(folder: Path) -> FinishedRun:
 
 
 def check_recorded(file: Path) -> None:
-    """Refuse a file of a finished run that is not as the run wrote it.
+    """Refuse a file of a finished run that was changed since.
 
-    A file that lies beside no manifest, or stands in none, may be what it is.
+    A file without a manifest beside it, or that the manifest does not name, is not checked.
 
     Raises:
         ReceivedError: names the file.
     """
     record = file.parent / MANIFEST
-    if record.exists() and not record.is_symlink():  # of a hub's cache, where all files are links
+    if record.exists() and not record.is_symlink():  # in a hub's cache all files are links
         manifest = received_json(file.parent, MANIFEST)
         outputs = manifest.get("outputs") if isinstance(manifest, dict) else None
         if isinstance(outputs, dict) and file.name in outputs:
@@ -93,20 +93,20 @@ def _read(folder: Path) -> FinishedRun:
         if not os.path.lexists(folder / name):
             raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
     manifest = check_record(_Manifest, received_json(folder, MANIFEST), folder / MANIFEST)
-    others = {key: value for key, value in manifest.items() if key != "sha256"}
-    if json_sha256(others) != manifest.get("sha256", json_sha256(others)):
+    entries = {key: value for key, value in manifest.items() if key != "sha256"}
+    if json_sha256(entries) != manifest.get("sha256", json_sha256(entries)):
         raise ReceivedError(f"{_shown(folder / MANIFEST)} is not what the run wrote")
     config = check_record(_Anything, received_yaml(folder, CONFIG), folder / CONFIG)
     _check_run_hash(folder, config, manifest)
     for name in (CONFIG, RESULTS):
         _verified(folder, name, manifest)
     results = check_record(_Results, received_json(folder, RESULTS), folder / RESULTS)
-    # Earlier versions recorded credentials too; nothing that is made of a record repeats them.
+    # Earlier versions recorded credentials; nothing that is made from a record repeats them.
     return FinishedRun(folder, redacted(config), redacted(manifest), results)
 
 
 class _Anything(BaseModel):
-    """Names and values; those that are used are declared below."""
+    """A record in which further entries are allowed; subclasses declare those that are used."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -162,7 +162,7 @@ class _Results(_Anything):
 def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
     try:
         found = run_hash(config)
-    except TypeError as error:  # values or keys that are none of JSON's
+    except TypeError as error:  # values or keys that JSON does not have
         raise ReceivedError(f"{_shown(folder / CONFIG)} is no config of a run") from error
     if found != manifest["run_hash"]:
         raise ReceivedError(

@@ -1,4 +1,4 @@
-"""What became of the jobs of a sweep: one small file a job, written by the job itself."""
+"""The outcome of every job of a sweep: one small file per job, written by the job itself."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Literal
 from statsmerging.store.files import read_json, write_json
 from statsmerging.store.secrets import redacted
 
-State = Literal["running", "done", "failed", "stopped"]
-
+JobState = Literal["running", "done", "failed", "stopped"]
 
 _PLAN = "plan.json"
 
@@ -22,21 +21,21 @@ class Entry:
 
     Attributes:
         number: of the job within its sweep, from 0.
-        overrides: what tells it from the others, ``key=value``.
+        overrides: ``key=value`` of this job.
         directory: its run directory.
-        state: ``running`` also stands for a job that was killed: it could not say so.
+        state: a killed job stays ``running``, because it could not write anything else.
         message: why it failed, in one line.
     """
 
     number: int
     overrides: tuple[str, ...]
     directory: str
-    state: State
+    state: JobState
     message: str = ""
 
 
 class Journal:
-    """The folder of one sweep's entries. Jobs on any machine write to it, each its own file.
+    """The folder of one sweep's entries. Each job writes its own file, from any machine.
 
     Args:
         folder: made on first use.
@@ -46,7 +45,7 @@ class Journal:
         self.folder = folder
 
     def plan(self, jobs: Sequence[Sequence[str]]) -> None:
-        """Note the overrides of all jobs the sweep is going to run, in their order."""
+        """Write the overrides of all jobs of the sweep, in their order."""
         write_json(self.folder / _PLAN, redacted([list(overrides) for overrides in jobs]))
 
     def write(self, entry: Entry) -> None:

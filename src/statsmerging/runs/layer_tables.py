@@ -1,4 +1,4 @@
-"""``coefficients.parquet`` and ``statistics.parquet``: what a run holds by layer and task."""
+"""``coefficients.parquet`` and ``statistics.parquet``: a run's tables by layer and task."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from statsmerging.store.received import ReceivedError
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: What stands beside statistics where they are compared with coefficients, one in each row.
+#: Columns of the table in which statistics are compared with coefficients.
 _OTHER_COLUMNS = {"method", "coefficient", "statistic", "value"}
-
 
 #: Cells of the largest table that is read.
 LARGEST = 20_000_000
@@ -92,7 +91,7 @@ def write_statistics(
 def _read(
     path: Path, what: str, names: Sequence[str], numbers: Sequence[str] | None
 ) -> pd.DataFrame:
-    """Columns of texts and of numbers; of all others, where it is not said of which."""
+    """Read text columns ``names`` and number columns ``numbers``; ``None``: all other columns."""
     try:
         about = pq.read_metadata(path)
         if about.num_rows * about.num_columns > LARGEST:
@@ -102,7 +101,7 @@ def _read(
         if any(not isinstance(cell, str) for name in names for cell in table[name].unique()):
             raise ValueError(f"{', '.join(names)} must be texts")
         return table.astype(dict.fromkeys(numbers, float))
-    except Exception as error:  # of pandas, pyarrow and what it is built on: any kind
+    except Exception as error:  # pandas and pyarrow raise errors of many kinds
         where = printable(str(path))
         raise ReceivedError(
             f"{where} is no table of {what}: {printable(first_line(error))}"

@@ -20,7 +20,7 @@ Stamps = dict[str, list[int]]
 
 
 def file_stamps(paths: Iterable[Path]) -> Stamps:
-    """Stamps of the given files, and of all files below the given folders."""
+    """Size and time of modification of the files, and of all files below the folders."""
     stamps: Stamps = {}
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -30,7 +30,7 @@ def file_stamps(paths: Iterable[Path]) -> Stamps:
 
 
 def changed_files(stamps: Mapping[str, list[int]]) -> list[str]:
-    """Files that are gone or whose stamp is another; a file that was only touched is among them."""
+    """Files that are missing, or whose size or time of modification changed."""
     return [
         name
         for name, stamp in stamps.items()
@@ -39,7 +39,7 @@ def changed_files(stamps: Mapping[str, list[int]]) -> list[str]:
 
 
 def file_records(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Name of each file → where it lies, its size in bytes and its sha256."""
+    """Name of each file → its path, its size in bytes and its sha256."""
     return {
         name: {"path": str(path), "bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for name, path in files.items()
@@ -73,13 +73,13 @@ def manifest(
         config: the resolved config.
         run_hash: hash of the part of the config that determines the results.
         weights: name of each state dict → sha256 of its tensors.
-        files: the files these weights were read from, with size and sha256; none where they were
-            made here.
+        files: the files from which these weights were read, with size and sha256; none if they
+            were made here.
         plugins: the user's Python files that were imported, with the sha256 of their code.
         data: ``task/split`` → sha256 of its images and labels.
-        preprocessing: ``backbone`` → how its images were made, and ``task/teacher`` → how those of
-            an expert of another architecture were; also what the config left to the checkpoint.
-        inputs: stamps of the files named in the config, by which a change is noticed cheaply.
+        preprocessing: of the ``backbone``, and of the ``task/teacher`` of each expert of another
+            architecture, with the values that the config left to the checkpoint.
+        inputs: size and time of modification of the files that the config names.
         stamps: departures from the label-free protocol; empty for an honest run.
     """
     return {
@@ -115,7 +115,7 @@ def packages() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """What the run was computed on: equal numbers are promised on an equal machine kind."""
+    """The machine: equal numbers are promised on machines of the same kind."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""Published accuracies of the same checkpoints, and where ours are off."""
+"""Published accuracies of the same checkpoints, and the cells in which ours deviate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-#: A cell that is further away than this many percentage points is pointed out.
+#: Percentage points from which on a deviation is reported.
 TOLERANCE = 1.0
 
-
-#: Where the numbers of a checkpoint family stand; published.csv has the exceptions.
+#: Source of the numbers of a checkpoint family; published.csv has the exceptions.
 SOURCES = {
     "fusion_bench": "tanganke/fusion_bench, docs/modelpool/clip_vit.md",
     "task_vectors": "nathanielyvo/WUDI-Merging, README",
@@ -19,8 +18,8 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A cell that is not what was published.
+class Deviation:
+    """A cell whose accuracy is not the published one.
 
     Attributes:
         method: row of the table.
@@ -42,7 +41,7 @@ class Difference:
 
 
 def published_tasks() -> frozenset[str]:
-    """The eight tasks of all published tables; a merge of others is another problem."""
+    """The eight tasks of all published tables; a merge of other tasks is not comparable."""
     return frozenset(next(csv.reader(_lines("published.csv")))) - {
         "zoo",
         "backbone",
@@ -99,9 +98,9 @@ def _lines(name: str) -> Iterator[str]:
     return (line for line in text.splitlines() if not line.startswith("#"))
 
 
-def differences(
+def deviations(
     ours: Mapping[str, Mapping[str, float]], published: Mapping[str, Mapping[str, float]]
-) -> list[Difference]:
+) -> list[Deviation]:
     """All cells of both tables that are more than a point apart.
 
     Args:
@@ -109,7 +108,7 @@ def differences(
         published: method → task → accuracy in percent.
     """
     return [
-        Difference(method, task, 100 * accuracy, published[method][task])
+        Deviation(method, task, 100 * accuracy, published[method][task])
         for method, row in ours.items()
         for task, accuracy in row.items()
         if task in published.get(method, {})

@@ -16,7 +16,6 @@ from statsmerging.store.received import check_record
 
 UNIT = "fraction of test images whose top-1 class is right"
 
-
 #: Ends the name of a row whose coefficients were learned anew for the unseen experts, beside the
 #: row of the same name without it, for which they were predicted.
 ANEW = "_anew"

@@ -14,27 +14,21 @@ from statsmerging.scoring.scores import TeacherQuality
 #: A difference of two accuracies counts from this many standard errors on.
 SIGNIFICANT = 3.0
 
-
 #: Coefficients within this range of each other are one coefficient.
 UNIFORM = 1e-3
-
 
 #: A gradient this small moves no coefficient.
 VANISHED = 1e-6
 
-
 #: Task vectors with a larger cosine are nearly those of one expert.
 NEAR_IDENTICAL = 0.98
-
 
 #: A network is mostly surer of itself than it is right; one that is surer by less than this factor
 #: sees images of another kind than it was trained on.
 UNSURE = 0.8
 
-
 #: A task with a lower normalised accuracy is given up.
 SACRIFICED = 0.5
-
 
 #: Difference of normalised averages between seen and unseen tasks that is pointed out.
 GAP = 0.25

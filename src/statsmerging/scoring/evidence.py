@@ -19,7 +19,6 @@ from statsmerging.zoo.inference import weights_on
 #: Called with the name of a weight tensor and its inputs, the features along the last axis.
 Observer = Callable[[str, Tensor], None]
 
-
 #: Gives names of a module's weights and their inputs, from what the module is called with.
 Reader = Callable[..., Iterator[tuple[str, Tensor]]]
 
@@ -103,7 +102,6 @@ _INPUTS: dict[type[nn.Module], Reader] = {
     nn.Conv2d: _patches,
     nn.MultiheadAttention: _attention_inputs,
 }
-
 
 #: Images in one forward pass; the patches of a convolution take far more memory than its output.
 BATCH = 32

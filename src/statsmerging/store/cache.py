@@ -19,7 +19,6 @@ from statsmerging.store.received import ReceivedError, received_file
 
 log = logging.getLogger(__name__)
 
-
 Content = TypeVar("Content")
 
 
@@ -28,7 +27,7 @@ class Cache:
 
     A key is a hash of all that determines the content, so an entry never goes stale. Several
     processes may share the folder: the first one computes an entry, the others wait and read it.
-    A checksum beside each entry tells whether it is what was written; one that is not is made anew.
+    A checksum beside each entry shows whether it is whole; a damaged entry is made again.
 
     Args:
         root: the folder; made on first use.
@@ -42,9 +41,9 @@ class Cache:
         return self.root / kind / name
 
     def file(self, kind: str, name: str, write: Callable[[Path], None]) -> Path:
-        """The entry's file, made by ``write(path)`` if it is not there yet or damaged.
+        """The entry's file, made by ``write(path)`` if it is missing or damaged.
 
-        A sound entry is only read: the folder may belong to another user, or nobody may write.
+        A sound entry is only read, so the folder may be read-only or belong to another user.
         """
         path = self.path(kind, name)
         if not self._is_sound(path):
@@ -58,10 +57,9 @@ class Cache:
         write: Callable[[Path], None],
         read: Callable[[Path], Content],
     ) -> Content:
-        """What ``read(path)`` makes of the entry's file.
+        """The entry's content, as ``read(path)`` returns it from the file.
 
-        One that is as it was written, but which it cannot read, is of another version: it is made
-        anew, once.
+        A sound file that cannot be read was written by another version: it is made again, once.
         """
         path = self.file(kind, name, write)
         try:
@@ -83,7 +81,7 @@ class Cache:
             _write(path, write)
 
     def _is_sound(self, path: Path) -> bool:
-        """Whether the entry is there and as it was written; read over once per process."""
+        """Whether the entry exists and has its checksum; verified once per process."""
         checksum = _checksum_of(path)
         try:
             for file in (path, checksum):
@@ -94,7 +92,7 @@ class Cache:
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
-    remove_partials(path)  # of a process that was killed: the lock says that nobody writes now
+    remove_partials(path)  # left by a killed process: we hold the lock, so nobody writes now
     for file in (path, _checksum_of(path)):
         if file.is_dir() and not file.is_symlink():  # no file can take its name
             log.warning("%s is a folder: set aside as %s", file, set_aside(file))
@@ -105,7 +103,7 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _warn(path: Path) -> None:
-    """Say why an entry is made anew."""
+    """Log why an entry is made again."""
     if os.path.lexists(_checksum_of(path)):
         log.warning("%s is not what was written there: it is made anew", path)
     else:
@@ -114,7 +112,7 @@ def _warn(path: Path) -> None:
 
 @cache
 def _warn_of_folder(folder: Path, suffix: str) -> None:
-    """Once per process: where one entry has no checksum, an old version left many of them."""
+    """Once per process: an old version wrote no checksums, so usually many entries lack one."""
     without = sum(not _checksum_of(path).exists() for path in folder.glob(f"[!.]*{suffix}"))
     log.warning(
         "%s: %d file(s) without a checksum, so nothing tells whether they are whole: each is made "

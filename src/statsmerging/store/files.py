@@ -35,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
-        # mkstemp makes files private; results are meant to be read by others.
+        # mkstemp makes private files; results are for everybody to read.
         partial.chmod(0o644)
         partial.replace(path)
     finally:
@@ -43,14 +43,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_partials(path: Path) -> None:
-    """Remove what killed writers of ``path``, or of any file in that folder, left behind."""
+    """Remove partial files of killed writers of ``path``, or of all files in a folder."""
     folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name))
     for partial in folder.glob(f".{name}.*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:
-    """Move what is damaged, or is no file, out of the way; nothing is lost or replaced.
+    """Move a damaged file, or a folder in its place, out of the way; nothing is lost or replaced.
 
     Returns:
         Where it is now, in a new folder beside its place.
@@ -61,7 +61,7 @@ def set_aside(path: Path) -> Path:
 
 @contextmanager
 def new_path(path: Path) -> Iterator[Path]:
-    """Like ``atomic_path``, for results of the user's own: another content is never replaced.
+    """Like ``atomic_path``, but a file with another content is never replaced.
 
     Raises:
         UserError: the file exists and differs from what was written.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 #: Hexadecimal digits of the short hashes in directory and file names (64 bits).
 SHORT = 16
 
-
 #: Bytes read at a time.
 BLOCK = 1 << 22
 

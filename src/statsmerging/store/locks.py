@@ -1,4 +1,4 @@
-"""Locks between processes; a wait for whoever holds one is not silent for long."""
+"""Locks between processes; a long wait is logged."""
 
 from __future__ import annotations
 
@@ -14,30 +14,28 @@ from statsmerging.errors import UserError
 
 log = logging.getLogger(__name__)
 
-
 #: Seconds to wait for another process before saying so.
 SILENT_WAIT = 3
 
-
-#: What file systems without locks answer.
+#: Errors of file systems that have no locks.
 _UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EIO)
 
 
 def waiting_lock(path: Path, doing: str) -> AbstractContextManager[object]:
-    """Hold the lock of a file; it is let go when the process ends, however it ends.
+    """Hold the lock of a file; it is released when the process ends, however it ends.
 
-    Where the file system has no locks, the holder is noted in a file instead. A process that is
-    killed leaves it behind; on the same machine the next one finds that out by itself.
+    If the file system has no locks, a file that names the holder stands in for the lock. A killed
+    process leaves it behind; the next process on the same machine notices that by itself.
 
     Args:
         path: the lock file.
-        doing: what its holder does, e.g. ``making FILE``.
+        doing: shown to those who wait, e.g. ``making FILE``.
 
     Raises:
-        UserError: there is something else in the place of the lock file.
+        UserError: the lock file is a link or a folder.
     """
     try:
-        # Otherwise filelock does the same by itself, for one of the errors, at a file that stays.
+        # filelock would fall back by itself for only one of these errors, and leave its file.
         return _acquire(FileLock(path, fallback_to_soft=False), doing)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR):

@@ -1,7 +1,7 @@
-"""What is received is data: files of strangers are read within bounds, and without following links.
+"""Received files are data: they are read within bounds, and without following links.
 
 A run directory, a report, a cache or a data folder may come from anybody (``docs/security.md``).
-Every reader of such a folder takes its files from here.
+Every reader of such a folder opens its files through this module.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ from statsmerging.errors import UserError, first_line, printable, shown
 #: Bytes of the largest text file (JSON, YAML) that is read whole.
 LARGEST_TEXT = 1 << 26
 
-
 #: Levels of lists and mappings within one another; records of ours have fewer than ten.
 DEEPEST = 50
 
-
-#: What names a method, a task or a file of ours: no separator, no leading dot, nothing invisible.
+#: Names of methods, tasks and our own files: no separator, no leading dot, nothing invisible.
 _PLAIN = re.compile(r"[^\W_][\w.+-]*")
 
 
 class ReceivedError(UserError):
-    """A received file that is not what it should be; the message names it."""
+    """A received file is missing, damaged or of another kind; the message names it."""
 
 
 def received_file(folder: Path, name: str) -> Path:
@@ -111,7 +109,7 @@ def received_yaml(folder: Path, name: str) -> Any:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ReceivedError(f"{where} holds aliases, which are not read")
-        # OmegaConf wrote it, and has its own idea of what is a number.
+        # OmegaConf wrote the file, and parses numbers in its own way.
         value = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ReceivedError(f"{where} is no plain YAML: {_reason(error)}") from error
@@ -123,7 +121,7 @@ def received_yaml(folder: Path, name: str) -> Any:
 
 
 def check_record(kind: type[BaseModel], value: Any, path: Path) -> dict[str, Any]:
-    """The value, if it is what is expected of a record.
+    """The value, if it has the keys and types of the record.
 
     Raises:
         ReceivedError: names the file and its first wrong entry.
@@ -158,7 +156,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _refuse_halves(value: Any, path: Path) -> None:
-    """Refuse text that is no Unicode: halves of signs, which JSON can spell, go into no file."""
+    """Refuse lone surrogates, which JSON can spell and no file can hold."""
     try:
         for text in _texts(value):
             text.encode()
@@ -167,7 +165,7 @@ def _refuse_halves(value: Any, path: Path) -> None:
 
 
 def _refuse_depth(value: Any, path: Path) -> None:
-    """Refuse what every reader that descends would have to guard itself against."""
+    """Refuse deep nesting, on which recursive readers would fail."""
     level = [value]
     for _ in range(DEEPEST):
         level = [inner for outer in level for inner in _entries(outer)]

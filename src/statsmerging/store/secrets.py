@@ -1,4 +1,4 @@
-"""Credentials stand in no record: what looks like one is replaced before anything is written."""
+"""Credentials are replaced before anything is written to a record or a log."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import logging
 import re
 from typing import Any
 
-#: What stands in place of a password or token.
+#: Written in place of a password or token.
 REDACTED = "***"
 
-
 _CREDENTIALS = [
-    # scheme://user:password@host; a password may hold any sign, a port is none.
+    # scheme://user:password@host; a password may hold any character, a port is no password.
     re.compile(r"(?<=://)[^\s'\"/@:]*:(?!\d{1,5}[/?#])[^\s'\"]+(?=@)"),
     # scheme://token@host
     re.compile(r"(?<=://)[^\s'\"/?#@]+(?=@)"),
@@ -29,9 +28,9 @@ _CREDENTIALS = [
 
 
 def redacted(value: Any) -> Any:
-    """A value as it may be recorded: the same, with ``REDACTED`` for credentials in its texts.
+    """A copy of the value with ``REDACTED`` in place of the credentials in its texts.
 
-    Lists and mappings are gone through. What is redacted already stays as it is.
+    Lists and mappings are searched too. A redacted value stays as it is.
     """
     if isinstance(value, dict):
         return {key: redacted(item) for key, item in value.items()}
@@ -41,7 +40,7 @@ def redacted(value: Any) -> Any:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Log lines and tracebacks as they may be kept; named in ``conf/hydra/job_logging``."""
+    """Replaces credentials in log lines and tracebacks; named in ``conf/hydra/job_logging``."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _redacted_text(super().format(record))

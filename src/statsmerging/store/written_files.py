@@ -1,4 +1,4 @@
-"""Files that a job writes into a folder of the user's, where other files may lie: its own alone."""
+"""Files that a job writes into a folder of the user; files of the user there are never touched."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from statsmerging.store.received import ReceivedError, received_file, received_j
 
 
 class WrittenFiles:
-    """What was written, with its hashes; nothing else is overwritten or removed.
+    """The files that were written here, with their hashes; no other file is overwritten or removed.
 
     Args:
-        folder: for the files; it may come from anybody.
-        record: name of the file there that holds the names and hashes, for the next time.
-        names: of all files that are going to be written.
+        folder: receives the files; it may come from anybody.
+        record: name of the file in it that keeps the names and hashes for the next call.
+        names: all files that are going to be written.
 
     Raises:
-        UserError: a file of such a name lies there that was not written from here, or is not as
-            it was written, or a folder is a link; nothing was changed.
+        UserError: the folder holds a file of such a name that we did not write, or that was
+            changed since, or a link; nothing was changed.
     """
 
     def __init__(self, folder: Path, record: str, names: Iterable[str]) -> None:
@@ -32,7 +32,7 @@ class WrittenFiles:
         self._names = frozenset(names)
         self._hashes = _hashes(folder, record)
         for name in sorted(self._names):
-            self._refuse_anothers(name)
+            self._refuse_foreign(name)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -48,8 +48,8 @@ class WrittenFiles:
         with self.writing(name) as partial:
             partial.write_text(text, encoding="utf-8")
 
-    def remove_others(self) -> None:
-        """Remove what was written an earlier time and not this time."""
+    def remove_earlier(self) -> None:
+        """Remove files of earlier calls that were not written this time."""
         for name in self._hashes.keys() - self._names:
             if self._is_own(name):
                 (self.folder / name).unlink()
@@ -58,7 +58,7 @@ class WrittenFiles:
         }
         write_json(self.folder / self._record, newest)
 
-    def _refuse_anothers(self, name: str) -> None:
+    def _refuse_foreign(self, name: str) -> None:
         path = self.folder / name
         for parent in (path.parents[depth] for depth in range(len(Path(name).parts) - 1)):
             if parent.is_symlink() or (parent.exists() and not parent.is_dir()):

@@ -30,9 +30,7 @@ from statsmerging.store.locks import waiting_lock
 #: As many entries as MLflow takes at once.
 BATCH = 100
 
-
 SQLITE = "sqlite:///"
-
 
 Item = TypeVar("Item")
 

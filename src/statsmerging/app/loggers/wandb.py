@@ -26,7 +26,6 @@ with temporary_folders() as _temporary:
 
 log = logging.getLogger(__name__)
 
-
 #: Longest name and longest tag that W&B takes, in characters.
 NAME, TAG = 128, 64
 
