@@ -15,8 +15,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from statsmerging.errors import UserError, first_line
 
-#: Of a job or sweep that is not whole, after a user's mistake, after Ctrl-C, after SIGPIPE (the
-#: reader of the output has left), and after SIGTERM (128 + signal, as in shells).
+#: Status of an incomplete job or sweep, of a user's mistake, and after Ctrl-C, SIGPIPE (the reader
+#: of the output has left) and SIGTERM (128 + signal, as in shells).
 INCOMPLETE = 1
 
 MISTAKE = 2
@@ -27,7 +27,7 @@ UNREAD = 141
 
 TERMINATED = 143
 
-#: What stopped a job from outside, by its status.
+#: Status → the signal that stopped a job.
 STOPPED = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM"}
 
 
@@ -35,7 +35,7 @@ def exit_status(error: BaseException | None) -> int:
     """The status of a process that ends with this exception, or without one."""
     if error is None:
         return 0
-    # The heart's error by its name, because whoever imports it imports torch.
+    # MergingError by its name: importing it may import torch.
     if isinstance(error, UserError) or type(error).__name__ == "MergingError":
         return MISTAKE
     # Lightning turns SIGTERM into a SystemExit without a status, which would read as success,
@@ -47,7 +47,7 @@ def exit_status(error: BaseException | None) -> int:
     return INTERRUPTED if isinstance(error, SystemExit | KeyboardInterrupt) else INCOMPLETE
 
 
-#: The disk is full or broken, a quota or `ulimit -f` used up, or nothing may be written.
+#: The disk is full or broken, a quota or `ulimit -f` is used up, or writing is not allowed.
 _STORAGE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -58,7 +58,7 @@ _STORAGE = (
     errno.EPERM,
 )
 
-#: The same as libraries say it that raise errors of their own.
+#: The same in the messages of libraries that raise errors of their own.
 _STORAGE_WORDS = (
     "No space left on device",
     "Read-only file system",
@@ -66,7 +66,7 @@ _STORAGE_WORDS = (
     "File too large",
 )
 
-#: What torch, CUDA and the loader of libraries say where memory is not enough.
+#: Messages of torch, CUDA and the loader of libraries if there is not enough memory.
 _MEMORY_WORDS = (
     "can't allocate memory",
     "Cannot allocate memory",
@@ -75,7 +75,7 @@ _MEMORY_WORDS = (
     "Unable to allocate",
 )
 
-#: What Hydra says of several values for one key, and OmegaConf of a key without a value.
+#: Messages of Hydra for several values of one key, and of OmegaConf for a key without a value.
 _SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'")
 
 _NO_VALUE = re.compile(r"Missing mandatory value: (\S+)")
@@ -120,13 +120,13 @@ def storage_problem(error: BaseException) -> str | None:
 
 
 def _unreadable(override: str) -> str:
-    """How to give what Hydra's grammar cannot read: a path with ``=``, ``~`` or an umlaut, say."""
+    """The quotes that a value needs if Hydra's grammar cannot read it, e.g. a path with ``=``."""
     key, is_assignment, value = override.partition("=")
     if not is_assignment:
         return f"{key}: KEY=VALUE is expected; type {key}=VALUE, without spaces around ="
     if value.startswith("~"):
         value = str(Path(value).expanduser())
-    # Backslashes count double before a quote alone.
+    # Only backslashes before a quote count double.
     escaped = re.sub(r'\\*(?=["\n])', lambda run: 2 * run[0], f"{value}\n").rstrip("\n")
     escaped = escaped.replace('"', '\\"')
     quoted = shlex.quote(f'{key}="{escaped}"')
@@ -134,7 +134,7 @@ def _unreadable(override: str) -> str:
 
 
 def _needed(error: MissingMandatoryValue) -> str:
-    named = _NO_VALUE.search(str(error))  # all there is, where another key asked for the value
+    named = _NO_VALUE.search(str(error))  # the only trace if an interpolation needs the value
     key = error.full_key or (named[1] if named else "")
     comment = _comment(key)
     meaning = f" ({comment[:1].lower()}{comment[1:].removesuffix('.')})" if comment else ""
@@ -142,7 +142,7 @@ def _needed(error: MissingMandatoryValue) -> str:
 
 
 def _comment(key: str) -> str:
-    """What the chosen file of the key's group says right above the key."""
+    """The comment above the key in the chosen file of its group."""
     if not HydraConfig.initialized():
         return ""
     group, _, name = key.partition(".")
@@ -162,7 +162,7 @@ def _comment(key: str) -> str:
 
 
 def _choices(group: str, message: str) -> list[str]:
-    """Of a choice in a list, Hydra tells only the folders in which it has searched."""
+    """Choices of a group: for a list, Hydra names only the folders in which it has searched."""
     folders = re.findall(r"path=file://(.+)", message)
     return [file.stem for folder in folders for file in Path(folder, group).glob("*.yaml")]
 

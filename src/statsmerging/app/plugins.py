@@ -11,12 +11,12 @@ from pathlib import Path
 from statsmerging.errors import UserError, first_line
 from statsmerging.store.hashing import SHORT
 
-#: Where a plugin's module keeps the sha256 of the code it was made of.
+#: Attribute of a plugin's module: sha256 of its code.
 _SHA256 = "__sha256__"
 
 
 def load_plugins(files: Iterable[Path]) -> None:
-    """Import each file; one that is imported already stays as it is.
+    """Import each file that is not imported already.
 
     Raises:
         UserError: a file that cannot be imported, with the error it raised.
@@ -42,7 +42,7 @@ def _load(file: Path) -> None:
     source = file.read_bytes()
     sha256 = hashlib.sha256(source).hexdigest()
     name = _module_name(file)
-    # Not by its name alone: it may be edited between two jobs of one process.
+    # The file may have been edited between two jobs of one process.
     if name in sys.modules and vars(sys.modules[name])[_SHA256] == sha256:
         return
     spec = importlib.util.spec_from_file_location(name, file)
@@ -52,7 +52,7 @@ def _load(file: Path) -> None:
     vars(module)[_SHA256] = sha256
     sys.modules[name] = module
     try:
-        # The bytes that were hashed: Python's own loader may take what it compiled earlier.
+        # The hashed bytes: Python's own loader may use a compiled file of an earlier version.
         exec(compile(source, str(file), "exec"), vars(module))
     except Exception as error:
         del sys.modules[name]
@@ -60,6 +60,6 @@ def _load(file: Path) -> None:
 
 
 def _module_name(file: Path) -> str:
-    """Of the path too: files in different folders may have one name."""
+    """Name of the file's module: with a hash of its path, because names of files may repeat."""
     place = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:SHORT]
     return f"statsmerging_plugins.{file.stem}_{place}"

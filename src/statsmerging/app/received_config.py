@@ -1,4 +1,4 @@
-"""What the config of a received run may ask for: data and numbers, no code, loader or network."""
+"""The config of a received run may choose data and numbers, but no code, loader or network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from statsmerging.zoo.settings import (
     ZeroShotHeadsSettings,
 )
 
-#: What methods did before it was a choice.
+#: Parameters that older versions did not record, with the behaviour of those versions.
 _METHODS = {
     "tsv_m": {"flatten_convolutions": True},
     "iso_c": {"flatten_convolutions": True},
@@ -30,7 +30,7 @@ _METHODS = {
 
 
 def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, Any]]:
-    """The config of a received run as this command may run it, parsed and as it stands.
+    """The config of a received run as this command may run it, parsed and as plain values.
 
     Cache, loggers and plugins are those of this command.
 
@@ -72,7 +72,7 @@ def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, An
 
 
 def _with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the keys of methods that its version did not have, at what held then."""
+    """The config in today's keys; missing ones get the value that held in the run's version."""
     learned = {
         "link": config.get("coefficients"),
         "anchor": _section(config, "merge").get("anchor"),
@@ -99,7 +99,7 @@ def _backbones(config: Config) -> Iterator[BackboneSettings]:
 
 
 def _addresses(config: Config) -> Iterator[str]:
-    """What is looked for on the hub; a library would take a local folder of that name."""
+    """Addresses on the hub; a library would also accept a local folder of that name."""
     if config.suite.root is None:
         for entry in config.suite.catalogue.values():
             yield entry.id
@@ -110,7 +110,7 @@ def _addresses(config: Config) -> Iterator[str]:
 
 
 def _downloads(config: Config) -> Iterator[str]:
-    """Weights that libraries fetch from wherever they want, which no setting of the hub stops."""
+    """Keys whose weights a library downloads without asking the hub's settings."""
     if any(backbone.weights == HUB for backbone in _backbones(config)):
         yield f"backbone.weights={HUB}"
     if isinstance(config.heads, ZeroShotHeadsSettings) and config.heads.text == HUB:

@@ -53,12 +53,10 @@ _M_MMAP_THRESHOLD = -3
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a job: everything that a job is given.
+    """One run of a job, and everything that the job needs.
 
     Attributes:
-        config: what the user wants.
-        directory: where the results go.
-        run_log: where curves and results are sent besides; nowhere, for a job without results.
+        run_log: the loggers of the run; none for a job without results.
     """
 
     config: Config
@@ -131,10 +129,10 @@ class Run:
         """Write ``results.json`` and ``manifest.json``, then show and log the table.
 
         Args:
-            warnings: what looks wrong, a line each, for the log and the results.
-            complete: ``False`` where something failed: there is no manifest then, so that the
+            warnings: one line each, for the log and the results.
+            complete: ``False`` if something failed: no manifest is written then, so that the
                 same command tries again.
-            facts: further numbers that belong into the results.
+            facts: further entries of the results.
         """
         config, directory = self.config, self.directory
         for line in warnings:
@@ -183,7 +181,7 @@ class Run:
         return directory
 
     def _suite_and_files(self) -> tuple[Suite, ZooFiles]:
-        """The suite and the files of the zoo; one message names what is missing of both."""
+        """The suite and the files of the zoo; one message names everything that is missing."""
         config = self.config
         suites: list[Suite] = []
         files: list[ZooFiles] = []
@@ -231,7 +229,7 @@ def _whole_suite(config: Config, cache: Cache) -> Suite:
 
 
 def _named_tasks(config: Config) -> list[str]:
-    """The tasks the config names; all there are, where it names none."""
+    """The tasks that the config names, or all of the catalogue."""
     seen = config.suite.tasks if config.suite.tasks is not None else list(config.suite.catalogue)
     return [*seen, *config.suite.unseen]
 
@@ -239,7 +237,7 @@ def _named_tasks(config: Config) -> list[str]:
 def _check_batches(config: Config, suite: Suite) -> None:
     """Refuse steps of more images than any task has, which would only fill the memory.
 
-    A smaller task repeats its images, and so do all under ``learning.images``: that is asked for.
+    A smaller task, or one limited by ``learning.images``, may repeat its images.
 
     Raises:
         UserError: names the largest value, and the task that has so many.
@@ -273,7 +271,7 @@ def _weight_files(config: Config, files: ZooFiles) -> dict[str, Path]:
 def _distilled(
     problem: MergingProblem, methods: Mapping[str, MethodResult]
 ) -> dict[str, dict[str, dict[str, str | float]]]:
-    """The results' entry ``distilled``: what became of the experts of other architectures."""
+    """The results' entry ``distilled``: accuracy of each teacher and of its student."""
     if not problem.heterogeneous:
         return {}
     teachers, students = methods["before_distillation"].seen, methods["individual"].seen

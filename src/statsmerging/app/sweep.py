@@ -1,7 +1,7 @@
-"""Sweeps: every job tells the journal what became of it, the driver sums up at the end.
+"""Sweeps: every job writes its outcome to the journal, the driver sums up at the end.
 
-The jobs may run in the driver's process, in other processes or on other machines; what they share
-is the journal's folder, whose name they inherit in an environment variable.
+The jobs may run in the driver's process, in other processes or on other machines. They share the
+journal's folder, whose name they inherit in an environment variable.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from statsmerging.runs.journal import Entry, JobState, Journal
 from statsmerging.store.files import write_text
 from statsmerging.store.secrets import redacted
 
-#: Where a job finds the journal of its sweep.
+#: Environment variable: folder of the sweep's journal.
 JOURNAL_VARIABLE = "STATSMERGING_SWEEP_JOURNAL"
 
-#: Where a job finds the process that drives its sweep, on this machine.
+#: Environment variable: process id of the sweep's driver, on the same machine.
 DRIVER_VARIABLE = "STATSMERGING_SWEEP_DRIVER"
 
 #: The folder below ``hydra.sweep.dir`` that holds the journals, one per sweep.
@@ -38,14 +38,14 @@ JOURNALS = "sweeps"
 
 
 class SweepJournal(Callback):
-    """Opens the journal when a sweep begins; named in ``hydra.callbacks``."""
+    """Opens the journal when a sweep begins; ``hydra.callbacks`` names this class."""
 
     #: The journal of the sweep that this process drives.
     current: Journal | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called once by the driver, before any job."""
-        dropped = _sweeps_of_their_own(config)
+        dropped = _nested_sweeps(config)
         if dropped:
             # Hydra would turn an error into a warning, and go on.
             complain(f"error: {dropped}")
@@ -60,7 +60,7 @@ class SweepJournal(Callback):
             SweepJournal.current.plan(jobs)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Called before every job: by now Hydra has written command and config of the sweep."""
+        """Called before every job; removes credentials from what Hydra has written by now."""
         file = Path(config.hydra.runtime.cwd) / config.hydra.sweep.dir / "multirun.yaml"
         if config.hydra.mode == RunMode.MULTIRUN and file.is_file():
             text = file.read_text(encoding="utf-8")
@@ -69,11 +69,11 @@ class SweepJournal(Callback):
 
 
 def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | None:
-    """Run one job of a sweep; whatever happens to it stands in the journal.
+    """Run one job of a sweep and write its outcome to the journal.
 
     Raises:
-        Exception: whatever the job raised, to a sweeper that counts failures. Hydra's own would
-            only end the sweep with a line about the first of them.
+        Exception: the error of the job, for a sweeper that counts failures. Hydra's own sweeper
+            would end the sweep with a line about the first error.
     """
     folder = os.environ.get(JOURNAL_VARIABLE)
     journal = Journal(Path(folder)) if folder else None
@@ -91,7 +91,7 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
         objective = run()
     except Exception as error:
         note("failed", first_line(error))
-        # Not to the log: a job that was refused has no directory for it any more.
+        # Not to the log: the directory of a refused job is gone, with its log.
         complain(f"job {job.job.num} failed: {first_line(error)}")
         if _is_hydras_own(job.sweeper):
             return None
@@ -104,7 +104,7 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
 
 
 def sum_up(journal: Journal) -> bool:
-    """Print what became of every job and write it to the journal's folder as ``summary.md``.
+    """Print the outcome of every job and write it to the journal's folder as ``summary.md``.
 
     Returns:
         Whether all jobs are done.
@@ -120,11 +120,11 @@ def sum_up(journal: Journal) -> bool:
     return summary.complete
 
 
-def _sweeps_of_their_own(config: DictConfig) -> str | None:
-    """Why experiments that are sweeps cannot be the values of another one; None if all is well.
+def _nested_sweeps(config: DictConfig) -> str | None:
+    """A message if the values of ``experiment=A,B`` are sweeps themselves; ``None`` otherwise.
 
-    Hydra reads the sweep of an experiment from the config of the whole command, and in
-    ``experiment=A,B`` it would read none, and run each once.
+    Hydra reads an experiment's sweep from the config of the whole command. With
+    ``experiment=A,B`` it would read none of them, and run each experiment once.
     """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -152,7 +152,7 @@ def _sweeps_of_their_own(config: DictConfig) -> str | None:
 
 
 def _planned_jobs(config: DictConfig) -> list[list[str]] | None:
-    """Overrides of every job, where the sweeper is Hydra's own: others decide as they go."""
+    """Overrides of every job; ``None`` for a sweeper that decides while it runs."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -173,12 +173,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with(parent: int) -> None:
-    """Have the system kill this process with its parent, however that ends.
+    """Have the system kill this process when its parent ends.
 
-    A gentler signal would end the job, and leave the worker waiting for the next one.
+    A gentler signal would end only the job; the worker would wait for the next one.
 
     Args:
-        parent: process id of whoever started this process; it may be gone by now.
+        parent: process id; the parent may have ended already.
     """
     if sys.platform != "linux":
         return

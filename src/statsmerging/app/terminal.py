@@ -1,4 +1,4 @@
-"""What reaches a terminal or a log: foreign text printable, on any encoding."""
+"""Text for a terminal or a log: printable whatever its source, in any encoding."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from statsmerging.errors import printable
 from statsmerging.progress import wide_console
 from statsmerging.store.secrets import RedactingFormatter
 
-#: Loggers below this one are ours: a message of theirs is one line.
+#: Messages of loggers below this one are single lines.
 _OURS = "statsmerging"
 
 
 class PrintableFormatter(RedactingFormatter):
-    """Of every handler in ``conf/hydra/job_logging``: names in a message move no cursor.
+    """Escapes control characters in messages, and replaces credentials.
 
-    Passwords and tokens are replaced, too.
+    ``conf/hydra/job_logging`` names it for every handler.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, a name of logging's
-        """The line; libraries may have messages of several."""
+        """The message; only libraries may write several lines."""
         ours = record.name.partition(".")[0] == _OURS
         record.message = printable(record.message) if ours else _lines(record.message)
         return super().formatMessage(record)
@@ -34,12 +34,12 @@ class PrintableFormatter(RedactingFormatter):
         self,
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...],
     ) -> str:
-        """The traceback, whose last line holds the error's message."""
+        """The traceback with the error's message."""
         return _lines(super().formatException(ei))  # type: ignore[arg-type]
 
 
 def settle_terminal() -> None:
-    """Make all that this process prints printable; a letter that an encoding lacks is its code."""
+    """Escape control characters, and letters that the encoding lacks, in this process's output."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -59,7 +59,7 @@ def _warning(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """As Python formats it, without the line of code."""
+    """A warning as Python formats it, without the line of code."""
     return f"{filename}:{lineno}: {category.__name__}: {_lines(str(message))}\n"
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What a cell that is off by more than a point usually comes from.
+#: Why a cell deviates by more than a point.
 USUAL_CAUSES = (
     "usual causes: the order of the classes (a score near chance), another preprocessing than the "
     "checkpoint's (a few points everywhere), experts of another family or another base model (the "
@@ -23,7 +23,7 @@ USUAL_CAUSES = (
 
 
 def check(run: Run) -> None:
-    """Verify counts and splits, score the bounds, and name every cell that is off.
+    """Verify counts and splits, score the bounds, and name every cell that deviates.
 
     Raises:
         IncompleteError: something differs from what was published.

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def convert(run: Run) -> None:
-    """Write ``job.target`` and, beside it, a card that says what it was made from."""
+    """Write ``job.target`` and, beside it, a card that names its source."""
     job = run.config.job
     source, base, target = job.source, job.base, job.target
     if source is None or not source.exists():

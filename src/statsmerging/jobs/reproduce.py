@@ -30,11 +30,11 @@ SHOWN = 20
 
 
 def reproduce(run: Run) -> None:
-    """Repeat ``job.run`` in ``again/`` of this run's directory; ``comparison.json`` says the rest.
+    """Repeat ``job.run`` in ``again/`` of this run's directory, and write ``comparison.json``.
 
-    Images and experts come from the cache of this command: with ``cache=EMPTY_FOLDER`` they, too,
-    are made again. What the run's config names is read from this machine; plugins and downloads
-    need the word of this command.
+    Images and experts come from the cache of this command: with ``cache=EMPTY_FOLDER`` they are
+    made again too. Files that the run's config names are read from this machine; plugins and
+    downloads must be allowed by this command.
 
     Raises:
         UserError: no finished run, a record that was changed, or a config that asks for more.
@@ -46,10 +46,10 @@ def reproduce(run: Run) -> None:
     path, tolerance = job.run, job.tolerance
     finished = read_finished_run(path)
     received, values = run.received_config(finished)
-    _say_changed_files(finished.manifest.get("files", {}))
+    _warn_of_changed_files(finished.manifest.get("files", {}))
     again = run.directory.path / "again"
     report = run.directory.path / "comparison.json"
-    if report.exists():  # it was compared: this is another try, not the rest of the last one
+    if report.exists():  # the last try ended with a comparison: this one starts from the beginning
         report.unlink()
         shutil.rmtree(again)
     with nullcontext() if job.network else closed_hub():
@@ -95,10 +95,10 @@ def reproduce(run: Run) -> None:
     log.info("reproduced: %s", how)
 
 
-def _say_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Point out files of weights that are gone or of another size, before anything is computed.
+def _warn_of_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn of weight files that are missing or of another size, before anything is computed.
 
-    They are not opened: a received manifest may name any file. Those that the run reads are
+    They are not opened: a received manifest may name any file. Files that the run reads are
     compared by their content at the end.
     """
     for record in files.values():
@@ -110,7 +110,7 @@ def _say_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _without_later_parameters(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """The results without parameters of methods that were no choice, so not recorded, before."""
+    """The results without parameters that the earlier version had not yet, so did not record."""
 
     def parameters(results: dict[str, Any], method: str) -> dict[str, Any]:
         row = results["methods"].get(method)
@@ -126,7 +126,7 @@ def _without_later_parameters(after: dict[str, Any], before: dict[str, Any]) -> 
 
 
 def _coefficient_differences(before: Path | None, after: Path) -> list[Difference]:
-    """Largest difference of the coefficients, method by method; none where all are the same."""
+    """Largest difference of the coefficients of each method; empty if all are the same."""
     tables = [_coefficients(before), _coefficients(after)]
     if tables[0].equals(tables[1]):
         return []
@@ -139,14 +139,14 @@ def _coefficient_differences(before: Path | None, after: Path) -> list[Differenc
 
 
 def _coefficients(path: Path | None) -> pd.Series[float]:
-    """Coefficients by method, layer and task; empty where none were learned."""
+    """Coefficients by method, layer and task; empty if none were learned."""
     if path is None or not path.exists():
         return pd.Series(dtype=float)
     return read_coefficients(path).set_index(["method", "layer", "task"])["coefficient"]
 
 
 def _within(item: Difference, tolerance: float) -> bool:
-    """Coefficients may differ where accuracies agree: many give the same model."""
+    """Coefficients may differ if accuracies agree: many coefficients give the same model."""
     return item.name.startswith("coefficients.") or item.size <= tolerance
 
 

@@ -1,8 +1,8 @@
 """``job=transfer``: a learner trained on some experts predicts coefficients for others.
 
-That is what a learner of statistics can do and a table of free coefficients cannot. The experts of
-the seen tasks teach the learner; those of the unseen tasks are merged with what it predicts for
-them, without an image of theirs.
+A learner of statistics can do that, a table of free coefficients cannot. The learner learns on the
+experts of the seen tasks; those of the unseen tasks are merged with the coefficients that it
+predicts for them, without any of their images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Outcome:
-    """What the methods gave: rows, coefficients for the experts of all tasks, and learners."""
+    """Of all methods: rows, coefficients for the experts of all tasks, and learners."""
 
     rows: dict[str, MethodResult]
     coefficients: dict[str, Tensor] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def transfer(run: Run) -> None:
 
 
 def _check(methods: Sequence[LearnedMethod | FixedMethod]) -> None:
-    """Refuse what would fail, or be left out, after everything was learned.
+    """Refuse methods that would fail, or be left out, after everything was learned.
 
     Raises:
         UserError: a method that gives no single model, whose learner is of one set of experts, or
