@@ -62,7 +62,7 @@ class TaskBalancedSampler(Sampler[list[Address]]):
 
 
 class ShardedSampler(Sampler[list[Address]]):
-    """What one of several processes sees of every batch: an equal share of each task's images.
+    """The share of one process in every batch: an equal number of images of each task.
 
     Args:
         batches: the whole batches, task by task.
@@ -118,7 +118,7 @@ class LabeledImages(Dataset[LabeledBatch]):
 
 
 class UnlabeledBatch(NamedTuple):
-    """What ``fit`` receives: no label is among it, because the data set has none.
+    """A batch of the learning step. It has no labels, because its data set has none.
 
     Attributes:
         images: uint8, (K·n) × 3 × S × S, task by task.

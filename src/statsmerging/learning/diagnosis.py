@@ -1,4 +1,4 @@
-"""All known signs of trouble in one merge run, as lines for log, results and report."""
+"""Warnings of a run: every known sign of trouble, for log, results and report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def diagnose(
     teachers: Mapping[str, TeacherQuality],
     learned: Mapping[str, LearnedCoefficients],
 ) -> list[str]:
-    """One line for everything that looks wrong, but for what the corruption itself explains.
+    """One line per sign of trouble, except those that a corruption explains.
 
     Args:
         cosines: of the task vectors, K × K.
@@ -60,7 +60,7 @@ def _experts(
     rows: Mapping[str, MethodResult],
     cosines: Tensor,
 ) -> Iterator[str]:
-    """What is wrong before anything is merged."""
+    """Warnings about the experts, before anything is merged."""
     pretrained, individual = rows["pretrained"], rows["individual"]
     yield from diagnostics.near_identical_experts([t.name for t in problem.suite.seen], cosines)
     yield from diagnostics.weak_students(rows, problem.heterogeneous_architectures)

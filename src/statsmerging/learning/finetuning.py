@@ -1,4 +1,4 @@
-"""Supervised training of a backbone: pre-training where asked for, and one fine-tuning per task."""
+"""Supervised training: of a backbone, if configured, and of one expert per task from it."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def finetuned_zoo(
         heads: under which head the backbone is fine-tuned; an expert's own one is a linear probe.
         images: the suite; only train splits are opened.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
-        untrained: tasks whose expert stays at θ₀ under its head, for others to train.
+        untrained: tasks whose expert stays at θ₀ under its head; it is distilled later.
     """
     if settings.weights == PRETRAIN:
         backbone = _pretrained_here(settings, images, zoo.pretraining, cache, accelerator)
@@ -235,7 +235,7 @@ class _ExpertMaker:
             str(len(task.classes)),
             self.training.model_dump_json(),
         ]
-        if not isinstance(self.heads, ProbedHeads):  # a probe follows from the other parts
+        if not isinstance(self.heads, ProbedHeads):  # a probe is determined by the other parts
             parts.append(state_sha256(self.heads(task).state_dict()))
 
         def write(path: Path) -> None:

@@ -54,7 +54,7 @@ def single_expert_finetuned(
 def single_expert_from_file(
     backbone: BackboneSettings, file: Path, task: Task, *, accelerator: str
 ) -> Zoo:
-    """A zoo of one expert from a file; what it started from is not known, so θ₀ is itself.
+    """A zoo of one expert from a file; its θ₀ is unknown, so the expert stands in for it.
 
     Args:
         file: what ``write_expert`` wrote, or published weights with their classifier.
@@ -135,8 +135,8 @@ def student_weights(
 ) -> Weights:
     """Weights of one task in the zoo's architecture, from θ₀ and a teacher's scores.
 
-    They are made once and then read from the cache. What was killed continues from its last
-    checkpoint, whichever run asks next, and ends at the same weights.
+    They are made once and then read from the cache. A killed distillation continues from its last
+    checkpoint, in whichever run needs it next, and ends at the same weights.
 
     Args:
         zoo: the target: its backbone, θ₀, and the task's frozen head.
@@ -166,7 +166,7 @@ def student_weights(
         write_weights(path, student.state_dict())
 
     weights = Weights(cache.load("students", f"{key}.safetensors", write, FileTensors))
-    with suppress(OSError):  # another user's
+    with suppress(OSError):  # the cache may belong to another user
         forget(checkpoint)
     return weights
 
@@ -174,7 +174,7 @@ def student_weights(
 def _fit(
     module: Distillation, task: str, images: Tensor, checkpoint: Path, accelerator: str
 ) -> None:
-    """Train the module's student, from the checkpoint where there is one."""
+    """Train the module's student, from the checkpoint if there is one."""
     settings = module.settings
     data = UnlabeledDataModule(
         {task: images},
@@ -197,8 +197,8 @@ class HeterogeneousExpert:
     """A task's expert of another architecture, the teacher of the one that is merged.
 
     Attributes:
-        task: what it is an expert of.
-        architecture: its label, as it stands in the results.
+        task: the expert's task.
+        architecture: its label in the results.
         zoo: a zoo of this expert alone.
         images: the suite in its geometry.
         learned_from: number of unlabeled images of its distillation.
@@ -211,11 +211,11 @@ class HeterogeneousExpert:
     learned_from: int
 
     def on(self, split: Split) -> Teacher:
-        """As the teacher on one split."""
+        """The expert as the teacher on one split."""
         return Teacher(self.zoo, self.images.split(self.task, split))
 
     def test_accuracy(self, cache: Cache) -> TaskAccuracy:
-        """Of this expert itself, before any distillation."""
+        """Test accuracy of this expert, before its distillation."""
         weights = {self.task.name: self.zoo.experts[self.task.name].state}
         candidate = Candidate(f"{self.architecture}, the teacher", self.zoo, weights)
         return Scorer(self.images, cache).score(candidate).seen[self.task.name]

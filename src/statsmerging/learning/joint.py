@@ -1,4 +1,4 @@
-"""The jointly trained model: one network on all tasks with their labels, an upper row of tables."""
+"""The jointly trained model: one network on all tasks with their labels: an upper bound."""
 
 from __future__ import annotations
 

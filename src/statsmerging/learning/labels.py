@@ -55,7 +55,7 @@ class Teacher:
 
     Attributes:
         zoo: a zoo with its expert, of the student's architecture or of another one.
-        images: the unlabeled images as that zoo's backbone sees them.
+        images: the unlabeled images in the geometry of that zoo's backbone.
     """
 
     zoo: Zoo
@@ -84,7 +84,7 @@ def teacher_scores(teachers: Mapping[str, Teacher], cache: Cache) -> dict[str, T
 def learning_targets(
     labels: LabelSettings, teachers: Mapping[str, Teacher], cache: Cache
 ) -> dict[str, Tensor]:
-    """The scores that the merged model shall give on the learning images.
+    """The scores that the merged model is to give on the learning images.
 
     Args:
         teachers: of the seen tasks, with the learning images.

@@ -1,4 +1,4 @@
-"""From the config's methods to merged models: the one place that knows what each kind needs."""
+"""From the config's methods to merged models: gives each kind of method what it needs."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ class FixedMethod:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a method gives.
+    """The merged model of one method.
 
     Attributes:
-        name: of the row.
-        candidate: to be scored.
+        name: of its row in the table.
+        candidate: the model to score.
         about: title, needs, returns and parameters, for the record.
-        state: the merged weights, where the method gives one static model.
-        learned: learner and coefficients, where there are any.
+        state: the merged weights, if the method gives one static model.
+        learned: learner and coefficients, if the method learns any.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Merger:
         self.step = LearningStep(settings, problem, self.images, checkpoints, curves)
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
-        """The method as configured, and, where it has a grid, as teacher agreement chooses it."""
+        """The method as configured and, if it has a grid, tuned by teacher agreement."""
         configured = self.as_configured(method)
         yield configured
         tuned = self._tuned(method, configured)
@@ -141,7 +141,7 @@ class Merger:
             yield tuned
 
     def as_configured(self, method: LearnedMethod | FixedMethod) -> Merged:
-        """The method without its grid."""
+        """The method with its configured values."""
         if isinstance(method, LearnedMethod):
             return self._learned(method)
         return self._fixed(method.method)
@@ -157,7 +157,7 @@ class Merger:
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
-        """Agreement with the teachers on a part of the learning images, the same for all."""
+        """Agreement with the teachers on some learning images, the same for all methods."""
         count = self.settings.tuning.images_per_task
         images = {task: split.sample(count) for task, split in self.images.items()}
         teachers = {task: teacher.on_sample(count) for task, teacher in self._teachers.items()}
@@ -177,13 +177,13 @@ class Merger:
         return fisher_diagonals(self.zoo, self.images, seed=self.settings.seed)
 
     def _tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Merged | None:
-        """The candidate that agrees most with the teachers; the first of equals."""
+        """The candidate that agrees most with the teachers; of equal ones the first."""
         best, highest = None, -1.0
         for candidate in method.candidates():
             merged = configured if candidate == method else self.as_configured(candidate)
             try:
                 agreement = self.agreement.of(merged.candidate)
-            except MergingError as error:  # one that diverged agrees with nobody
+            except MergingError as error:  # it diverged
                 log.warning("not chosen: %s", error)
                 continue
             if agreement > highest:  # two models are held at a time, not the whole grid
@@ -197,7 +197,7 @@ class Merger:
         settings = method.settings
         if settings.learner == "released_code":
             return self._as_released(method)
-        # First, because it trims a bank too: three of them would be in memory at once.
+        # Before the bank: both trim, and three banks would be in memory at once.
         statistics = run_statistics(self.settings, self.problem, self.bank, settings.density)
         bank = at_density(self.bank, settings.density)
         learned = self.step.learn(method, bank, statistics, self._targets)
@@ -207,7 +207,7 @@ class Merger:
         return Merged(method.name, candidate, about, state, learned)
 
     def _as_released(self, method: LearnedMethod) -> Merged:
-        """With heads of its own."""
+        """A model with trained heads, as the published code learns it."""
         learned, heads = learn_as_released(self.step, method, self.bank)
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})

@@ -30,7 +30,7 @@ Objective = Literal["teacher_labels", "entropy"]
 
 
 class LabelSettings(Settings):
-    """How a teacher's scores become the target.
+    """How a teacher's scores become the learning target.
 
     Attributes:
         kind: ``hard``, cross-entropy against the teacher's arg-max; ``soft``,

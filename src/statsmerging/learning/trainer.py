@@ -36,10 +36,10 @@ CHECKSUM = 16
 
 
 class CheckedCheckpoints(CheckpointIO):
-    """Lightning's checkpoints, each as one file that ends with the checksum of what stands before.
+    """Lightning's checkpoints, each one file that ends with the checksum of its content.
 
-    A file is written beside its place and renamed, so it needs no second file system and is never
-    half there; the checkpoint before it is kept.
+    A checkpoint is written beside its place and renamed, so it is always whole; the previous
+    checkpoint is kept.
     """
 
     def save_checkpoint(
@@ -59,7 +59,7 @@ class CheckedCheckpoints(CheckpointIO):
         self,
         path: str | Path,
         map_location: Any = "cpu",
-        weights_only: bool | None = True,  # whatever is asked for: a checkpoint is data
+        weights_only: bool | None = True,  # ignored: a checkpoint is data, and never runs code
     ) -> dict[str, Any]:
         content = _checked(Path(path))
         checkpoint: dict[str, Any] = torch.load(
@@ -69,16 +69,15 @@ class CheckedCheckpoints(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
-        with suppress(OSError):  # what holds other files stays
+        with suppress(OSError):  # a folder with other files stays
             # Where several processes learn, Lightning makes a folder for one file and leaves it.
             Path(path).parent.rmdir()
 
 
 def continue_from(path: Path) -> Path | None:
-    """The checkpoint at ``path``, or else the one before; ``None``: training starts anew.
+    """The checkpoint at ``path``, or else the previous one; ``None``: training starts anew.
 
-    One that is not what was written, or of another format, is set aside. Training ends at the same
-    numbers wherever it continues from.
+    A damaged checkpoint is set aside. Training ends at the same numbers from either.
     """
     remove_partials(path)
     damaged = False
@@ -96,7 +95,7 @@ def continue_from(path: Path) -> Path | None:
 
 
 def forget(path: Path) -> None:
-    """Remove the checkpoints of a training whose outcome is safe."""
+    """Remove the checkpoints of a training whose result was saved."""
     for file in (path, _before(path)):
         if file.exists():
             file.unlink()
@@ -115,10 +114,10 @@ def _is_sound(path: Path) -> bool:
 
 
 def _checked(path: Path) -> io.BytesIO:
-    """What was saved, without its checksum.
+    """The content of a checkpoint, without its checksum.
 
     Raises:
-        UserError: it is not what was written.
+        UserError: the file is damaged.
     """
     content = received_file(path.parent, path.name).read_bytes()
     saved, checksum = content[:-CHECKSUM], content[-CHECKSUM:]
@@ -140,11 +139,11 @@ _HINTS = (
 
 
 class OwnProcesses(LightningEnvironment):
-    """The ranks of processes that are started here: this one's is zero.
+    """Ranks of the processes that this one starts; its own rank is zero.
 
-    Variables such as ``RANK``, ``LOCAL_RANK`` or ``SLURM_PROCID`` number the processes of whoever
-    started this one, such as several runs in one ``srun``. Lightning reads them, and only the
-    process of rank zero writes learning curves.
+    Variables such as ``RANK``, ``LOCAL_RANK`` or ``SLURM_PROCID`` may number processes of a
+    launcher, e.g. several runs in one ``srun``. Lightning would read them, and only rank zero
+    writes learning curves.
     """
 
     def __init__(self) -> None:
@@ -255,8 +254,8 @@ def create_trainer(
         accelerator=accelerator,
         devices=devices,
         strategy="auto" if devices == 1 else _spawned_processes(),
-        # Also under SLURM: who requeues a job is the launcher's business, and Lightning's own
-        # handlers would never see the signal that SLURM sends.
+        # Also under SLURM: the launcher requeues a job, and Lightning's own handlers would never
+        # receive the signal that SLURM sends.
         plugins=[OwnProcesses(), CheckedCheckpoints()],
         max_epochs=epochs,
         logger=list(loggers),

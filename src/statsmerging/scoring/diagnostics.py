@@ -1,4 +1,4 @@
-"""Known signs that a comparison is not what it seems, as warnings for log and results."""
+"""Known failure signatures of a comparison, as warnings for log and results."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ VANISHED = 1e-6
 #: Task vectors with a larger cosine are nearly those of one expert.
 NEAR_IDENTICAL = 0.98
 
-#: A network is mostly surer of itself than it is right; one that is surer by less than this factor
-#: sees images of another kind than it was trained on.
+#: The confidence of a network is usually above its accuracy. Below this share of it, the images are
+#: of another kind than those it was trained on.
 UNSURE = 0.8
 
-#: A task with a lower normalised accuracy is given up.
+#: A task below this normalised accuracy is sacrificed.
 SACRIFICED = 0.5
 
-#: Difference of normalised averages between seen and unseen tasks that is pointed out.
+#: Difference of normalised averages between seen and unseen tasks from which on it is reported.
 GAP = 0.25
 
 
@@ -153,7 +153,7 @@ def uniform_coefficients(method: str, coefficients: Tensor, *, per_layer: bool) 
 
 
 def vanishing_gradient(method: str, norm: float) -> Iterator[str]:
-    """A learner that has stopped learning for want of a gradient."""
+    """A learner whose gradient has vanished."""
     if norm < VANISHED:
         yield (
             f"{method}: the learner's gradient is {norm:.1e} in the last step: nothing is learned; "

@@ -25,7 +25,12 @@ Reader = Callable[..., Iterator[tuple[str, Tensor]]]
 
 @contextmanager
 def observed(backbone: nn.Module, within: str, observe: Observer) -> Iterator[None]:
-    """While it lasts, every forward pass shows the observer what goes into the layers.
+    """Within the block, every forward pass calls the observer with the inputs of the layers.
+
+    The layers are ``nn.Linear``, ``nn.Conv2d`` without groups (the inputs are patches), and both
+    projections of ``nn.MultiheadAttention`` under self-attention. Grouped convolutions,
+    convolutions that are not padded by a number of zeros, and matrices that a network multiplies
+    by without a module, such as ``proj`` of open_clip's towers, are not observed.
 
     Args:
         within: only layers whose name starts with it.
@@ -112,7 +117,7 @@ def gram_matrices(
 ) -> dict[str, dict[str, Tensor]]:
     """Mean x xᵀ of every layer's inputs in each expert on its own task's images.
 
-    Which layers these are says ``layer_inputs``; RegMean averages the others.
+    See ``observed`` for which layers are included; RegMean averages the others.
     The result holds K · Σ n² numbers over the layers: 4.6 GB for eight ViT-B/32, 15 GB for eight
     ViT-L.
 

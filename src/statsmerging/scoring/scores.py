@@ -29,8 +29,8 @@ class Candidate:
     Attributes:
         title: shown beside progress bars.
         zoo: architecture, heads and preprocessing.
-        weights: task → backbone weights; a task that is not there is not scored.
-        keep: cache the scores; not worth it for weights that only this run makes.
+        weights: task → backbone weights; a task without weights is not scored.
+        keep: cache the scores; of no use for weights that only this run makes.
     """
 
     title: str
@@ -70,14 +70,14 @@ def class_scores(
     Args:
         weights: of the backbone.
         split: the images to score.
-        cache: where scores are kept, for weights that are scored again; ``None`` keeps none.
+        cache: keeps the scores of weights that are scored again; ``None``: they are not kept.
         description: shown beside the progress bar.
 
     Returns:
         N × C, float32; from the cache if these weights scored these images before.
 
     Raises:
-        MergingError: NaN or infinite scores, of which one class would always be the greatest.
+        MergingError: NaN or infinite scores; the arg-max would be one class for all images.
     """
     head = zoo.experts[task].head.cpu()
 
@@ -188,8 +188,8 @@ class TeacherQuality:
 
     Attributes:
         label_agreement: share of images on which its class is the ground truth. Far above its
-            test accuracy, it says that the teacher was trained on these images. ``None`` where
-            some of them are published without a label.
+            test accuracy, it shows that the teacher was trained on these images. ``None`` if some
+            of them are published without a label.
         confidence: mean of its highest class probability.
         images: number of images.
     """
