@@ -237,7 +237,7 @@ def test_none_logs_nothing(run_job: JobRunner, tmp_path: Path) -> None:
 def test_a_missing_package_is_named_before_anything_is_computed(
     run_job: JobRunner, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    ours = f"statsmerging.jobs.loggers.{package}"
+    ours = f"statsmerging.app.loggers.{package}"
     for module in [name for name in sys.modules if name.split(".")[0] == package or name == ours]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)

@@ -66,7 +66,7 @@ def test_a_failing_job_leaves_the_others_and_is_named(
 
 def test_an_unexpected_error_leaves_its_traceback(sweep: Any, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
-        "from statsmerging.evaluation.accuracy import Scorer\nScorer.score = None\n"
+        "from statsmerging.scoring.scores import Scorer\nScorer.score = None\n"
     )
     done = sweep(f"plugins=[],[{tmp_path}/broken.py]")
     assert done.returncode == 1

@@ -12,11 +12,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from statsmerging.app.config import Config
 from statsmerging.app.received_config import received_config
+from statsmerging.app.setup import Run
 from statsmerging.data.hub import closed_hub, hub_is_open
 from statsmerging.errors import IncompleteError, UserError
 from statsmerging.jobs import reproduce
 from statsmerging.runs.comparison import differences, same_bits_promised
+from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.finished import read_finished_run
 from statsmerging.store.files import read_json
 from tests.app.test_configs import composed
@@ -227,15 +230,21 @@ def test_arguments_for_a_loader(again: Any, finished: Path, key: str, value: Any
 def test_downloads_need_the_word_of_the_user(
     again: Any, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(reproduce, "_repeat", lambda *_, network: asked.append(network))
+    offline: list[str | None] = []
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    def repeat(run: Run, config: Config, directory: RunDirectory) -> RunDirectory:
+        offline.append(os.environ.get("HF_HUB_OFFLINE"))
+        return directory
+
+    monkeypatch.setattr(Run, "repeat", repeat)
     change_config(finished, lambda config: config["backbone"].update(weights="hub"))
     with pytest.raises(UserError, match=r"backbone\.weights=hub.* job\.network=true allows it$"):
         again()
-    assert not asked
+    assert not offline
     with pytest.raises(FileNotFoundError):  # nothing was repeated
         again("job.network=true")
-    assert asked == [True]
+    assert offline == [None]
 
 
 @pytest.mark.parametrize("address", ["{here}", "../{name}", "data", "https://127.0.0.1/x"])

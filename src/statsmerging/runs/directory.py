@@ -25,7 +25,7 @@ PRESENTATION = ("hydra", "cache", "logger", "rerun")
 CONFIG, MANIFEST, RESULTS = "config.yaml", "manifest.json", "results.json"
 
 #: Jobs whose run directories hold results when they are complete.
-WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
+WITH_RESULTS = ("merge", "finetune", "distill", "evaluate", "check", "transfer")
 
 #: Files and folders that a run writes and that do not change once it is complete.
 OUTPUTS = (
