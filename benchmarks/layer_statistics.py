@@ -19,9 +19,10 @@ from torch import Tensor
 
 from benchmarks.measuring import Result, parser, publish
 from benchmarks.random_bank import backbone, random_bank
+from statsmerging.choices import Feature
 from statsmerging.learning.fit import cached_layer_statistics
 from statsmerging.merging import TaskVectorBank
-from statsmerging.merging.statistics import Feature, LayerStatistics
+from statsmerging.merging.statistics import LayerStatistics
 from statsmerging.store.cache import Cache
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from statsmerging.choices import Objective
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, Objective, TrainerSettings
+from statsmerging.learning.settings import LabelSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import (
     MergedModel,

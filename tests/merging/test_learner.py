@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from statsmerging.choices import Granularity, LearnerKind, Link
 from statsmerging.merging import (
     LayerStatistics,
     MergingError,
@@ -14,7 +15,6 @@ from statsmerging.merging import (
     TaskVectorBank,
     layer_statistics,
 )
-from statsmerging.merging.learner import Granularity, LearnerKind, Link
 from statsmerging.merging.methods import task_arithmetic
 
 KINDS: list[LearnerKind] = ["shared", "per_layer", "free", "constant_input"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from statsmerging.choices import Anchor
 from statsmerging.merging import MergedModel, MergingError, TaskVectorBank
-from statsmerging.merging.bank import Anchor
 from tests.small_models import TinyBackbone
 
 

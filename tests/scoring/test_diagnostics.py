@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
+from statsmerging.choices import Granularity
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
-from statsmerging.merging.learner import Granularity
 from statsmerging.runs.results import MethodResult, TaskAccuracy
 from statsmerging.scoring.diagnostics import (
     experts_at_chance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import (
     DirectoryPath,
@@ -16,17 +16,13 @@ from pydantic import (
 
 from statsmerging.app.declarations import Declaration, declarations, own_files
 from statsmerging.app.loggers.settings import LoggerSettings
+from statsmerging.choices import Granularity, Job, Link, Objective
 from statsmerging.data.settings import (
     PlainName,
     SuiteSettings,
 )
 from statsmerging.errors import UserError
-from statsmerging.learning.settings import (
-    MergingSettings,
-    Objective,
-    grid_of,
-    learned_settings,
-)
+from statsmerging.learning.settings import MergingSettings, grid_of, learned_settings
 from statsmerging.settings import Settings, describe
 from statsmerging.zoo.settings import HeadSettings
 
@@ -34,19 +30,7 @@ from statsmerging.zoo.settings import HeadSettings
 class JobSettings(Settings):
     """What to do; further keys belong to single jobs."""
 
-    name: Literal[
-        "merge",
-        "finetune",
-        "distill",
-        "evaluate",
-        "check",
-        "report",
-        "convert",
-        "export",
-        "reproduce",
-        "corruptions",
-        "transfer",
-    ]
+    name: Job
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None
     run: DirectoryPath | None = None
@@ -65,8 +49,8 @@ class Config(MergingSettings):
     suite: SuiteSettings
     heads: HeadSettings
     logger: LoggerSettings
-    granularity: Literal["layer_wise", "task_wise"]
-    coefficients: Literal["identity", "softmax", "sigmoid", "clamp"]
+    granularity: Granularity
+    link: Link
     objective: Objective
     method: dict[PlainName, dict[str, Any]] = Field(default_factory=dict)
     joint: bool

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from statsmerging.choices import Feature, Source
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.data_module import UnlabeledDataModule
@@ -33,13 +34,7 @@ from statsmerging.merging.relations import (
     place_statistics,
     relation_statistics,
 )
-from statsmerging.merging.statistics import (
-    Feature,
-    LayerStatistics,
-    Source,
-    layer_statistics,
-    statistic_columns,
-)
+from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from statsmerging.choices import Objective
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.labels import distillation_loss, entropy
-from statsmerging.learning.settings import LabelSettings, Objective, TrainerSettings
+from statsmerging.learning.settings import LabelSettings, TrainerSettings
 from statsmerging.merging.errors import check_choice
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.merged_model import MergedModel

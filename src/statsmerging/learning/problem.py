@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from statsmerging.choices import LabelsFrom
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.settings import LearningSettings
 from statsmerging.data.suites import Suite
 from statsmerging.learning.heterogeneous import HeterogeneousExpert
 from statsmerging.learning.labels import Teacher
-from statsmerging.learning.settings import LabelsFrom, MergeSettings
+from statsmerging.learning.settings import MergeSettings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.ties import trimmed_bank
 from statsmerging.runs.results import MethodResult

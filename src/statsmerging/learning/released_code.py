@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from statsmerging.choices import Objective
 from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
 from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, LearningStep
 from statsmerging.learning.labels import learning_targets
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, Objective, TrainerSettings
+from statsmerging.learning.settings import LabelSettings, TrainerSettings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.merged_model import MergedModel

@@ -16,6 +16,23 @@ from pydantic import (
     model_validator,
 )
 
+from statsmerging.choices import (
+    Accelerator,
+    Accumulate,
+    Anchor,
+    DistillationSplit,
+    Feature,
+    Granularity,
+    LabelKind,
+    LabelsFrom,
+    LearnerKind,
+    Link,
+    Objective,
+    Precision,
+    Restrict,
+    Source,
+    Standardise,
+)
 from statsmerging.data.settings import CorruptionSettings, LearningSettings
 from statsmerging.errors import UserError
 from statsmerging.settings import Settings, describe
@@ -25,8 +42,6 @@ from statsmerging.zoo.settings import (
     TrainingSettings,
     ZooSettings,
 )
-
-Objective = Literal["teacher_labels", "entropy"]
 
 
 class LabelSettings(Settings):
@@ -42,10 +57,10 @@ class LabelSettings(Settings):
             those of all seen tasks, as if the task of an image were not known.
     """
 
-    kind: Literal["hard", "soft", "ground_truth"] = "hard"
+    kind: LabelKind = "hard"
     temperature: PositiveFloat = 1.0
     min_confidence: float = Field(default=0.0, ge=0, le=1)
-    restrict: Literal["task", "none"] = "task"
+    restrict: Restrict = "task"
 
     @model_validator(mode="after")
     def _ground_truth_is_never_cleaned(self) -> Self:
@@ -74,10 +89,10 @@ class LearnedMethodSettings(Settings):
     """
 
     title: str
-    granularity: Literal["layer_wise", "task_wise"]
-    learner: Literal["shared", "per_layer", "free", "constant_input", "released_code"]
-    link: Literal["identity", "softmax", "sigmoid", "clamp"]
-    anchor: Literal["pretrained", "none"]
+    granularity: Granularity
+    learner: LearnerKind | Literal["released_code"]
+    link: Link
+    anchor: Anchor
     scale: PositiveFloat
     start: float | None
     objective: Objective
@@ -112,7 +127,7 @@ class TrainerSettings(Settings):
     images_per_task: PositiveInt
     learning_rate: NonNegativeFloat
     weight_decay: NonNegativeFloat
-    accumulate: Literal["joint", "per_task"]
+    accumulate: Accumulate
     steps_per_epoch: PositiveInt
     devices: PositiveInt = 1
     seed: int = Field(ge=0)
@@ -137,7 +152,7 @@ class StudentSettings(TrainingSettings):
         steps_per_epoch: steps between two checkpoints; a divisor of ``steps``.
     """
 
-    images: Literal["validation", "train"]
+    images: DistillationSplit
     temperature: PositiveFloat
     steps_per_epoch: PositiveInt
 
@@ -157,9 +172,6 @@ class HeterogeneousExpertSettings(Settings):
 
     backbone: BackboneSettings
     file: FilePath | None = None
-
-
-LabelsFrom = Literal["teacher", "student"]
 
 
 class HeterogeneousSettings(Settings):
@@ -192,28 +204,16 @@ def _check_epochs(steps: int, steps_per_epoch: int) -> None:
 class StatisticsSettings(Settings):
     """What the learner sees of the weights."""
 
-    of: Literal["weights", "task_vectors"]
-    features: list[
-        Literal[
-            "mean",
-            "variance",
-            "magnitude",
-            "singular_values",
-            "cosine",
-            "relative_norm",
-            "sign_agreement",
-            "depth",
-            "kind",
-        ]
-    ] = Field(min_length=1)
+    of: Source
+    features: list[Feature] = Field(min_length=1)
     rank: PositiveInt
-    standardise: Literal["global", "per_layer", "both"]
+    standardise: Standardise
 
 
 class LearnerSettings(Settings):
     """How statistics become coefficients."""
 
-    kind: Literal["shared", "per_layer", "free", "constant_input"]
+    kind: LearnerKind
     hidden: PositiveInt
     scale: PositiveFloat
     start: float | None = None
@@ -222,8 +222,8 @@ class LearnerSettings(Settings):
 class MergeSettings(Settings):
     """How coefficients become weights."""
 
-    anchor: Literal["pretrained", "none"]
-    precision: Literal["float32", "bfloat16"]
+    anchor: Anchor
+    precision: Precision
     memory_map: bool
     compile: bool
 
@@ -249,7 +249,7 @@ class MergingSettings(Settings):
     merge: MergeSettings
     tuning: TuningSettings
     seed: int = Field(ge=0)
-    accelerator: Literal["auto", "cpu", "gpu"]
+    accelerator: Accelerator
 
 
 def learned_settings(name: str, entry: Mapping[str, Any]) -> LearnedMethodSettings:

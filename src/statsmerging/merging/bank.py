@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from statsmerging.choices import Anchor
 from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.kernels import LONG, PLAIN, Kernels
 
@@ -37,9 +38,6 @@ class MappedFile:
         if 0 <= offset < self.tensor.nbytes and hasattr(mmap, "MADV_DONTNEED"):
             page = offset // mmap.PAGESIZE * mmap.PAGESIZE
             self._mapping.madvise(mmap.MADV_DONTNEED, page, offset + part.nbytes - page)
-
-
-Anchor = Literal["pretrained", "none"]
 
 
 #: Letters of a tensor's name that a message shows.

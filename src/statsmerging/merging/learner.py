@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from statsmerging.merging.bank import Anchor
+from statsmerging.choices import Anchor, Granularity, LearnerKind, Link, Standardise
 from statsmerging.merging.errors import MergingError, check_choice
-from statsmerging.merging.statistics import LayerStatistics, Standardise
-
-Granularity = Literal["layer_wise", "task_wise"]
-LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]
-Link = Literal["identity", "softmax", "sigmoid", "clamp"]
+from statsmerging.merging.statistics import LayerStatistics
 
 #: λ before the first step, where θ₀ is the anchor: task arithmetic.
 ANCHORED_START = 0.3

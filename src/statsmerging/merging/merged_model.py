@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from statsmerging.merging.bank import Anchor, TaskVectorBank, merge_layer, summing_type
+from statsmerging.choices import Anchor
+from statsmerging.merging.bank import TaskVectorBank, merge_layer, summing_type
 from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.kernels import PLAIN, Kernels, compiled_kernels
 

@@ -9,29 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from statsmerging.choices import Feature, Source, Standardise
 from statsmerging.merging.bank import TaskVectorBank, matrix_shape
 from statsmerging.merging.errors import MergingError, check_choice
-
-Feature = Literal[
-    "mean",
-    "variance",
-    "magnitude",
-    "singular_values",
-    "cosine",
-    "relative_norm",
-    "sign_agreement",
-    "depth",
-    "kind",
-]
-Source = Literal["weights", "task_vectors"]
-Standardise = Literal["global", "per_layer", "both"]
-
-FEATURES: tuple[Feature, ...] = get_args(Feature)
 
 #: Columns of a feature that has several: their names' common beginning.
 _PREFIXES: dict[str, Feature] = {"singular_value_": "singular_values", "kind_": "kind"}

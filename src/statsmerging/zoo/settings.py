@@ -14,6 +14,7 @@ from pydantic import (
     field_validator,
 )
 
+from statsmerging.choices import CropMode, Interpolation, Library
 from statsmerging.errors import UserError
 from statsmerging.settings import Settings
 
@@ -43,17 +44,17 @@ class BackboneSettings(Settings):
     """
 
     label: str
-    library: Literal["timm", "open_clip"]
+    library: Library
     name: str
     weights: str
     tag: str | None
     image_size: PositiveInt | None
     mean: tuple[float, float, float] | None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
-    interpolation: Literal["bilinear", "bicubic", "lanczos"] | None
+    interpolation: Interpolation | None
     # Records of runs from before there was a choice lack these two.
     crop_ratio: float | None = Field(default=1.0, gt=0, le=1)
-    crop_mode: Literal["center", "squash"] | None = "center"
+    crop_mode: CropMode | None = "center"
     arguments: dict[str, Any]
 
     @field_validator("arguments", mode="before")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from statsmerging.choices import Needs, Returns
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import (
     DataFreeMethod,
@@ -23,7 +24,6 @@ from statsmerging.merging.methods import (
     methods,
     parameter,
 )
-from statsmerging.merging.methods.base import Needs, Returns
 from statsmerging.merging.methods.ties import Ties
 
 USERS_FILE = '''

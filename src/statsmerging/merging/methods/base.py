@@ -11,17 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal, Self, get_args, get_type_hints
+from typing import ClassVar, Self, get_args, get_type_hints
 
 from torch import Tensor
 
+from statsmerging.choices import Needs, Returns
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.parameters import Grid, complaint
 from statsmerging.merging.methods.task_models import TaskModels
-
-Needs = Literal["nothing", "unlabeled images", "activations", "gradients"]
-Returns = Literal["state dict", "router", "adapters"]
 
 #: What a method knows about the experts beyond their weights: task → layer → tensor.
 Evidence = Mapping[str, Mapping[str, Tensor]]

@@ -1,0 +1,69 @@
+"""Every closed list of choices, once. Heart, config and records take them from here.
+
+This module imports nothing but the standard library, so that a mistake in a command is answered
+before torch is imported.
+"""
+
+from typing import Literal, get_args
+
+# ---- what a run does
+Job = Literal[
+    "merge",
+    "finetune",
+    "distill",
+    "evaluate",
+    "check",
+    "report",
+    "convert",
+    "export",
+    "reproduce",
+    "corruptions",
+    "transfer",
+]
+Accelerator = Literal["auto", "cpu", "gpu"]
+
+# ---- images
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+LearningSplit = Literal["validation", "test"]
+DistillationSplit = Literal["validation", "train"]
+SuiteKind = Literal["embedded", "folder", "hub"]
+
+# ---- networks
+Library = Literal["timm", "open_clip"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+CropMode = Literal["center", "squash"]
+
+# ---- statistics → coefficients
+Source = Literal["weights", "task_vectors"]
+Feature = Literal[
+    "mean",
+    "variance",
+    "magnitude",
+    "singular_values",
+    "cosine",
+    "relative_norm",
+    "sign_agreement",
+    "depth",
+    "kind",
+]
+FEATURES: tuple[Feature, ...] = get_args(Feature)
+Standardise = Literal["global", "per_layer", "both"]
+Granularity = Literal["layer_wise", "task_wise"]
+LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]
+Link = Literal["identity", "softmax", "sigmoid", "clamp"]
+
+# ---- coefficients → weights
+Anchor = Literal["pretrained", "none"]
+Precision = Literal["float32", "bfloat16"]
+
+# ---- the learning step
+Objective = Literal["teacher_labels", "entropy"]
+LabelKind = Literal["hard", "soft", "ground_truth"]
+Restrict = Literal["task", "none"]
+LabelsFrom = Literal["teacher", "student"]
+Accumulate = Literal["joint", "per_task"]
+
+# ---- merging methods
+Needs = Literal["nothing", "unlabeled images", "activations", "gradients"]
+Returns = Literal["state dict", "router", "adapters"]
