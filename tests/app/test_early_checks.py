@@ -1,45 +1,37 @@
-"""Mistakes in methods and tasks are answered without torch, from what the files declare."""
+"""Mistakes in methods and tasks are answered before anything is computed."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 
-from statsmerging.app.config import check_early, parse_config
-from statsmerging.app.declarations import declarations, own_files
+from statsmerging.app.command_line import check_before
+from statsmerging.app.config import parse_config
 from statsmerging.errors import UserError
 from statsmerging.merging.methods import methods
-from statsmerging.scoring import regmean_plus_plus
 from tests.app.test_configs import composed
 
 MEDIAN = """
 from statsmerging.merging.methods import DataFreeMethod, Grid, parameter
 
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
 class Median(DataFreeMethod):
     name = "median"
+    title = "Median"
     tunable = Grid("scale", (0.5, 1.0))
     scale: float = parameter(1.0, at_least=0)
+
+    def merge(self, bank):
+        raise NotImplementedError
 """
 
 
-def test_what_the_files_declare_is_what_the_classes_say() -> None:
-    assert regmean_plus_plus.RegMeanPlusPlus.name in methods()
-    ours = {
-        name: kind
-        for name, kind in methods().items()
-        if kind.__module__.startswith("statsmerging.")
-    }
-    declared = declarations(own_files())
-    assert declared.keys() == ours.keys()
-    for name, kind in ours.items():
-        hints = get_type_hints(kind)
-        assert declared[name].parameters == {
-            item.name: (hints[item.name], dict(item.metadata)) for item in fields(kind)
-        }
-        assert declared[name].tunable == (kind.tunable.parameter if kind.tunable else None)
+@pytest.fixture(autouse=True)
+def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("statsmerging.merging.methods.base._REGISTRY", methods())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +64,7 @@ def test_mistakes(overrides: list[str], expected: str, tmp_path: Path) -> None:
     (tmp_path / "median.py").write_text(MEDIAN)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as refused:
-        check_early(composed(*(text.replace("{tmp}", str(tmp_path)) for text in overrides)))
+        check_before(composed(*(text.replace("{tmp}", str(tmp_path)) for text in overrides)))
     assert str(refused.value).startswith(expected.replace("{tmp}", str(tmp_path)))
 
 
@@ -107,8 +99,8 @@ def test_tasks_are_named_as_folders_may_be(task: str) -> None:
     assert parse_config(values).suite.tasks == [task]
 
 
-def test_what_a_plugin_computes_is_left_to_its_import(tmp_path: Path) -> None:
+def test_a_plugin_may_compute_what_it_declares(tmp_path: Path) -> None:
     plugin = tmp_path / "computed.py"
     plugin.write_text(MEDIAN.replace("at_least=0", "at_least=min(0, 1)"))
-    assert declarations([plugin]) == {}
-    check_early(composed(f"plugins=[{plugin}]", "+method.median.scale=-1"))
+    with pytest.raises(UserError, match=r"^method\.median\.scale=-1: must be at least 0"):
+        check_before(composed(f"plugins=[{plugin}]", "+method.median.scale=-1"))

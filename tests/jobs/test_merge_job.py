@@ -105,9 +105,9 @@ def test_task_wise_gives_one_coefficient_per_task(run_job: JobRunner, tmp_path: 
     "overrides",
     [
         ["labels=soft", "labels.temperature=2"],
-        ["learner=free", "coefficients=sigmoid"],
+        ["learner=free", "link=sigmoid"],
         ["learner=per_layer", "statistics.of=task_vectors"],
-        ["learner=constant_input", "coefficients=softmax", "merge.anchor=none"],
+        ["learner=constant_input", "link=softmax", "merge.anchor=none"],
         ["objective=entropy", "merge.precision=bfloat16", "merge.memory_map=true"],
         ["trainer.accumulate=per_task"],
         ["merge.compile=true"],

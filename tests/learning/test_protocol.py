@@ -175,5 +175,5 @@ def test_a_saturated_link_is_noticed(run_job: JobRunner, monkeypatch: pytest.Mon
     monkeypatch.setitem(
         learner.LINKS, "clamp", lambda output, start: (output - start - 2).clamp(0, 1)
     )
-    warnings = run_job(ONLY, "coefficients=clamp")["warnings"]
+    warnings = run_job(ONLY, "link=clamp")["warnings"]
     assert any("gradient is 0.0e+00 in the last step" in line for line in warnings)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods.regmean import RegMean
-from statsmerging.scoring.evidence import gram_matrices
-from statsmerging.scoring.regmean_plus_plus import RegMeanPlusPlus, blocks
+from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, blocks
+from statsmerging.scoring.evidence import block_grams, gram_matrices
 from statsmerging.zoo.experts import Zoo
 from tests.scoring.conftest import TASKS, ZooOf, images_of_all, inputs
 from tests.small_models import TinyBackbone, small_tower, small_vit
@@ -61,7 +61,9 @@ def reference(zoo: Zoo, seen: dict[str, Tensor]) -> nn.Module:
 def test_regmean_plus_plus(zoo_of: ZooOf) -> None:
     zoo = zoo_of(small_vit(), SIZE)
     images = images_of_all(40, SIZE)
-    found = RegMeanPlusPlus(off_diagonal=ALPHA).merge(zoo, bank_of(zoo), images)
+    found = RegMeanPlusPlus(off_diagonal=ALPHA).merge(
+        bank_of(zoo), block_grams(zoo, images, images_per_task=256)
+    )
     expected = reference(zoo, {task: inputs(zoo, images[task]) for task in TASKS})
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(found[name].double(), tensor, rtol=0, atol=1e-4)
@@ -74,7 +76,9 @@ def test_regmean_plus_plus(zoo_of: ZooOf) -> None:
 def test_one_expert_comes_back(zoo_of: ZooOf, make: Callable[[], nn.Module]) -> None:
     zoo = zoo_of(make(), SIZE)
     bank = bank_of(zoo, ("svhn",))
-    found = RegMeanPlusPlus().merge(zoo, bank, images_of_all(5, SIZE))
+    found = RegMeanPlusPlus().merge(
+        bank, block_grams(zoo, images_of_all(5, SIZE), images_per_task=5)
+    )
     for name, tensor in zoo.experts["svhn"].state.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-4)
 

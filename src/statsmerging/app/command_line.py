@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from statsmerging.app.config import Config, check_early, parse_config
+from statsmerging.app.config import Config, check_tasks, parse_config
 from statsmerging.app.mistakes import (
     INCOMPLETE,
     MISTAKE,
@@ -116,12 +116,10 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
         if directory.finished and not config.rerun:
             show_finished(directory, [name for name, _ in config.logger.chosen()])
             return
-        check_early(config)
+        check_before(config)
         if config.rerun:
             directory.forget_checkpoints()
-        load_plugins(config.plugins)
         job = import_module(f"statsmerging.jobs.{config.job.name}")
-        # Here, because these need torch, which takes seconds to import.
         from statsmerging.app.loggers.run_log import RunLog, open_run_log
         from statsmerging.app.setup import Run
         from statsmerging.merging.errors import MergingError
@@ -133,6 +131,21 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
                 getattr(job, config.job.name)(Run(config, directory, run_log))
         except MergingError as error:
             raise UserError(str(error)) from error
+
+
+def check_before(config: Config) -> None:
+    """Check tasks, plugins and methods, before anything that takes longer than their import.
+
+    Raises:
+        UserError: names the key that is wrong, and the valid choices.
+    """
+    check_tasks(config)
+    load_plugins(config.plugins)
+    if config.job.name in WITH_RESULTS:
+        # Imported here, because it needs torch, which takes seconds; Lightning takes more.
+        from statsmerging.learning.chosen_methods import parse_methods
+
+        parse_methods(config.method)
 
 
 def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:

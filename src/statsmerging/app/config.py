@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from pydantic import (
     ValidationError,
 )
 
-from statsmerging.app.declarations import Declaration, declarations, own_files
 from statsmerging.app.loggers.settings import LoggerSettings
 from statsmerging.choices import Granularity, Job, Link, Objective
 from statsmerging.data.settings import (
@@ -22,7 +20,7 @@ from statsmerging.data.settings import (
     SuiteSettings,
 )
 from statsmerging.errors import UserError
-from statsmerging.learning.settings import MergingSettings, grid_of, learned_settings
+from statsmerging.learning.settings import MergingSettings
 from statsmerging.settings import Settings, describe
 from statsmerging.zoo.settings import HeadSettings
 
@@ -95,49 +93,12 @@ def parse_config(values: dict[str, Any]) -> Config:
         raise UserError(describe(error)) from error
 
 
-def check_early(config: Config) -> None:
-    """Check the methods' parameters, and the names of the tasks.
+def check_tasks(config: Config) -> None:
+    """Check the names of the tasks, before anything that takes longer.
 
     Raises:
-        UserError: names what is wrong, and valid choices.
+        UserError: names what is wrong, and the valid choices.
     """
-    _check_methods(config)
-    _check_tasks(config)
-
-
-def _check_methods(config: Config) -> None:
-    known = declarations([*own_files(), *config.plugins])
-    if not config.method:
-        raise UserError("method: choose at least one, e.g. method=stats_merging or method=[ties]")
-    for name, entry in config.method.items():
-        if "learner" in entry:
-            learned_settings(name, entry)
-        elif name in known:
-            _check_parameters(name, entry, known[name])
-        elif not config.plugins:  # a plugin may bring methods in any way: importing it tells
-            raise UserError(f"method={name}: choose one of {', '.join(sorted(known))}")
-
-
-def _check_parameters(name: str, entry: Mapping[str, Any], declared: Declaration) -> None:
-    valid = list(declared.parameters)
-    for key, value in entry.items():
-        if key == "tune":
-            continue
-        if key not in valid:
-            choices = f"choose from {', '.join(valid)}" if valid else "the method has no parameters"
-            raise UserError(f"method.{name}.{key}: unknown parameter; {choices}")
-        wanted = declared.complaint(key, value)
-        if wanted is not None:
-            raise UserError(f"method.{name}.{key}={value}: must be {wanted}")
-    for value in grid_of(name, entry):
-        if declared.tunable is None:
-            raise UserError(f"method.{name}.tune: this method has nothing to tune")
-        wanted = declared.complaint(declared.tunable, value)
-        if wanted is not None:
-            raise UserError(f"method.{name}.tune={value}: {declared.tunable} must be {wanted}")
-
-
-def _check_tasks(config: Config) -> None:
     suite = config.suite
     if suite.kind == "embedded":
         from statsmerging.data.embedded_suite import embedded_suite

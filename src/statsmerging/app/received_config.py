@@ -74,7 +74,7 @@ def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, An
 def _with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config in today's keys; missing ones get the value that held in the run's version."""
     learned = {
-        "link": config.get("coefficients"),
+        "link": config.get("link"),
         "anchor": _section(config, "merge").get("anchor"),
         "scale": _section(config, "learner").get("scale"),
         "start": ANCHORED_START,

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from statsmerging.errors import IncompleteError, UserError
+from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, run_statistics
+from statsmerging.learning.fit import LearnedCoefficients, run_statistics
 from statsmerging.learning.joint import joint_weights
-from statsmerging.learning.methods import FixedMethod, Merged, Merger, parse_methods
+from statsmerging.learning.methods import Merged, Merger
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients, write_statistics

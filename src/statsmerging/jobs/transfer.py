@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from statsmerging.errors import UserError
+from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, run_statistics
-from statsmerging.learning.methods import FixedMethod, Merged, Merger, StateDict, parse_methods
+from statsmerging.learning.fit import LearnedCoefficients, run_statistics
+from statsmerging.learning.methods import Merged, Merger, StateDict
 from statsmerging.learning.problem import at_density
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -16,14 +16,12 @@ from torch import Tensor
 from statsmerging.choices import Feature, Source
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
+from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.problem import MergingProblem, at_density
 from statsmerging.learning.settings import (
-    LabelSettings,
-    LearnedMethodSettings,
     MergingSettings,
-    TrainerSettings,
 )
 from statsmerging.learning.trainer import continue_from, create_trainer
 from statsmerging.merging.bank import TaskVectorBank
@@ -40,38 +38,6 @@ from statsmerging.store.hashing import key_of
 
 if TYPE_CHECKING:
     from statsmerging.learning.released_code import ReleasedCodeLearner
-
-
-@dataclass(frozen=True)
-class LearnedMethod:
-    """A method whose coefficients are learned: StatsMerging, its controls, AdaMerging."""
-
-    name: str
-    settings: LearnedMethodSettings
-
-    def about(self, labels: LabelSettings) -> dict[str, Any]:
-        """Title, needs, returns and parameters, for the record; the labels are the run's."""
-        settings = self.settings
-        told = settings.objective != "entropy" and labels.kind == "ground_truth"
-        labelled = told or settings.learner == "released_code"
-        return {
-            "title": settings.title,
-            "needs": "labels" if labelled else "unlabeled images",
-            "returns": "state dict",
-            "parameters": settings.model_dump(exclude={"title", "tune"}),
-        }
-
-    def candidates(self) -> Iterator[LearnedMethod]:
-        """The method with every learning rate of its grid."""
-        for rate in self.settings.tune or ():
-            settings = self.settings.model_copy(update={"learning_rate": rate})
-            # A name of its own, so that it continues from checkpoints of its own.
-            name = self.name if settings == self.settings else f"{self.name}-{rate:g}"
-            yield LearnedMethod(name, settings)
-
-    def trainer(self, settings: TrainerSettings) -> TrainerSettings:
-        """The run's settings of the optimisation, with this method's learning rate."""
-        return settings.model_copy(update={"learning_rate": self.settings.learning_rate})
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,17 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from statsmerging.data.images import ImageSplit
-from statsmerging.errors import UserError
+from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.fit import (
     LearnedCoefficients,
-    LearnedMethod,
     LearningStep,
     run_statistics,
 )
 from statsmerging.learning.labels import Teacher, entropy, learning_targets, teacher_scores
 from statsmerging.learning.problem import MergingProblem, at_density
 from statsmerging.learning.released_code import learn_as_released
-from statsmerging.learning.settings import MergingSettings, grid_of, learned_settings
+from statsmerging.learning.settings import MergingSettings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods import (
@@ -33,61 +32,20 @@ from statsmerging.merging.methods import (
     EvidenceMethod,
     Method,
     PerTaskMethod,
-    method_named,
     task_arithmetic,
 )
+from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
-from statsmerging.scoring.evidence import fisher_diagonals, gram_matrices
-from statsmerging.scoring.regmean_plus_plus import RegMeanPlusPlus
+from statsmerging.scoring.evidence import block_grams, fisher_diagonals, gram_matrices
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import CorrectedHead
 from statsmerging.zoo.inference import extract_features
 
-
-def parse_methods(section: Mapping[str, Mapping[str, Any]]) -> list[LearnedMethod | FixedMethod]:
-    """The methods to compare, in the order of the config.
-
-    Raises:
-        UserError: a value of a learned method, or of ``tune``, that is not valid.
-        MergingError: an unknown method or parameter, or a value out of its range.
-    """
-    return [_parse(name, dict(entry)) for name, entry in section.items()]
-
-
-def _parse(name: str, entry: dict[str, Any]) -> LearnedMethod | FixedMethod:
-    if "learner" in entry:
-        return LearnedMethod(name, learned_settings(name, entry))
-    grid = grid_of(name, entry)
-    method = method_named(name, **{key: entry[key] for key in entry if key != "tune"})
-    if grid and method.tunable is None:
-        raise UserError(f"method.{name}.tune: this method has nothing to tune")
-    return FixedMethod(method, grid)
-
-
 log = logging.getLogger(__name__)
 
 StateDict = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class FixedMethod:
-    """A method of ``merging.methods``, and the values its one tunable parameter may take."""
-
-    method: Method
-    grid: tuple[float, ...]
-
-    @property
-    def name(self) -> str:
-        return self.method.name
-
-    def candidates(self) -> Iterator[FixedMethod]:
-        """The method with every value of the grid."""
-        tunable = self.method.tunable
-        if tunable is not None:
-            for value in self.grid:
-                yield FixedMethod(replace(self.method, **{tunable.parameter: value}), self.grid)
 
 
 @dataclass(frozen=True)
@@ -237,7 +195,8 @@ class Merger:
             evidence = self._activations if method.needs == "activations" else self._gradients
             return method.merge(self.bank, evidence)
         if isinstance(method, RegMeanPlusPlus):
-            return method.merge(self.zoo, self.bank, self.images)
+            grams = block_grams(self.zoo, self.images, images_per_task=method.images_per_task)
+            return method.merge(self.bank, grams)
         raise MergingError(f"{method.name}: this kind of method cannot be run here")
 
     def _not_static(self, method: Method) -> Candidate:

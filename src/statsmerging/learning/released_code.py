@@ -19,7 +19,8 @@ from statsmerging.choices import Objective
 from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
-from statsmerging.learning.fit import LearnedCoefficients, LearnedMethod, LearningStep
+from statsmerging.learning.chosen_methods import LearnedMethod
+from statsmerging.learning.fit import LearnedCoefficients, LearningStep
 from statsmerging.learning.labels import learning_targets
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.settings import LabelSettings, TrainerSettings

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
     Field,
@@ -11,7 +10,6 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -34,8 +32,7 @@ from statsmerging.choices import (
     Standardise,
 )
 from statsmerging.data.settings import CorruptionSettings, LearningSettings
-from statsmerging.errors import UserError
-from statsmerging.settings import Settings, describe
+from statsmerging.settings import Settings
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FinetunedZooSettings,
@@ -250,33 +247,3 @@ class MergingSettings(Settings):
     tuning: TuningSettings
     seed: int = Field(ge=0)
     accelerator: Accelerator
-
-
-def learned_settings(name: str, entry: Mapping[str, Any]) -> LearnedMethodSettings:
-    """The settings of a method that learns coefficients.
-
-    Raises:
-        UserError: names every value that is not valid.
-    """
-    try:
-        return LearnedMethodSettings.model_validate(entry)
-    except ValidationError as error:
-        raise UserError(describe(error, f"method.{name}.")) from error
-
-
-def grid_of(name: str, entry: Mapping[str, Any]) -> tuple[float, ...]:
-    """The values of ``tune``; none where nothing is tuned.
-
-    Raises:
-        UserError: anything but a list of numbers.
-    """
-    grid = entry.get("tune")
-    if grid is None:
-        return ()
-    if not isinstance(grid, list) or any(not _is_number(value) for value in grid):
-        raise UserError(f"method.{name}.tune={grid}: give a list of numbers, e.g. [0.5,1.0]")
-    return tuple(grid)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

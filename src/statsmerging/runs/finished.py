@@ -22,6 +22,9 @@ from statsmerging.store.received import (
 )
 from statsmerging.store.secrets import redacted
 
+#: Keys of the config that had other names in earlier versions: old name → new name, both dotted.
+RENAMED_KEYS = {"coefficients": "link"}
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -29,7 +32,7 @@ class FinishedRun:
 
     Attributes:
         path: the directory.
-        config: content of ``config.yaml``, the resolved config.
+        config: content of ``config.yaml``, the resolved config, in today's keys.
         manifest: content of ``manifest.json``.
         results: content of ``results.json``.
     """
@@ -102,7 +105,7 @@ def _read(folder: Path) -> FinishedRun:
         _verified(folder, name, manifest)
     results = check_record(_Results, received_json(folder, RESULTS), folder / RESULTS)
     # Earlier versions recorded credentials; nothing that is made from a record repeats them.
-    return FinishedRun(folder, redacted(config), redacted(manifest), results)
+    return FinishedRun(folder, redacted(_in_todays_keys(config)), redacted(manifest), results)
 
 
 class _Anything(BaseModel):
@@ -157,6 +160,21 @@ class _Results(_Anything):
     merged: str | None = None
     teachers: dict[str, dict[str, float]] = {}
     task_vector_cosines: dict[str, dict[str, float]] = {}
+
+
+def _in_todays_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run of an earlier version, with the keys of ``RENAMED_KEYS`` renamed."""
+    for old, new in RENAMED_KEYS.items():
+        *sections, last = old.split(".")
+        section: Any = config
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        if isinstance(section, dict) and last in section:
+            renamed = new.rpartition(".")[2]
+            items = {renamed if key == last else key: value for key, value in section.items()}
+            section.clear()
+            section.update(items)
+    return config
 
 
 def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:

@@ -148,7 +148,7 @@ def uniform_coefficients(method: str, coefficients: Tensor, *, per_layer: bool) 
         )
         yield (
             f"{method}: {found}: the learner ignores its input; learning rate, steps or link "
-            "(coefficients=…) may be the cause"
+            "(link=…) may be the cause"
         )
 
 
@@ -157,7 +157,7 @@ def vanishing_gradient(method: str, norm: float) -> Iterator[str]:
     if norm < VANISHED:
         yield (
             f"{method}: the learner's gradient is {norm:.1e} in the last step: nothing is learned; "
-            "a saturated link (coefficients=…) or empty task vectors may be the cause"
+            "a saturated link (link=…) or empty task vectors may be the cause"
         )
 
 

@@ -171,6 +171,29 @@ def input_grams(
     return {name: (total / counts[name]).cpu() for name, total in sums.items()}
 
 
+def block_grams(
+    zoo: Zoo, images: Mapping[str, ImageSplit], *, images_per_task: int
+) -> Callable[[str, str, Mapping[str, Tensor]], dict[str, Tensor]]:
+    """Gram matrices of one block of an expert behind merged blocks, as RegMean++ asks for them.
+
+    Args:
+        images: task name → unlabeled images; labels are not read.
+        images_per_task: at most so many images, evenly spread over the split.
+
+    Returns:
+        (prefix of the block's tensor names, task, merged weights) → as for ``input_grams``.
+    """
+    samples = {task: split.sample(images_per_task) for task, split in images.items()}
+
+    def grams(block: str, task: str, merged: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        expert = zoo.experts[task].state
+        own = {name: expert[name] for name in expert if name.startswith(block)}
+        description = f"inputs of {block} on {task}"
+        return input_grams(zoo, {**merged, **own}, samples[task], description, within=block)
+
+    return grams
+
+
 def fisher_diagonals(
     zoo: Zoo,
     images: Mapping[str, ImageSplit],

@@ -73,12 +73,17 @@ class Method(ABC):
                 )
 
     def __post_init__(self) -> None:
-        kinds = get_type_hints(type(self))
         for item in fields(self):
             value = getattr(self, item.name)
-            wanted = complaint(value, kinds[item.name], item.metadata)
+            wanted = self.complaint(item.name, value)
             if wanted is not None:
                 raise MergingError(f"{self.name}.{item.name}={value}: must be {wanted}")
+
+    @classmethod
+    def complaint(cls, parameter: str, value: object) -> str | None:
+        """What a parameter must be, if the value is not valid; ``None`` if it is."""
+        (limits,) = [item.metadata for item in fields(cls) if item.name == parameter]
+        return complaint(value, get_type_hints(cls)[parameter], limits)
 
     def candidates(self) -> tuple[Self, ...]:
         """This method with every value of its grid; itself where nothing is tuned."""

@@ -1,0 +1,112 @@
+"""The methods that the config chooses, with their parameters and the grids for tuning them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from statsmerging.errors import UserError
+from statsmerging.learning.settings import LabelSettings, LearnedMethodSettings, TrainerSettings
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.methods import Method, method_named
+from statsmerging.settings import describe
+
+
+@dataclass(frozen=True)
+class LearnedMethod:
+    """A method whose coefficients are learned: StatsMerging, its controls, AdaMerging."""
+
+    name: str
+    settings: LearnedMethodSettings
+
+    def about(self, labels: LabelSettings) -> dict[str, Any]:
+        """Title, needs, returns and parameters, for the record.
+
+        Args:
+            labels: of the run.
+        """
+        settings = self.settings
+        told = settings.objective != "entropy" and labels.kind == "ground_truth"
+        labelled = told or settings.learner == "released_code"
+        return {
+            "title": settings.title,
+            "needs": "labels" if labelled else "unlabeled images",
+            "returns": "state dict",
+            "parameters": settings.model_dump(exclude={"title", "tune"}),
+        }
+
+    def candidates(self) -> Iterator[LearnedMethod]:
+        """The method with every learning rate of its grid."""
+        for rate in self.settings.tune or ():
+            settings = self.settings.model_copy(update={"learning_rate": rate})
+            # A name of its own, so that it continues from checkpoints of its own.
+            name = self.name if settings == self.settings else f"{self.name}-{rate:g}"
+            yield LearnedMethod(name, settings)
+
+    def trainer(self, settings: TrainerSettings) -> TrainerSettings:
+        """The run's settings of the optimisation, with this method's learning rate."""
+        return settings.model_copy(update={"learning_rate": self.settings.learning_rate})
+
+
+@dataclass(frozen=True)
+class FixedMethod:
+    """A method of ``merging.methods``, and the values its one tunable parameter may take."""
+
+    method: Method
+    grid: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def candidates(self) -> Iterator[FixedMethod]:
+        """The method with every value of the grid."""
+        tunable = self.method.tunable
+        if tunable is not None:
+            for value in self.grid:
+                yield FixedMethod(replace(self.method, **{tunable.parameter: value}), self.grid)
+
+
+def parse_methods(section: Mapping[str, Mapping[str, Any]]) -> list[LearnedMethod | FixedMethod]:
+    """The methods of the config's section ``method``, in its order.
+
+    Raises:
+        UserError: no method, an unknown method or parameter, or a value that is not valid; the
+            message names the key and the valid choices.
+    """
+    if not section:
+        raise UserError("method: choose at least one, e.g. method=stats_merging or method=[ties]")
+    return [_parse(name, dict(entry)) for name, entry in section.items()]
+
+
+def _parse(name: str, entry: dict[str, Any]) -> LearnedMethod | FixedMethod:
+    if "learner" in entry:
+        try:
+            return LearnedMethod(name, LearnedMethodSettings.model_validate(entry))
+        except ValidationError as error:
+            raise UserError(describe(error, f"method.{name}.")) from error
+    tune = entry.pop("tune", None)
+    try:
+        method = method_named(name, **entry)
+    except MergingError as error:
+        separator = "" if str(error).startswith("method=") else "method."
+        raise UserError(f"{separator}{error}") from error
+    if tune is None:
+        return FixedMethod(method, ())
+    if not isinstance(tune, list) or any(
+        not isinstance(value, int | float) or isinstance(value, bool) for value in tune
+    ):
+        raise UserError(f"method.{name}.tune={tune}: give a list of numbers, e.g. [0.5,1.0]")
+    if tune and method.tunable is None:
+        raise UserError(f"method.{name}.tune: this method has nothing to tune")
+    for value in tune:
+        assert method.tunable is not None
+        wanted = method.complaint(method.tunable.parameter, value)
+        if wanted is not None:
+            raise UserError(
+                f"method.{name}.tune={value}: {method.tunable.parameter} must be {wanted}"
+            )
+    return FixedMethod(method, tuple(tune))
