@@ -70,13 +70,16 @@ def test_every_number_is_the_same_also_from_an_empty_cache(again: Any, tmp_path:
     assert repeated.equals(pd.read_parquet(tmp_path / "run" / "coefficients.parquet"))
 
 
-def test_a_run_of_a_version_with_fewer_choices_is_reproduced(again: Any, finished: Path) -> None:
+def test_a_run_of_a_version_with_fewer_and_other_keys_is_reproduced(
+    again: Any, finished: Path
+) -> None:
     later = ("link", "anchor", "scale", "start")
 
     def forget(config: dict[str, Any]) -> None:
         for key in later:
             del config["method"]["stats_merging"][key]
         del config["learner"]["start"], config["backbone"]["crop_ratio"]
+        config["coefficients"] = config.pop("link")
 
     def forget_parameters(results: dict[str, Any]) -> None:
         for key in later:

@@ -10,6 +10,10 @@
 >>> heads = {task: torch.nn.Linear(3, 10) for task in experts}
 >>> images = torch.randn(8, 4)
 
+>>> from statsmerging.merging import (
+...     MergedModel, StatsMergeLearner, TaskVectorBank, layer_statistics
+... )
+
 Five lines give logits that are differentiable in the learner:
 
 >>> bank = TaskVectorBank.from_state_dicts(pretrained, experts)

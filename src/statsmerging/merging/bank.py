@@ -43,7 +43,6 @@ class MappedFile:
 #: Letters of a tensor's name that a message shows.
 _LONGEST_NAME = 80
 
-
 _RUNNING_STATISTICS = ("running_mean", "running_var")
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod
-from statsmerging.merging.methods.iso_c import IsoC, flatten_spectrum
-from statsmerging.merging.methods.iso_cts import IsoCts, merge_subspaces
+from statsmerging.merging.methods.iso import IsoC, IsoCts, flatten_spectrum, merge_subspaces
 from statsmerging.merging.methods.tsv_m import TsvM, merge_singular_vectors
 from statsmerging.merging.methods.wudi import Wudi, reduce_interference
 from tests.merging.methods.reference import Array, as_matrix, task_vectors, updates

@@ -1,25 +1,92 @@
-"""What a merging method is: named, with checked parameters, registered by being defined.
-
->>> method_named("ties", density=0.1).merge(bank)
->>> method_named("fisher").merge(bank, evidence)
-
-A new method is one new file with one class; see ``task_arithmetic.py`` for the shortest.
-"""
+"""A merging method: named, with checked parameters, registered when it is defined."""
 
 from __future__ import annotations
 
+import math
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self, get_args, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_type_hints
 
+import torch
 from torch import Tensor
 
 from statsmerging.choices import Needs, Returns
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.methods.parameters import Grid, complaint
-from statsmerging.merging.methods.task_models import TaskModels
+
+T = TypeVar("T")
+
+_LIMITS: dict[str, Callable[[Any, Any], bool]] = {
+    "above": operator.gt,
+    "at least": operator.ge,
+    "below": operator.lt,
+    "at most": operator.le,
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values of one parameter that tuning tries."""
+
+    parameter: str
+    values: tuple[float, ...]
+
+
+def parameter(
+    default: T,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> T:
+    """A method's parameter with its published default and the range it must lie in."""
+    limits = {"above": above, "at least": at_least, "below": below, "at most": at_most}
+    stated = {word: limit for word, limit in limits.items() if limit is not None}
+    return field(default=default, metadata=stated)
+
+
+def complaint(value: object, kind: object, limits: Mapping[str, float]) -> str | None:
+    """What a parameter's value must be and is not; None if all is well."""
+    choices = get_args(kind)
+    if choices:
+        return None if value in choices else f"one of {', '.join(map(str, choices))}"
+    if kind is bool:
+        return None if isinstance(value, bool) else "true or false"
+    if kind is int and (isinstance(value, bool) or not isinstance(value, int)):
+        return "a whole number"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return "a finite number"
+    if all(_LIMITS[word](value, limit) for word, limit in limits.items()):
+        return None
+    return " and ".join(f"{word} {limit:g}" for word, limit in limits.items())
+
+
+@dataclass(frozen=True)
+class TaskModels(Mapping[str, dict[str, Tensor]]):
+    """Task → full state dict, built anew each time it is asked for.
+
+    Args:
+        tasks: in the order of the bank.
+        build: task → its state dict.
+    """
+
+    tasks: tuple[str, ...]
+    build: Callable[[str], dict[str, Tensor]]
+
+    def __getitem__(self, task: str) -> dict[str, Tensor]:
+        if task not in self.tasks:
+            raise KeyError(task)
+        return self.build(task)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
 
 #: What a method knows about the experts beyond their weights: task → layer → tensor.
 Evidence = Mapping[str, Mapping[str, Tensor]]
@@ -84,6 +151,12 @@ class Method(ABC):
         """What a parameter must be, if the value is not valid; ``None`` if it is."""
         (limits,) = [item.metadata for item in fields(cls) if item.name == parameter]
         return complaint(value, get_type_hints(cls)[parameter], limits)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        """Parameters with which some copies of one expert give that expert; ``None``: none do."""
+        del copies
+        return None
 
     def candidates(self) -> tuple[Self, ...]:
         """This method with every value of its grid; itself where nothing is tuned."""
@@ -154,3 +227,40 @@ def method_named(name: str, /, **parameters: object) -> Method:
         choices = f"choose from {', '.join(valid)}" if valid else "the method has no parameters"
         raise MergingError(f"{name}.{unknown}: unknown parameter; {choices}")
     return method(**parameters)
+
+
+def check_evidence(bank: TaskVectorBank, evidence: Evidence) -> None:
+    """Raise ``MergingError`` unless there is evidence of every task for some merged layer."""
+    for task in bank.tasks:
+        if task not in evidence:
+            raise MergingError(f"there is no evidence for task {task}")
+        if not evidence[task].keys() & bank.pretrained.keys():
+            raise MergingError(f"the evidence for task {task} names none of the merged layers")
+
+
+def layer_evidence(
+    bank: TaskVectorBank, evidence: Evidence, layer: str, shape: tuple[int, ...]
+) -> list[Tensor] | None:
+    """The K tensors for a layer in the order of the bank's tasks; None if there are none.
+
+    Raises:
+        MergingError: only some tasks have evidence for the layer, or a tensor of another shape
+            or with NaN or infinite values.
+    """
+    present = [task for task in bank.tasks if layer in evidence[task]]
+    if not present:
+        return None
+    found = []
+    for task in bank.tasks:
+        if task not in present:
+            raise MergingError(f"{layer!r}: evidence for task {present[0]}, but none for {task}")
+        tensor = evidence[task][layer]
+        if tuple(tensor.shape) != shape:
+            raise MergingError(
+                f"{layer!r}: evidence for task {task} has shape {tuple(tensor.shape)}, "
+                f"expected {shape}"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise MergingError(f"{layer!r}: evidence for task {task} has NaN or infinite values")
+        found.append(tensor.to(bank.device))
+    return found

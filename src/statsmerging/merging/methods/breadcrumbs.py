@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
-from statsmerging.merging.methods.parameters import Grid, parameter
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Breadcrumbs(DataFreeMethod):
     density: float = parameter(0.15, above=0, at_most=1)
     outliers: float = parameter(0.006, at_least=0, below=1)
     scale: float = parameter(0.2, at_least=0)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {"density": 1.0, "outliers": 0.0, "scale": 1 / copies}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         rows = stored_rows(bank)

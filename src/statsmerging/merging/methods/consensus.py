@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,8 @@ from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.base import DataFreeMethod, parameter
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
-from statsmerging.merging.methods.parameters import parameter
 from statsmerging.merging.methods.task_arithmetic import TASK_ARITHMETIC_SCALES
 
 
@@ -39,6 +39,10 @@ class Consensus(DataFreeMethod):
     mask_strictness: float = parameter(0.4, at_least=0)
     agreement: int = parameter(2, at_least=1)
     scale: float = parameter(0.3, at_least=0)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {"agreement": min(copies, 2), "scale": 1 / copies}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         tasks = len(bank.tasks)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.base import DataFreeMethod, parameter
 from statsmerging.merging.methods.layers import Rows, add_to_pretrained
-from statsmerging.merging.methods.parameters import parameter
 from statsmerging.merging.methods.task_arithmetic import TASK_ARITHMETIC_SCALES
 from statsmerging.merging.methods.ties import TIES_SCALES, ties
 
@@ -41,6 +41,10 @@ class DareTaskArithmetic(DataFreeMethod):
     scale: float = parameter(0.3, at_least=0)
     seed: int = parameter(0, at_least=0)
 
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {"drop_rate": 0.0, "scale": 1 / copies}
+
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         rows = thinned_rows(bank, self.drop_rate, self.seed)
         return add_to_pretrained(bank, lambda layer: self.scale * rows(layer).sum(dim=0))
@@ -65,6 +69,10 @@ class DareTies(DataFreeMethod):
     density: float = parameter(0.2, above=0, at_most=1)
     scale: float = parameter(1.0, at_least=0)
     seed: int = parameter(0, at_least=0)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {"drop_rate": 0.0, "density": 1.0}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         rows = thinned_rows(bank, self.drop_rate, self.seed)

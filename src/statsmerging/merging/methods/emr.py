@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.base import PerTaskMethod
+from statsmerging.merging.methods.base import PerTaskMethod, TaskModels
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
-from statsmerging.merging.methods.task_models import TaskModels
 
 
 @dataclass(frozen=True)

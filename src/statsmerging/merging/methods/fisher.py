@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,14 @@ from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.methods.base import Evidence, EvidenceMethod
-from statsmerging.merging.methods.evidence import check_evidence, layer_evidence
+from statsmerging.merging.methods.base import (
+    Evidence,
+    EvidenceMethod,
+    check_evidence,
+    layer_evidence,
+    parameter,
+)
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
-from statsmerging.merging.methods.parameters import parameter
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,10 @@ class Fisher(EvidenceMethod):
 
     normalise: bool = parameter(True)
     floor: float = parameter(1e-12, above=0)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {}
 
     def merge(self, bank: TaskVectorBank, evidence: Evidence) -> dict[str, Tensor]:
         check_evidence(bank, evidence)

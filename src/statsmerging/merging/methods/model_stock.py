@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,10 @@ class ModelStock(DataFreeMethod):
 
     name = "model_stock"
     title = "Model Stock"
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         rows = stored_rows(bank)

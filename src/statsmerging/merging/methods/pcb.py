@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
 from statsmerging.merging.methods.layers import Rows, add_to_pretrained, stored_rows
-from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.methods.selection import kth_smallest
 
 #: Share of the smallest and of the largest magnitudes that are clipped, as released for vision.

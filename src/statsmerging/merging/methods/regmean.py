@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank, matrix_shape
-from statsmerging.merging.methods.base import Evidence, EvidenceMethod
-from statsmerging.merging.methods.evidence import check_evidence, layer_evidence
+from statsmerging.merging.methods.base import (
+    Evidence,
+    EvidenceMethod,
+    Grid,
+    check_evidence,
+    layer_evidence,
+    parameter,
+)
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
-from statsmerging.merging.methods.parameters import Grid, parameter
 
 #: Added to every Gram matrix as a share of the mean of their diagonals: inputs that are never
 #: active get the experts' average instead of a division by zero.
@@ -40,6 +46,10 @@ class RegMean(EvidenceMethod):
     tunable = Grid("off_diagonal", (0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0))
 
     off_diagonal: float = parameter(0.9, at_least=0, at_most=1)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {}
 
     def merge(self, bank: TaskVectorBank, evidence: Evidence) -> dict[str, Tensor]:
         check_evidence(bank, evidence)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.methods.base import Method
-from statsmerging.merging.methods.parameters import parameter
+from statsmerging.merging.methods.base import Method, parameter
 from statsmerging.merging.methods.regmean import RegMean
 from statsmerging.merging.methods.simple_average import simple_average
 

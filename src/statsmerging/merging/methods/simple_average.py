@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ class SimpleAverage(DataFreeMethod):
 
     name = "simple_average"
     title = "Simple average"
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         return simple_average(bank)

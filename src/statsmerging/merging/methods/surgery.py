@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.methods.base import Method
-from statsmerging.merging.methods.parameters import parameter
+from statsmerging.merging.methods.base import Method, parameter
 
 
 @dataclass(frozen=True)

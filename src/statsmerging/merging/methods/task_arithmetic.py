@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.base import DataFreeMethod
-from statsmerging.merging.methods.parameters import Grid, parameter
+from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
 
 #: The λ the paper tunes over, in steps of 0.1.
 TASK_ARITHMETIC_SCALES = Grid("scale", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
@@ -39,6 +39,10 @@ class TaskArithmetic(DataFreeMethod):
     tunable = TASK_ARITHMETIC_SCALES
 
     scale: float = parameter(0.3, at_least=0)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {"scale": 1 / copies}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         return task_arithmetic(bank, self.scale)

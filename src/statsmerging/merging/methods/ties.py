@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
 from statsmerging.merging.methods.layers import Rows, add_to_pretrained, stored_rows
-from statsmerging.merging.methods.parameters import Grid, parameter
 from statsmerging.merging.methods.selection import kth_smallest
 
 TIES_SCALES = Grid("scale", (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6))
@@ -40,6 +40,10 @@ class Ties(DataFreeMethod):
 
     density: float = parameter(0.2, above=0, at_most=1)
     scale: float = parameter(1.0, at_least=0)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {"density": 1.0}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         return ties(bank, stored_rows(bank), self.density, self.scale)

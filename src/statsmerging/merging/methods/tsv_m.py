@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
 from statsmerging.merging.methods.layers import leading_triples, merge_matrices, orthogonalised
-from statsmerging.merging.methods.parameters import Grid, parameter
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class TsvM(DataFreeMethod):
 
     scale: float = parameter(1.0, at_least=0)
     flatten_convolutions: bool = parameter(False)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {} if copies == 1 else None
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         return merge_matrices(

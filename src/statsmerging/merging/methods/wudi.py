@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
-from statsmerging.merging.methods.base import DataFreeMethod
+from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
 from statsmerging.merging.methods.layers import is_matrix, merge_matrices
-from statsmerging.merging.methods.parameters import Grid, parameter
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Wudi(DataFreeMethod):
     steps: int = parameter(300, at_least=0)
     learning_rate: float = parameter(1e-5, above=0)
     all_tensors: bool = parameter(False)
+
+    @classmethod
+    def recovering(cls, copies: int) -> Mapping[str, object] | None:
+        return {"all_tensors": True} if copies == 1 else None
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         def reduced(matrices: Tensor, noise: Tensor) -> Tensor:
