@@ -13,8 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from statsmerging.data import hub
 from statsmerging.data.hub import count_differences, hub_suite, load_hub_task
-from statsmerging.data.published_data import DatasetAddress
-from statsmerging.data.settings import CatalogueEntry, PlainName
+from statsmerging.data.settings import CatalogueEntry, DatasetAddress, PlainName
 from statsmerging.data.suites import ImageSource
 from statsmerging.errors import MissingFilesError, UserError
 from tests.conftest import write_suite

@@ -24,7 +24,7 @@ from PIL import Image
 from statsmerging.data.folder_suite import folder_suite, load_folder
 from statsmerging.data.images import SuiteImages, check_disjoint
 from statsmerging.data.pictures import Preprocess
-from statsmerging.data.published_data import DatasetAddress
+from statsmerging.data.settings import DatasetAddress
 from statsmerging.data.suites import Split, Task
 from statsmerging.errors import UserError
 from statsmerging.store.cache import Cache

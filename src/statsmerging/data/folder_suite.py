@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from statsmerging.data.local_folder import find_splits, published_splits
-from statsmerging.data.published_data import DatasetAddress, published_task
+from statsmerging.data.local_splits import find_splits, published_splits
+from statsmerging.data.settings import DatasetAddress
+from statsmerging.data.sources import published_task
 from statsmerging.data.suites import Suite, Task, choose_tasks
 from statsmerging.errors import UserError, printable
 

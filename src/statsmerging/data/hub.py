@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from statsmerging.data.folder_suite import load_folder, task_folder
-from statsmerging.data.published_data import (
-    DatasetAddress,
+from statsmerging.data.settings import CatalogueEntry, DatasetAddress
+from statsmerging.data.sources import (
     Label,
     PublishedSplit,
     choose_columns,
@@ -24,7 +24,6 @@ from statsmerging.data.published_data import (
     told_label,
     wrong_columns,
 )
-from statsmerging.data.settings import CatalogueEntry
 from statsmerging.data.suites import Split, Suite, Task, choose_tasks
 from statsmerging.errors import MissingFilesError, UserError, first_line, gather_missing
 from statsmerging.store.files import read_json, write_json

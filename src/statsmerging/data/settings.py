@@ -1,13 +1,19 @@
-"""Settings of the images: suite, learning images, corruption, published data sets."""
+"""From a data set as it is published to a task: classes by name, and three splits.
+
+Where the files lie is not known here (``local_folder``, ``hugging_face``).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from statsmerging.data.corruptions.constants import CONSTANTS
+from statsmerging.data.corruptions.kinds import CONSTANTS
+from statsmerging.data.suites import Split
 from statsmerging.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,6 +23,25 @@ from pydantic import (
 )
 
 from statsmerging.store.received import is_plain_name
+
+
+@dataclass(frozen=True)
+class DatasetAddress:
+    """Which columns and splits of a data set make the task, where they are not obvious.
+
+    Attributes:
+        subset: name of a configuration, where the data set has several.
+        image: the image column; ``None`` where there is only one.
+        label: the label column; ``None`` where it is called so or is the only one of classes.
+        classes: class names in label order, where the label column holds bare numbers.
+        splits: our split → the data set's name for it, where it is not an obvious one.
+    """
+
+    subset: str | None = None
+    image: str | None = None
+    label: str | None = None
+    classes: tuple[str, ...] | None = None
+    splits: Mapping[Split, str] = field(default_factory=dict)
 
 
 def _on_the_hub(address: str) -> str:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from statsmerging.data.corruptions.constants import CONSTANTS, IMAGENET_C
 from statsmerging.data.corruptions.corrupt import DISTORTIONS, corrupt, corruption_key
+from statsmerging.data.corruptions.kinds import CONSTANTS, IMAGENET_C
 from statsmerging.data.settings import CLEAN, CorruptionSettings
 from tests.data.corruptions.pictures import generator, photographs, values
 

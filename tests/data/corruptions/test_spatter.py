@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statsmerging.data.corruptions.constants import CONSTANTS, Strength
-from statsmerging.data.corruptions.kinds import MUD, spatter
+from statsmerging.data.corruptions.kinds import CONSTANTS, MUD, Strength, spatter
 from tests.data.corruptions.pictures import generator, photographs, plain, values
 
 ALL = [strength for table in CONSTANTS.values() for strength in table["spatter"]]

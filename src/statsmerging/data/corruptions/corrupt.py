@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from statsmerging.data.corruptions.constants import CONSTANTS
 from statsmerging.data.corruptions.kinds import (
+    CONSTANTS,
     contrast,
     gaussian_noise,
     impulse_noise,

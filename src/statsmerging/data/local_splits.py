@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from statsmerging.data.pictures import FORMATS
-from statsmerging.data.published_data import (
+from statsmerging.data.settings import DatasetAddress
+from statsmerging.data.sources import (
     SPLIT_NAMES,
-    DatasetAddress,
     Label,
     PublishedSplit,
     choose_columns,
@@ -42,14 +42,18 @@ from statsmerging.store.received import ReceivedError, received_file, received_t
 
 log = logging.getLogger(__name__)
 
+
 #: Bytes of the largest picture file.
 LARGEST_PICTURE_FILE = 1 << 29
+
 
 #: Pictures of a parquet file that are in memory at a time.
 _ROWS = 64
 
+
 #: Tables beside pictures: the columns ``file_name`` and ``label``, one row for each picture.
 _TABLES = ("metadata.csv", "metadata.jsonl")
+
 
 _SUFFIXES = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
 
@@ -139,9 +143,6 @@ def published_splits(folder: Path, address: DatasetAddress) -> dict[Split, Publi
     if found["train"][0].casefold().endswith(".parquet"):
         return _parquet_splits(folder, found, address)
     return {split: _picture_split(folder, split, files, address) for split, files in found.items()}
-
-
-# Parquet files
 
 
 def _parquet_files(
@@ -265,9 +266,6 @@ def _parquet(folder: Path, file: str) -> Iterator[pq.ParquetFile]:
         raise UserError(f"{_told(folder, file)} is not a whole parquet file: {cause}") from error
 
 
-# Folders of pictures
-
-
 def _picture_split(
     folder: Path, split: Split, files: tuple[str, ...], address: DatasetAddress
 ) -> _PictureFiles:
@@ -349,9 +347,6 @@ def _from_text(labels: Sequence[str | None]) -> list[str | float | None]:
     """What the cells of a column mean: numbers where all are whole ones, nothing where empty."""
     are_numbers = all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in labels if label)
     return [(float(label) if are_numbers else label) if label else None for label in labels]
-
-
-# Both
 
 
 def _visible_files(folder: Path) -> Iterator[str]:

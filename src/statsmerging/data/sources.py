@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from statsmerging.data.pictures import DECODER, DIGEST_BYTES, decode, image_digest
+from statsmerging.data.settings import DatasetAddress
 from statsmerging.data.suites import SPLITS, ImageSource, Split, Task
 from statsmerging.errors import UserError, shown
 from statsmerging.progress import track
@@ -26,7 +27,10 @@ from statsmerging.store.hashing import json_sha256, key_of
 #: Share of the training images that become the validation split where there is none, and the
 #: most it takes (the field's convention, seed 0).
 VALIDATION_SHARE = 0.1
+
+
 VALIDATION_LIMIT = 5000
+
 
 #: Our split → what data sets call it, in any mixture of capitals; the first one found is taken.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
@@ -35,27 +39,9 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 
+
 #: A class as the data tell it: by its name or by a number.
 Label = str | int
-
-
-@dataclass(frozen=True)
-class DatasetAddress:
-    """Which columns and splits of a data set make the task, where they are not obvious.
-
-    Attributes:
-        subset: name of a configuration, where the data set has several.
-        image: the image column; ``None`` where there is only one.
-        label: the label column; ``None`` where it is called so or is the only one of classes.
-        classes: class names in label order, where the label column holds bare numbers.
-        splits: our split → the data set's name for it, where it is not an obvious one.
-    """
-
-    subset: str | None = None
-    image: str | None = None
-    label: str | None = None
-    classes: tuple[str, ...] | None = None
-    splits: Mapping[Split, str] = field(default_factory=dict)
 
 
 class PublishedSplit(Protocol):
