@@ -24,7 +24,7 @@ from PIL import Image
 from statsmerging.data.folder_suite import folder_suite, load_folder
 from statsmerging.data.images import SuiteImages, check_disjoint
 from statsmerging.data.pictures import Preprocess
-from statsmerging.data.settings import DatasetAddress
+from statsmerging.data.settings import DatasetLayout
 from statsmerging.data.suites import Split, Task
 from statsmerging.errors import UserError
 from statsmerging.store.cache import Cache
@@ -107,8 +107,8 @@ def write_pictures(
     return folder
 
 
-def load(folder: Path, address: DatasetAddress | None = None) -> Task:
-    return load_folder(folder, folder.parent / "cache", address or DatasetAddress())
+def load(folder: Path, address: DatasetLayout | None = None) -> Task:
+    return load_folder(folder, folder.parent / "cache", address or DatasetLayout())
 
 
 def content(task: Task, split: Split) -> dict[int, str]:
@@ -210,7 +210,7 @@ def test_an_odd_description_of_columns_is_one_line(tmp_path: Path, features: str
     folder = write_data(tmp_path / "task")
     file = folder / "train-00000-of-00001.parquet"
     pq.write_table(pq.read_table(file).replace_schema_metadata({"huggingface": features}), file)
-    with pytest.raises(UserError, match="what it says of its columns cannot be read"):
+    with pytest.raises(UserError, match="its description of the columns cannot be read"):
         load(folder)
 
 
@@ -260,7 +260,7 @@ def test_several_data_sets_in_one_folder_are_told_apart(tmp_path: Path) -> None:
     write_data(tmp_path / "task" / "whole")
     with pytest.raises(UserError, match="several data sets, 'cropped', 'whole': keep one"):
         load(tmp_path / "task")
-    assert_all_read(load(tmp_path / "task", DatasetAddress(subset="whole")), ["even", "odd"])
+    assert_all_read(load(tmp_path / "task", DatasetLayout(subset="whole")), ["even", "odd"])
 
 
 @pytest.mark.parametrize("classes", [("airport", "train_station"), ("test", "train"), ("val", "x")])
@@ -463,19 +463,19 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize("given", [None, ("low", "high")])
-def test_two_classes_of_one_name_are_refused(tmp_path: Path, given: tuple[str, ...] | None) -> None:
+@pytest.mark.parametrize("given", [None, ["low", "high"]])
+def test_two_classes_of_one_name_are_refused(tmp_path: Path, given: list[str] | None) -> None:
     folder = write_data(tmp_path / "task", names=["same", "same"])
     with pytest.raises(UserError, match="two classes have the same name"):
-        load(folder, DatasetAddress(classes=given))
+        load(folder, DatasetLayout(classes=given))
 
 
 def test_given_names_stand_in_the_place_of_the_published_ones(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "task")
-    task = load(folder, DatasetAddress(classes=("low", "high")))
+    task = load(folder, DatasetLayout(classes=["low", "high"]))
     assert content(task, "test") == alternating(NUMBERS["test"], ["low", "high"])
     with pytest.raises(UserError, match="3 class names are given for 2 classes"):
-        load(folder, DatasetAddress(classes=("low", "middle", "high")))
+        load(folder, DatasetLayout(classes=["low", "middle", "high"]))
 
 
 def test_a_class_may_be_absent_from_a_split(tmp_path: Path) -> None:
@@ -529,14 +529,14 @@ def test_columns_are_named(tmp_path: Path) -> None:
     ):
         load(folder)
     first, second = (
-        load(folder, DatasetAddress(image=image, label="kind")) for image in ("first", "second")
+        load(folder, DatasetLayout(image=image, label="kind")) for image in ("first", "second")
     )
     assert content(first, "test") == alternating(NUMBERS["test"], ["x", "y"])
     assert set(content(second, "test")) == {number + 100 for number in NUMBERS["test"]}
     # The same files and labels: the cache must not take the pictures of one for the other's.
     assert first.sources["test"].fingerprint != second.sources["test"].fingerprint
     with pytest.raises(UserError, match="it has 'first'"):
-        load(folder, DatasetAddress(image="third", label="kind"))
+        load(folder, DatasetLayout(image="third", label="kind"))
 
 
 # Whose content

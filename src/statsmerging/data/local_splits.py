@@ -1,7 +1,7 @@
-"""A data set in a local folder: parquet files, or folders of pictures.
+"""Splits in local files: parquet files with the pictures inside, or one file for each picture.
 
-The folder is received: its files are found by their names, never by what a card in it says, and
-each is a regular file inside it. Nothing is fetched.
+``folder_suite.py`` decides which files belong to which split. Labels are read at once, pictures
+when they are needed. The files are received: each must be a regular file inside its folder.
 """
 
 from __future__ import annotations
@@ -10,29 +10,28 @@ import csv
 import io
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from statsmerging.data.pictures import FORMATS
-from statsmerging.data.settings import DatasetAddress
+from statsmerging.data.settings import DatasetLayout
 from statsmerging.data.sources import (
-    SPLIT_NAMES,
+    CLASS_LABEL,
+    IMAGE,
+    Column,
     Label,
     PublishedSplit,
     choose_columns,
-    choose_splits,
-    few,
+    first_few,
     picture_bytes,
-    told_label,
+    read_label,
     wrong_columns,
 )
 from statsmerging.data.suites import Split
@@ -42,20 +41,25 @@ from statsmerging.store.received import ReceivedError, received_file, received_t
 
 log = logging.getLogger(__name__)
 
-
 #: Bytes of the largest picture file.
 LARGEST_PICTURE_FILE = 1 << 29
-
 
 #: Pictures of a parquet file that are in memory at a time.
 _ROWS = 64
 
-
 #: Tables beside pictures: the columns ``file_name`` and ``label``, one row for each picture.
 _TABLES = ("metadata.csv", "metadata.jsonl")
 
-
+#: File extensions of the formats that are read.
 _SUFFIXES = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
+
+
+def shown_path(folder: Path, file: str = "") -> str:
+    """The path of a received file or folder, in a form that is safe in a message."""
+    return printable(str(folder / file))
+
+
+# Parquet files
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,105 @@ class _ParquetSplit:
     labels: tuple[Label | None, ...]
     names: tuple[str, ...] | None
 
-    def contents(self) -> list[str]:
-        return [self.image, *_hashes(self.folder, self.files)]
+    def content_hashes(self) -> list[str]:
+        files = [file_sha256(received_file(self.folder, file)) for file in self.files]
+        return [self.image, *files]
 
-    def encoded(self) -> Iterator[tuple[str, bytes]]:
+    def encoded_pictures(self) -> Iterator[tuple[str, bytes]]:
         for file in self.files:
-            with _parquet(self.folder, file) as parquet:
+            with _open_parquet(self.folder, file) as parquet:
                 batches = parquet.iter_batches(_ROWS, columns=[self.image])
                 values = (value for batch in batches for value in batch.column(0).to_pylist())
                 for row, value in enumerate(values):
-                    where = f"{_told(self.folder, file)}, row {row}"
+                    where = f"{shown_path(self.folder, file)}, row {row}"
                     yield where, picture_bytes(value, where)
 
 
+def parquet_splits(
+    folder: Path, files_of: Mapping[Split, Sequence[str]], layout: DatasetLayout
+) -> dict[Split, PublishedSplit]:
+    """The splits in parquet files, with their labels; no picture is read yet.
+
+    The columns are chosen from the first training file, and must be in all other files too; only
+    validation files may lack the label column.
+
+    Raises:
+        UserError: names the file that is not a parquet file or lacks a column.
+    """
+    first = files_of["train"][0]
+    where = shown_path(folder, first)
+    with _open_parquet(folder, first) as parquet:
+        columns = _columns(parquet, where)
+    image, label = choose_columns(where, columns, layout)
+    if label is None:
+        raise wrong_columns(where, columns)
+    splits: dict[Split, PublishedSplit] = {}
+    for split, files in files_of.items():
+        labels: list[Label | None] = []
+        names: tuple[str, ...] | None = None
+        for file in files:
+            where = shown_path(folder, file)
+            with _open_parquet(folder, file) as parquet:
+                columns = _columns(parquet, where)
+                if image not in columns or (label not in columns and split != "validation"):
+                    raise wrong_columns(where, columns)
+                if label not in columns:
+                    labels += [None] * parquet.metadata.num_rows
+                    continue
+                values = parquet.read(columns=[label]).column(0).to_pylist()
+            file_names = columns[label].names
+            labels += [read_label(value, file_names, where) for value in values]
+            names = names or file_names
+        splits[split] = _ParquetSplit(folder, tuple(files), image, tuple(labels), names)
+    return splits
+
+
+def _columns(parquet: pq.ParquetFile, where: str) -> dict[str, Column]:
+    """The columns as ``datasets`` described them in the file, or else by the type of the values."""
+    schema = parquet.schema_arrow
+    columns = {}
+    for field in schema:
+        is_bytes = pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
+        is_struct = pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
+        columns[field.name] = Column(IMAGE if is_bytes or is_struct else str(field.type))
+    description = (schema.metadata or {}).get(b"huggingface")
+    if description is None:
+        return columns
+    try:
+        described = json.loads(description)["info"]["features"]
+        for field in schema:
+            feature = described[field.name]
+            names = None
+            if feature["_type"] == CLASS_LABEL:
+                names = tuple(feature["names"])
+                if not names or not all(isinstance(name, str) for name in names):
+                    raise TypeError(names)
+            is_known = feature["_type"] in (IMAGE, CLASS_LABEL)
+            columns[field.name] = Column(feature["_type"] if is_known else str(field.type), names)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{where}: its description of the columns cannot be read") from error
+    return columns
+
+
+@contextmanager
+def _open_parquet(folder: Path, file: str) -> Iterator[pq.ParquetFile]:
+    path = received_file(folder, file)
+    try:
+        with pq.ParquetFile(path) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError) as error:
+        cause = printable(first_line(error.__cause__ or error))
+        raise UserError(
+            f"{shown_path(folder, file)} is not a whole parquet file: {cause}"
+        ) from error
+
+
+# Folders of pictures
+
+
 @dataclass(frozen=True)
-class _PictureFiles:
-    """A split of which each picture is a file.
+class _PictureSplit:
+    """A split with one file for each picture.
 
     Attributes:
         files: paths within the folder.
@@ -97,282 +184,100 @@ class _PictureFiles:
     folder: Path
     files: tuple[str, ...]
     labels: tuple[Label | None, ...]
-    names: tuple[str, ...] | None = None
+    names: None = None
 
-    def contents(self) -> list[str]:
-        return _hashes(self.folder, self.files)
+    def content_hashes(self) -> list[str]:
+        return [file_sha256(received_file(self.folder, file)) for file in self.files]
 
-    def encoded(self) -> Iterator[tuple[str, bytes]]:
+    def encoded_pictures(self) -> Iterator[tuple[str, bytes]]:
         for file in self.files:
-            path, where = received_file(self.folder, file), _told(self.folder, file)
+            path, where = received_file(self.folder, file), shown_path(self.folder, file)
             if path.stat().st_size > LARGEST_PICTURE_FILE:
                 raise UserError(f"{where} is too large to be a picture")
             yield where, path.read_bytes()
 
 
-def find_splits(folder: Path, address: DatasetAddress) -> dict[Split, tuple[str, ...]]:
-    """Our split → its files, as paths within the folder, in the order of their names.
+def picture_split(
+    folder: Path, split: Split, files: Sequence[str], layout: DatasetLayout
+) -> PublishedSplit:
+    """A split of picture files, with labels from a table beside them or from class folders.
 
-    They are parquet files where there are some: their names, or the folders they are in, tell the
-    split. Otherwise the folders directly below ``folder`` are the splits.
-
-    Raises:
-        UserError: no train or no test split, files of several data sets, or a linked folder.
-    """
-    files = sorted(_visible_files(folder))
-    parquet = [file for file in files if file.casefold().endswith(".parquet")]
-    splits: dict[str, list[str]] = {}
-    if parquet:
-        splits = _parquet_files(folder, parquet, address)
-    else:
-        for file in files:
-            name, _, inside = file.partition("/")
-            if inside:
-                splits.setdefault(name, []).append(file)
-    chosen = choose_splits(_told(folder), splits, address.splits)
-    return {split: tuple(splits[name]) for split, name in chosen.items()}
-
-
-def published_splits(folder: Path, address: DatasetAddress) -> dict[Split, PublishedSplit]:
-    """The splits of the data set in a folder, with their labels; no picture is read yet.
+    Files that are no pictures, or not in the table, are skipped with a warning.
 
     Raises:
-        UserError: names the file or the folder that is not what it should be.
+        UserError: names the file or the folder that is not as expected.
     """
-    found = find_splits(folder, address)
-    if found["train"][0].casefold().endswith(".parquet"):
-        return _parquet_splits(folder, found, address)
-    return {split: _picture_split(folder, split, files, address) for split, files in found.items()}
-
-
-def _parquet_files(
-    folder: Path, files: Sequence[str], address: DatasetAddress
-) -> dict[str, list[str]]:
-    """Published split → its files; those of the data set's one configuration."""
-    usual = [name for names in SPLIT_NAMES.values() for name in names]
-    known = {name.casefold() for name in [*usual, *address.splits.values()]}
-    subsets: dict[str, dict[str, list[str]]] = {}
-    for file in files:
-        split, subset = _split_and_subset(folder, file, known)
-        if split is not None:
-            subsets.setdefault(subset, {}).setdefault(split, []).append(file)
-    if not subsets:
-        raise UserError(f"{_told(folder)}: no file's name tells a split: {few(files)}")
-    if address.subset is not None:
-        wanted = [subset for subset in subsets if address.subset in subset.split("/")]
-        subsets = {subset: subsets[subset] for subset in wanted} or subsets
-    if len(subsets) > 1:
-        raise UserError(
-            f"{_told(folder)} holds several data sets, {few(sorted(subsets))}: keep one of them"
-        )
-    return next(iter(subsets.values()))
-
-
-def _split_and_subset(folder: Path, file: str, known: set[str]) -> tuple[str | None, str]:
-    """The split that a parquet file's path tells, and the folder above all splits."""
-    path = PurePosixPath(file)
-    for depth, part in enumerate(path.parts[:-1]):
-        if part.casefold() in known:
-            return part, "/".join(path.parts[:depth])
-    # Between words stand what `datasets` takes for it: train-00000-of-00001, mnist_train, test2.
-    edge = r"[^-._ \d]"
-    found = [
-        name
-        for name in known
-        if re.search(rf"(?<!{edge}){re.escape(name)}(?!{edge})", path.stem.casefold())
-    ]
-    longest = [name for name in found if not any(name != it and name in it for it in found)]
-    if len(longest) > 1:
-        raise UserError(
-            f"{_told(folder, file)}: which split is it, {' or '.join(sorted(longest))}?"
-        )
-    return (longest[0] if longest else None), str(path.parent)
-
-
-def _parquet_splits(
-    folder: Path, found: Mapping[Split, tuple[str, ...]], address: DatasetAddress
-) -> dict[Split, PublishedSplit]:
-    first = found["train"][0]
-    with _parquet(folder, first) as parquet:
-        features = _features(parquet, _told(folder, first))
-    image, label = choose_columns(_told(folder, first), features, address)
-    if label is None:
-        raise wrong_columns(_told(folder, first), features)
-    return {
-        split: _parquet_split(folder, split, files, image, label) for split, files in found.items()
-    }
-
-
-def _parquet_split(
-    folder: Path, split: Split, files: tuple[str, ...], image: str, label: str
-) -> _ParquetSplit:
-    labels: list[Label | None] = []
-    names: tuple[str, ...] | None = None
-    for file in files:
-        where = _told(folder, file)
-        with _parquet(folder, file) as parquet:
-            features = _features(parquet, where)
-            if image not in features or (label not in features and split != "validation"):
-                raise wrong_columns(where, features)
-            if label not in features:
-                labels += [None] * parquet.metadata.num_rows
-                continue
-            told = parquet.read(columns=[label]).column(0).to_pylist()
-        own = features[label].get("names")
-        labels += [told_label(value, own, where) for value in told]
-        names = names or own
-    return _ParquetSplit(folder, files, image, tuple(labels), names)
-
-
-def _features(parquet: pq.ParquetFile, where: str) -> dict[str, dict[str, Any]]:
-    """Column → its description: what ``datasets`` wrote into the file, or what its type says."""
-    schema = parquet.schema_arrow
-    written = (schema.metadata or {}).get(b"huggingface")
-    if written is None:
-        return {column.name: _feature(column.type) for column in schema}
-    try:
-        told = json.loads(written)["info"]["features"]
-        return {column.name: _told_feature(told[column.name], column.type) for column in schema}
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UserError(f"{where}: what it says of its columns cannot be read") from error
-
-
-def _feature(kind: pa.DataType) -> dict[str, Any]:
-    holds_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    if holds_bytes or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0):
-        return {"_type": "Image"}
-    return {"_type": "Value", "dtype": str(kind)}
-
-
-def _told_feature(told: Mapping[str, Any], kind: pa.DataType) -> dict[str, Any]:
-    if told["_type"] == "Image":
-        return {"_type": "Image"}
-    if told["_type"] == "ClassLabel":
-        names = tuple(told["names"])
-        if not names or not all(isinstance(name, str) for name in names):
-            raise TypeError(names)
-        return {"_type": "ClassLabel", "names": names}
-    return {"_type": "Value", "dtype": str(kind)}
-
-
-@contextmanager
-def _parquet(folder: Path, file: str) -> Iterator[pq.ParquetFile]:
-    path = received_file(folder, file)
-    try:
-        with pq.ParquetFile(path) as parquet:
-            yield parquet
-    except (pa.ArrowException, OSError) as error:
-        cause = printable(first_line(error.__cause__ or error))
-        raise UserError(f"{_told(folder, file)} is not a whole parquet file: {cause}") from error
-
-
-def _picture_split(
-    folder: Path, split: Split, files: tuple[str, ...], address: DatasetAddress
-) -> _PictureFiles:
     name = files[0].split("/")[0]
     places = [place for table in _TABLES for place in (f"{name}/{table}", table)]
     tables = [place for place in places if (folder / place).exists()]
-    labels: Mapping[str, Label | None]
+    labels: dict[str, Label | None] = {}
     if tables:
-        labels = _listed(folder, split, tables[0], address)
+        labels = _labels_of_table(folder, split, tables[0], layout)
     else:
-        labels = {file: _class_folder(folder, split, file) for file in files if _is_picture(file)}
+        for file in files:
+            suffix = PurePosixPath(file).suffix.casefold()
+            if not suffix or suffix in _SUFFIXES:
+                labels[file] = _class_folder(folder, split, file)
     for file in labels:
         received_file(folder, file)
-    # A table above the splits lists those of the others too.
+    # A table above the splits also lists the pictures of the other splits.
     labels = {file: label for file, label in labels.items() if file.startswith(f"{name}/")}
-    others = [file for file in files if file not in labels and file not in tables]
-    if others and not labels:
-        raise UserError(f"{_told(folder, name)} holds {few(others)}, and no picture")
-    if others:
+    skipped = [file for file in files if file not in labels and file not in tables]
+    if skipped and not labels:
+        raise UserError(f"{shown_path(folder, name)} holds {first_few(skipped)}, and no picture")
+    if skipped:
         log.warning(
             "%s: %d file(s) are passed over, %s: no pictures, or not in %s",
-            _told(folder, name),
-            len(others),
-            few(others),
+            shown_path(folder, name),
+            len(skipped),
+            first_few(skipped),
             tables[0] if tables else "class folders",
         )
-    return _PictureFiles(folder, tuple(labels), tuple(labels.values()))
-
-
-def _is_picture(file: str) -> bool:
-    suffix = PurePosixPath(file).suffix.casefold()
-    return not suffix or suffix in _SUFFIXES
+    return _PictureSplit(folder, tuple(labels), tuple(labels.values()))
 
 
 def _class_folder(folder: Path, split: Split, file: str) -> str | None:
+    """The class of ``SPLIT/CLASS/PICTURE``; ``None`` for ``SPLIT/PICTURE`` of validation."""
     parts = file.split("/")
     if len(parts) == 2 and split == "validation":
         return None
     if len(parts) != 3:
         raise UserError(
-            f"{_told(folder, file)}: expected SPLIT/CLASS/PICTURE, or a metadata.csv with the "
+            f"{shown_path(folder, file)}: expected SPLIT/CLASS/PICTURE, or a metadata.csv with the "
             "columns file_name and label beside the pictures"
         )
     return parts[1]
 
 
-def _listed(
-    folder: Path, split: Split, table: str, address: DatasetAddress
+def _labels_of_table(
+    folder: Path, split: Split, table: str, layout: DatasetLayout
 ) -> dict[str, Label | None]:
     """Picture file → its label, from a table beside the pictures."""
-    where = _told(folder, table)
-    rows = _rows(folder, table)
-    file_name, label = address.image or "file_name", address.label or "label"
-    columns = {key: {"dtype": type(value).__name__} for key, value in (rows or [{}])[0].items()}
+    where = shown_path(folder, table)
+    rows = _table_rows(folder, table)
+    file_name, label = layout.image or "file_name", layout.label or "label"
+    columns = {key: Column(type(value).__name__) for key, value in (rows or [{}])[0].items()}
     if file_name not in columns or (label not in columns and split != "validation"):
         raise wrong_columns(where, columns)
-    place = PurePosixPath(table).parent
-    files = [(place / str(row.get(file_name))).as_posix() for row in rows]
-    told = [row.get(label) for row in rows]
+    beside = PurePosixPath(table).parent
+    files = [(beside / str(row.get(file_name))).as_posix() for row in rows]
+    values = [row.get(label) for row in rows]
     if table.endswith(".csv"):
-        told = _from_text(told)
-    return {file: told_label(it, None, where) for file, it in zip(files, told, strict=True)}
+        # Cells are text: numbers if all of the column are whole ones, nothing if empty.
+        cells = [cell if isinstance(cell, str) else "" for cell in values]
+        are_numbers = all(re.fullmatch(r"-?\d+(\.0*)?", cell) for cell in cells if cell)
+        values = [(float(cell) if are_numbers else cell) if cell else None for cell in cells]
+    return {file: read_label(value, None, where) for file, value in zip(files, values, strict=True)}
 
 
-def _rows(folder: Path, table: str) -> list[dict[str, Any]]:
+def _table_rows(folder: Path, table: str) -> list[dict[str, object]]:
     text = received_text(folder, table)
     try:
         if table.endswith(".csv"):
             return list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, csv.Error, RecursionError) as error:
-        raise ReceivedError(f"{_told(folder, table)} cannot be read as a table") from error
+        raise ReceivedError(f"{shown_path(folder, table)} cannot be read as a table") from error
     if not all(isinstance(row, dict) for row in rows):
-        raise ReceivedError(f"{_told(folder, table)}: each line must be {{…}}")
+        raise ReceivedError(f"{shown_path(folder, table)}: each line must be {{…}}")
     return rows
-
-
-def _from_text(labels: Sequence[str | None]) -> list[str | float | None]:
-    """What the cells of a column mean: numbers where all are whole ones, nothing where empty."""
-    are_numbers = all(re.fullmatch(r"-?\d+(\.0*)?", label) for label in labels if label)
-    return [(float(label) if are_numbers else label) if label else None for label in labels]
-
-
-def _visible_files(folder: Path) -> Iterator[str]:
-    """Paths of all files in a folder and below it; hidden ones are left out.
-
-    Raises:
-        ReceivedError: a folder that is a link: what it holds would silently be missing.
-    """
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        inside = Path(place).relative_to(folder)
-        for name in folders:
-            if (folder / inside / name).is_symlink():
-                where = _told(folder, (inside / name).as_posix())
-                raise ReceivedError(f"{where} is a link; links are not followed")
-        yield from ((inside / name).as_posix() for name in files if not _is_hidden(name))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _hashes(folder: Path, files: Sequence[str]) -> list[str]:
-    return [file_sha256(received_file(folder, file)) for file in files]
-
-
-def _told(folder: Path, file: str = "") -> str:
-    """A path as it may stand in a message."""
-    return printable(str(folder / file))
