@@ -151,8 +151,26 @@ def hub_suite(
     loaded: dict[str, Task] = {}
 
     def load(task: str) -> None:
-        loaded[task] = _load(task, catalogue[task], root, cache)
-        for difference in count_differences(loaded[task], catalogue[task]):
+        entry = catalogue[task]
+        missing = f"data set {entry.id} (about {entry.gigabytes:g} GB)"
+        if root is not None:
+            folder = task_folder(root, task)
+            if not folder.is_dir():
+                raise MissingFilesError([f"{root / task} ({missing})"])
+            loaded[task] = load_folder(folder, cache, entry, name=task)
+        elif Path(entry.id).exists():  # `datasets` would read it instead of the data set
+            raise UserError(
+                f"{entry.id} is a folder here, and a data set of the hub: use suite.root"
+            )
+        else:
+            is_open = hub_is_open()  # asked first: if it is closed, `datasets` reads its cache
+            try:
+                loaded[task] = load_hub_task(task, entry.id, entry, cache=cache)
+            except UserError as error:
+                if is_open:
+                    raise
+                raise MissingFilesError([missing]) from error
+        for difference in count_differences(loaded[task], entry):
             log.warning("%s", difference)
 
     gather_missing(*(lambda task=task: load(task) for task in [*seen_names, *unseen_names]))
@@ -160,25 +178,6 @@ def hub_suite(
         tuple(loaded[task] for task in names) for names in (seen_names, unseen_names)
     )
     return Suite(name, seen_tasks, unseen_tasks)
-
-
-def _load(task: str, entry: CatalogueEntry, root: Path | None, cache: Path) -> Task:
-    """The task of a catalogue's data set, from the mirror or from the hub."""
-    missing = f"data set {entry.id} (about {entry.gigabytes:g} GB)"
-    if root is not None:
-        folder = task_folder(root, task)
-        if not folder.is_dir():
-            raise MissingFilesError([f"{root / task} ({missing})"])
-        return load_folder(folder, cache, entry, name=task)
-    if Path(entry.id).exists():  # `datasets` would read it instead of the data set
-        raise UserError(f"{entry.id} is a folder here, and a data set of the hub: use suite.root")
-    is_open = hub_is_open()  # asked first: if it is closed, `datasets` reads its cache below
-    try:
-        return load_hub_task(task, entry.id, entry, cache=cache)
-    except UserError as error:
-        if is_open:
-            raise
-        raise MissingFilesError([missing]) from error
 
 
 def count_differences(task: Task, entry: CatalogueEntry) -> list[str]:

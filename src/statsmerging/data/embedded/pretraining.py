@@ -47,47 +47,11 @@ def _arc(
     return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
-def _disc() -> Outline:
-    return _arc(0, 360)
-
-
-def _half_disc() -> Outline:
-    return _arc(0, 180, centre=(0, -0.4))
-
-
-def _ring() -> Outline:
-    return _arc(0, 360) + _arc(360, 0, radius=0.55)
-
-
-def _crescent() -> Outline:
-    return _arc(60, 300) + _arc(267, 93, radius=0.87, centre=(0.55, 0))
-
-
-def _ellipse() -> Outline:
-    return [(x, 0.45 * y) for x, y in _arc(0, 360)]
-
-
-def _square() -> Outline:
-    return [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)]
-
-
-def _triangle() -> Outline:
-    return [(0, -1), (0.87, 0.5), (-0.87, 0.5)]
-
-
-def _hourglass() -> Outline:
-    return [(-0.8, -0.9), (0.8, -0.9), (0.15, 0), (0.8, 0.9), (-0.8, 0.9), (-0.15, 0)]
-
-
 def _cross() -> Outline:
     arm, end = 0.3, 0.95
     corner = [(arm, -arm), (end, -arm), (end, arm)]
     turns = [(1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0)]
     return [(a * x + b * y, c * x + d * y) for a, b, c, d in turns for x, y in corner]
-
-
-def _arrow() -> Outline:
-    return [(1, 0), (0.2, 0.8), (0.2, 0.3), (-1, 0.3), (-1, -0.3), (0.2, -0.3), (0.2, -0.8)]
 
 
 def _star() -> Outline:
@@ -104,19 +68,19 @@ def _heart() -> Outline:
     return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
-OUTLINES: dict[str, Callable[[], Outline]] = {
-    "disc": _disc,
-    "half_disc": _half_disc,
-    "ring": _ring,
-    "crescent": _crescent,
-    "ellipse": _ellipse,
-    "square": _square,
-    "triangle": _triangle,
-    "hourglass": _hourglass,
-    "cross": _cross,
-    "arrow": _arrow,
-    "star": _star,
-    "heart": _heart,
+OUTLINES: dict[str, Outline] = {
+    "disc": _arc(0, 360),
+    "half_disc": _arc(0, 180, centre=(0, -0.4)),
+    "ring": _arc(0, 360) + _arc(360, 0, radius=0.55),
+    "crescent": _arc(60, 300) + _arc(267, 93, radius=0.87, centre=(0.55, 0)),
+    "ellipse": [(x, 0.45 * y) for x, y in _arc(0, 360)],
+    "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
+    "triangle": [(0, -1), (0.87, 0.5), (-0.87, 0.5)],
+    "hourglass": [(-0.8, -0.9), (0.8, -0.9), (0.15, 0), (0.8, 0.9), (-0.8, 0.9), (-0.15, 0)],
+    "cross": _cross(),
+    "arrow": [(1, 0), (0.2, 0.8), (0.2, 0.3), (-1, 0.3), (-1, -0.3), (0.2, -0.3), (0.2, -0.8)],
+    "star": _star(),
+    "heart": _heart(),
 }
 
 
@@ -180,7 +144,7 @@ def _silhouettes(names: list[str], rng: np.random.Generator) -> Floats:
     canvases = {}
     for name, outline in OUTLINES.items():
         canvases[name] = blank()
-        corners = [(CANVAS / 2 + RADIUS * x, CANVAS / 2 + RADIUS * y) for x, y in outline()]
+        corners = [(CANVAS / 2 + RADIUS * x, CANVAS / 2 + RADIUS * y) for x, y in outline]
         ImageDraw.Draw(canvases[name]).polygon(corners, fill=255)
     poses = random_poses(rng, len(names), SILHOUETTE_JITTER)
     return place_all([canvases[name] for name in names], poses)
