@@ -69,7 +69,7 @@ def tiles_by_split(height: int, width: int, tile: int) -> dict[str, list[Tile]]:
     """Cut a picture of the given size into equal tiles and assign each to a split.
 
     Raises:
-        ValueError: if the picture is smaller than one tile.
+        ValueError: the picture is smaller than one tile.
     """
     rows, columns = height // tile, width // tile
     if not rows or not columns:
@@ -79,8 +79,8 @@ def tiles_by_split(height: int, width: int, tile: int) -> dict[str, list[Tile]]:
     for row in range(rows):
         for column in range(columns):
             top, left = row * down, column * across
-            tile_here = Tile(top, left, top + down, left + across)
-            tiles[split_of(row, column)].append(tile_here)
+            place = Tile(top, left, top + down, left + across)
+            tiles[split_of(row, column)].append(place)
     return tiles
 
 
