@@ -54,7 +54,10 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["seed", "1"], "seed: KEY=VALUE is expected; type seed=VALUE, without spaces around ="),
         (["suite.root=/a=b"], "suite.root=/a=b: a value with such characters needs quotes: 'suit"),
         (["suite.root=/bäume"], "suite.root=/bäume: a value with such characters needs quotes: 's"),
-        (["suite=folder"], "suite.root: a value is needed (folder with one subfolder a task); ty"),
+        (
+            ["suite=folder"],
+            "suite.root: a value is needed (folder with one subfolder per task); ty",
+        ),
         (["backbone=timm"], "backbone.name: a value is needed (timm's name of the architecture);"),
         (["suite=folder", "suite.root=/nowhere"], "suite.root=/nowhere: path does not point to a"),
         (["backbone.weights=/no.safetensors"], "backbone.weights=/no.safetensors: no such file"),

@@ -24,7 +24,12 @@ from statsmerging.data.embedded import (
     pretraining_images,
 )
 from statsmerging.data.embedded.appearance import to_bytes
-from statsmerging.data.embedded.crops import Cropping, crop_splits, split_of, tiles_by_split
+from statsmerging.data.embedded.real_pictures import (
+    Cropping,
+    crop_splits,
+    split_of,
+    tiles_by_split,
+)
 from statsmerging.data.embedded.task import SPLITS, stratified_split, without_duplicates
 
 RENDERED = ("street_numbers", "traffic_signs", "patterns", "garments", "printed_digits")

@@ -101,7 +101,7 @@ def check_tasks(config: Config) -> None:
     """
     suite = config.suite
     if suite.kind == "embedded":
-        from statsmerging.data.embedded_suite import embedded_suite
+        from statsmerging.data.suites import embedded_suite
 
         embedded_suite(suite.tasks, suite.unseen)
     elif suite.kind == "folder" and suite.root is not None:

@@ -18,12 +18,11 @@ from statsmerging.app.loggers.run_log import RunLog
 from statsmerging.app.plugins import plugin_records
 from statsmerging.app.received_config import received_config
 from statsmerging.app.terminal import show_table
-from statsmerging.data.embedded_suite import embedded_suite
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.hub import hub_suite
 from statsmerging.data.images import SuiteImages, check_disjoint
-from statsmerging.data.published_data import DatasetAddress
-from statsmerging.data.suites import SPLITS, Suite
+from statsmerging.data.settings import DatasetLayout
+from statsmerging.data.suites import SPLITS, Suite, embedded_suite
 from statsmerging.errors import UserError, gather_missing
 from statsmerging.learning.finetuning import finetuned_zoo
 from statsmerging.learning.heterogeneous import (
@@ -222,9 +221,9 @@ def _whole_suite(config: Config, cache: Cache) -> Suite:
         )
     if suite.root is None:
         raise UserError("suite.root: a folder with one subfolder per task is needed")
-    address = DatasetAddress(image=suite.image, label=suite.label)
+    layout = DatasetLayout(image=suite.image, label=suite.label)
     return folder_suite(
-        suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name, address=address
+        suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name, layout=layout
     )
 
 

@@ -1,1 +1,1 @@
-"""Images: suites of tasks, preprocessing, the image cache, split checks and the DataModule."""
+"""Images: suites of tasks, sources, preprocessing, corruptions, the cache, checks of splits."""

@@ -1,4 +1,4 @@
-"""Decoded and resized images, made once and memory-mapped by every later run."""
+"""Decoded and resized images, computed once, cached and memory-mapped; and the check of splits."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ImageSplit:
     """One split of one task, ready for a backbone.
 
     Attributes:
-        images: uint8, N × 3 × S × S, memory-mapped; corrupted ones where the experiment wants them.
-        labels: ground truth, int64, N. It exists for evaluation and fine-tuning.
-        digests: uint8, N × 16, hash of each image as decoded, before any corruption and resize.
+        images: uint8, N × 3 × S × S, memory-mapped; corrupted if the experiment says so.
+        labels: ground truth, int64, N, for evaluation and fine-tuning alone.
+        digests: uint8, N × 16, hash of each decoded image, before any corruption and resize.
         key: hash of content, corruption and geometry.
     """
 
@@ -49,7 +49,7 @@ class ImageSplit:
         return self._rows(rows, f"{count} evenly spread")
 
     def draw(self, count: int, seed: int) -> ImageSplit:
-        """At most ``count`` images at random; of one seed, fewer are always among more."""
+        """At most ``count`` random images; of one seed, a smaller draw is part of a larger one."""
         if count >= len(self):
             return self
         generator = torch.Generator().manual_seed(seed)
@@ -69,14 +69,14 @@ def load_split(
     name: str,
     corruption: CorruptionSettings | None = None,
 ) -> ImageSplit:
-    """The split's images in the backbone's geometry, from the cache if they are there.
+    """The split's images in the backbone's geometry, from the cache if it has them.
 
     Args:
         name: shown beside the progress bar.
-        corruption: what is done to the decoded images; ``None`` leaves them clean.
+        corruption: applied to the decoded images; ``None`` leaves them clean.
 
     Raises:
-        UserError: no image, or one that cannot be read or scaled (names it).
+        UserError: there is no image, or one cannot be read or scaled (names it).
     """
     corrupted = [] if corruption is None else [corruption_key(corruption)]
     key = key_of([source.fingerprint, preprocess.geometry_key, *corrupted])
@@ -108,13 +108,13 @@ def load_split(
 
 
 class SuiteImages:
-    """All splits of a suite for one backbone, each loaded when it is first asked for.
+    """All splits of a suite for one backbone, each loaded when it is first needed.
 
     Args:
-        corruption: what happens to the images that it reaches.
+        corruption: applied to the splits that its protocol names.
 
     Raises:
-        UserError: the corruption names a task that the suite has not.
+        UserError: the corruption names a task that the suite does not have.
     """
 
     def __init__(
@@ -128,7 +128,13 @@ class SuiteImages:
         self.preprocess = preprocess
         self.cache = cache
         self.corruption = corruption
-        self._check_tasks()
+        known = [task.name for task in suite.tasks]
+        unknown = [name for name in corruption.tasks or [] if name not in known]
+        if unknown:
+            raise UserError(
+                f"corruption.tasks: the suite has no task {', '.join(unknown)}; it has "
+                f"{', '.join(known)}"
+            )
         self._loaded: dict[tuple[str, Split], ImageSplit] = {}
 
     def split(self, task: Task, split: Split) -> ImageSplit:
@@ -146,7 +152,7 @@ class SuiteImages:
         return self._loaded[address]
 
     def of(self, suite: Suite) -> SuiteImages:
-        """The images of another choice of the same tasks."""
+        """The images of another suite that is made of the same tasks."""
         return SuiteImages(suite, self.preprocess, self.cache, self.corruption)
 
     def fingerprints(self) -> dict[str, str]:
@@ -157,32 +163,24 @@ class SuiteImages:
             for split, source in task.sources.items()
         }
 
-    def _check_tasks(self) -> None:
-        known = [task.name for task in self.suite.tasks]
-        unknown = [name for name in self.corruption.tasks or [] if name not in known]
-        if unknown:
-            raise UserError(
-                f"corruption.tasks: the suite has no task {', '.join(unknown)}; it has "
-                f"{', '.join(known)}"
-            )
-
 
 def check_disjoint(tasks: Mapping[str, Mapping[Split, ImageSplit]]) -> None:
-    """Raise ``UserError`` with the number of shared images, for every task and pair of splits.
+    """Check by image hash that no two splits of a task share an image.
 
     Args:
         tasks: task name → its splits.
+
+    Raises:
+        UserError: gives the number of shared images for each task and pair of splits.
     """
     found = []
     for task, splits in tasks.items():
-        digests = {name: _digests(split) for name, split in splits.items()}
+        digests = {
+            name: {row.tobytes() for row in split.digests.numpy()} for name, split in splits.items()
+        }
         for first, second in combinations(digests, 2):
             shared = len(digests[first] & digests[second])
             if shared:
                 found.append(f"{task}: {shared} image(s) in both {first} and {second}")
     if found:
         raise UserError(f"splits must not share images; {'; '.join(found)}")
-
-
-def _digests(split: ImageSplit) -> set[bytes]:
-    return {row.tobytes() for row in split.digests.numpy()}

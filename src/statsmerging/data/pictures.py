@@ -20,38 +20,22 @@ from torchvision.transforms.functional import center_crop, resize
 from statsmerging.errors import UserError, first_line, printable
 from statsmerging.store.hashing import json_sha256
 
-#: Bytes of the hash.
-DIGEST_BYTES = 16
-
-
-def image_digest(image: Image.Image) -> bytes:
-    """Hash of an image's size and RGB pixels."""
-    pixels = np.asarray(as_seen(image))
-    digest = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=DIGEST_BYTES)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.digest()
-
-
-#: What pictures are read as, in the fingerprint of every source that is decoded here: another value
-#: makes images, labels and experts of such sources anew.
+#: Part of the fingerprint of every source that is decoded here. Change it when the decoded pixels
+#: change: images, labels and experts of such sources are then computed anew.
 DECODER = "as people see them, 1"
 
-
-#: Pillow's names of the formats that are read. Those that start a program (EPS), draw (WMF), or
-#: hold no picture for people (HDF5, GRIB) are not among them.
+#: Pillow's names of the formats that are read. Formats that start a program (EPS), draw (WMF), or
+#: contain no ordinary pictures (HDF5, GRIB) are excluded.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 
-
-#: Pixels of the largest picture: 256 MiB in memory, at Pillow's four bytes for one.
+#: Pixels of the largest picture: 256 MiB in memory, at Pillow's four bytes per pixel.
 LARGEST_PICTURE = 1 << 26
-
 
 #: Value of white in pixels of 16 bits.
 _WHITE_OF_16_BITS = 65535
 
-
-#: EXIF's orientation → what makes the picture upright (`ImageOps.exif_transpose` writes the other
-#: notes anew, and fails where one of them is damaged).
+#: EXIF's orientation → the operation that makes the picture upright. `ImageOps.exif_transpose`
+#: also rewrites the other EXIF entries, and fails if one of them is damaged.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -64,11 +48,11 @@ _TURNS = {
 
 
 def decode(data: bytes, where: str) -> Image.Image:
-    """The picture in a file's bytes: 8-bit RGB, as ``as_seen`` says; the first frame of several.
+    """The picture in a file's bytes, 8-bit RGB, converted by ``as_seen``; the first of many frames.
 
     Args:
         data: the whole file.
-        where: what the message of an error names: the file, or the data set and the row.
+        where: the file, or the data set and the row, for messages.
 
     Raises:
         UserError: no picture, a format that is not read, more than ``LARGEST_PICTURE`` pixels,
@@ -76,9 +60,12 @@ def decode(data: bytes, where: str) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, with text of the file's
+            warnings.simplefilter("ignore")  # about odd metadata, with text from the file
             image = Image.open(BytesIO(data), formats=FORMATS)
-            if _pixels(image) > LARGEST_PICTURE:
+            # The decoder holds the picture, or one tile of a TIFF, which may be larger.
+            width = _tiff_tag(image, ExifTags.Base.TileWidth) or 0
+            height = _tiff_tag(image, ExifTags.Base.TileLength) or 0
+            if max(image.width * image.height, width * height) > LARGEST_PICTURE:
                 raise Image.DecompressionBombError
             if image.format == "PNG" and "transparency" in image.info:
                 _match_depth(image, bits=data[24])
@@ -86,50 +73,46 @@ def decode(data: bytes, where: str) -> Image.Image:
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{where} is no picture: {_what_it_is(data)}") from error
+        raise UserError(f"{where} is no picture: {_likely_content(data)}") from error
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{where}: the picture has more than {LARGEST_PICTURE:,} pixels, the most that are "
             "read: make it smaller"
         ) from error
     except Exception as error:
-        # Pillow lets through whatever its readers of a damaged file meet.
+        # Pillow does not wrap the errors of its readers of damaged files.
         raise UserError(
             f"{where}: the picture cannot be decoded: {printable(first_line(error))}"
         ) from error
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB, as a viewer on a white page shows it.
+    """The image in 8-bit RGB, as a viewer shows it on a white page.
 
-    Shades of 16 bits are scaled by their range, 0 to 65535, whatever part of it they use (12 bits
-    by 4095 where the file says so); floating-point ones from [0, 1]. What is transparent lets white
-    through, and the camera's orientation is applied. Colour profiles are not, as nowhere in the
-    field. An upright RGB image stays as it is.
+    Values of 16 bits are scaled from their full range, 0 to 65535, whatever part of it is used
+    (from 0 to 4095 if the file declares 12 bits); floating-point values are scaled from [0, 1].
+    Transparent pixels show white, and the camera's orientation is applied. Colour profiles are
+    ignored, as is usual in the field. An upright RGB image is returned unchanged.
 
     Raises:
-        UserError: floating-point values beyond [0, 1], signed or 32-bit integers: what is white?
+        UserError: floating-point values beyond [0, 1], or signed or 32-bit integers, whose white
+            is unknown.
     """
     image.load()
-    shades = _black_and_white(image)  # before the turn, which forgets what the file says of them
+    limits = _black_and_white(image)  # before the turn, which drops the file's description
     image = _upright(image)
-    if shades is not None:
-        image = _eight_bits(image, *shades)
+    if limits is not None:
+        image = _eight_bits(image, *limits)
     if image.has_transparency_data:
-        image = _over_white(image)
+        image = _converted(image, "RGBA")
+        page = Image.new("RGB", image.size, "white")
+        page.paste(image, mask=image.getchannel("A"))
+        image = page
     return _converted(image, "RGB")
 
 
-def _pixels(image: Image.Image) -> int:
-    """Pixels that a decoder holds: those of the picture, or of a TIFF's tile that exceeds it."""
-    width, height = (
-        _tiff_tag(image, tag) or 0 for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength)
-    )
-    return max(image.width * image.height, width * height)
-
-
 def _match_depth(image: Image.Image, bits: int) -> None:
-    """Give PNG's transparent shade or colour the depth that Pillow gives to the pixels."""
+    """Scale PNG's transparent grey level or colour to the depth that Pillow gives to the pixels."""
     clear = image.info["transparency"]
     if image.mode == "L":
         image.info["transparency"] = clear * 255 // (2**bits - 1)
@@ -138,15 +121,15 @@ def _match_depth(image: Image.Image, bits: int) -> None:
 
 
 def _black_and_white(image: Image.Image) -> tuple[float, float] | None:
-    """Values of black and of white where pixels are no bytes."""
+    """Values of black and of white; ``None`` if pixels are bytes."""
     if image.mode.startswith("I;16"):
         white = float(_WHITE_OF_16_BITS)
         if _tiff_tag(image, ExifTags.Base.BitsPerSample) == (12,):
             white = 4095.0
     elif image.mode == "I":
-        if image.format != "PPM":  # Pillow scales PGM's shades of more than 8 bits to 16
+        if image.format != "PPM":  # Pillow scales PGM's values of more than 8 bits to 16
             raise UserError(
-                "the picture has signed or 32-bit integers, of which nobody knows what white is: "
+                "the picture has signed or 32-bit integers, whose value of white is unknown: "
                 "store it with 8 or 16 bits"
             )
         white = float(_WHITE_OF_16_BITS)
@@ -159,13 +142,15 @@ def _black_and_white(image: Image.Image) -> tuple[float, float] | None:
 
 
 def _tiff_tag(image: Image.Image, tag: int) -> Any:
+    """The value of a tag, of whatever type the file gives it; ``None`` if there is none."""
     return image.tag_v2.get(tag) if isinstance(image, TiffImageFile) else None
 
 
 def _eight_bits(image: Image.Image, black: float, white: float) -> Image.Image:
+    """The greyscale image with these limits scaled to 0 and 255."""
     values = np.array(image, dtype=np.float32)
     low, high = min(black, white), max(black, white)
-    if not (low <= values.min() and values.max() <= high):  # NaN is not within either
+    if not (low <= values.min() and values.max() <= high):  # NaN fails both comparisons
         raise UserError(
             f"the picture has floating-point values from {values.min():g} to {values.max():g}; "
             "expected are those from 0 (black) to 1 (white)"
@@ -180,32 +165,27 @@ def _eight_bits(image: Image.Image, black: float, white: float) -> Image.Image:
     return grey
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    image = _converted(image, "RGBA")
-    page = Image.new("RGB", image.size, "white")
-    page.paste(image, mask=image.getchannel("A"))
-    return page
-
-
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    return image if image.mode == mode else image.convert(mode)  # which copies in any case
+    return image if image.mode == mode else image.convert(mode)  # ``convert`` always copies
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation demands."""
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
-        # Many photographs have damaged notes on the camera, and viewers show them all the same.
+        # Many photographs have damaged EXIF data, and viewers show them all the same.
         turn = None
     if turn is None:
         return image
     turned = image.transpose(turn)
-    # Without the notes, so that it is not turned again.
+    # The EXIF data is dropped, so that the image is not turned again.
     turned.info = {name: turned.info[name] for name in ("transparency",) if name in turned.info}
     return turned
 
 
-def _what_it_is(data: bytes) -> str:
+def _likely_content(data: bytes) -> str:
+    """What a file that is no picture seems to be, for the message."""
     start = data[:256].lstrip().lower()
     if not data:
         return "the file is empty"
@@ -216,14 +196,24 @@ def _what_it_is(data: bytes) -> str:
     return f"it is damaged, or in none of the formats {', '.join(FORMATS)}"
 
 
+#: Bytes of an image's digest.
+DIGEST_BYTES = 16
+
+
+def image_digest(image: Image.Image) -> bytes:
+    """Hash of an image's size and RGB pixels."""
+    pixels = np.asarray(as_seen(image))
+    digest = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=DIGEST_BYTES)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
-
-
 CropMode = Literal["center", "squash"]
 
-
-#: The whole shorter side: what keys of caches mean that say nothing of a crop.
-_WHOLE = {"crop_ratio": 1.0, "crop_mode": "center"}
+#: The default crop, of the whole shorter side. It is left out of cache keys, so that keys made
+#: before there was a choice stay valid.
+_DEFAULT_CROP: dict[str, float | str] = {"crop_ratio": 1.0, "crop_mode": "center"}
 
 
 @dataclass(frozen=True)
@@ -235,8 +225,8 @@ class Preprocess:
         mean: per channel, for images scaled to [0, 1].
         std: per channel, for images scaled to [0, 1].
         interpolation: filter of the resize.
-        crop_ratio: side of the input as a share of the resized image's shorter side.
-        crop_mode: ``center`` keeps the proportions of the image, ``squash`` makes it a square.
+        crop_ratio: side of the input, relative to the shorter side of the resized image.
+        crop_mode: ``center`` keeps the image's proportions, ``squash`` makes it a square.
     """
 
     image_size: int
@@ -247,42 +237,43 @@ class Preprocess:
     crop_mode: CropMode = "center"
 
     def resize(self, image: Image.Image) -> np.ndarray:
-        """Resize, then cut the square out of the middle: 3 × S × S, uint8, RGB.
+        """Resize, then crop the central square: 3 × S × S, uint8, RGB.
 
         Raises:
-            UserError: an image so narrow that, resized, it would be larger than any that is read.
+            UserError: a narrow image that would exceed ``LARGEST_PICTURE`` pixels when resized.
         """
         image = as_seen(image)
         side = math.floor(self.image_size / self.crop_ratio)
-        keeps = self.crop_mode == "center"
-        if side**2 * (max(image.size) / min(image.size) if keeps else 1) > LARGEST_PICTURE:
+        keeps_proportions = self.crop_mode == "center"
+        elongation = max(image.size) / min(image.size) if keeps_proportions else 1
+        if side**2 * elongation > LARGEST_PICTURE:
             raise UserError(
                 f"the picture of {image.width} × {image.height} pixels is too large when it is "
                 f"{side} pixels across"
             )
-        size = [side] if keeps else [side, side]
+        size = [side] if keeps_proportions else [side, side]
         scaled = resize(image, size, InterpolationMode(self.interpolation))
         square = center_crop(scaled, [self.image_size])
         return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 N × 3 × S × S → float32, zero mean and unit deviation in the checkpoint's terms."""
+        """uint8, N × 3 × S × S → float32: scaled to [0, 1], minus ``mean``, divided by ``std``."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         return (images.float() / 255 - mean) / std
 
     @property
     def geometry_key(self) -> str:
-        """Hash of what determines the resized pixels (normalisation does not)."""
+        """Hash of all that determines the resized pixels; normalisation does not."""
         return json_sha256([self.image_size, self.interpolation, *self._crop.values()])
 
     @property
     def key(self) -> str:
         """Hash of the whole preprocessing."""
-        values = {name: value for name, value in asdict(self).items() if name not in _WHOLE}
+        values = {name: value for name, value in asdict(self).items() if name not in _DEFAULT_CROP}
         return json_sha256({**values, **self._crop})
 
     @property
-    def _crop(self) -> dict[str, Any]:
-        crop = {name: getattr(self, name) for name in _WHOLE}
-        return {} if crop == _WHOLE else crop
+    def _crop(self) -> dict[str, float | str]:
+        crop = {name: getattr(self, name) for name in _DEFAULT_CROP}
+        return {} if crop == _DEFAULT_CROP else crop

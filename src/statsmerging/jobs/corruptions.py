@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from statsmerging.data.corruptions.constants import CONSTANTS
 from statsmerging.data.corruptions.corrupt import corrupt
+from statsmerging.data.corruptions.kinds import CONSTANTS
 from statsmerging.data.pictures import as_seen
 from statsmerging.data.settings import CorruptionSettings
 from statsmerging.report.contact_sheet import contact_sheet

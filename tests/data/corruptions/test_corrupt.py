@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from statsmerging.data.corruptions.constants import CONSTANTS, IMAGENET_C
-from statsmerging.data.corruptions.corrupt import DISTORTIONS, corrupt, corruption_key
+from statsmerging.data.corruptions.corrupt import corrupt, corruption_key
+from statsmerging.data.corruptions.kinds import CONSTANTS, DISTORTIONS
 from statsmerging.data.settings import CLEAN, CorruptionSettings
 from tests.data.corruptions.pictures import generator, photographs, values
 
@@ -36,7 +36,7 @@ def distance(kind: str, strength: tuple[float, ...]) -> float:
 def test_settings_tables_and_distortions_know_the_same_kinds() -> None:
     kinds = set(get_args(CorruptionSettings.model_fields["kind"].annotation))
     assert kinds - {"none"} == set(DISTORTIONS) == set(CONSTANTS["cifar10_c"])
-    assert set(DISTORTIONS) - set(IMAGENET_C) == {"pixelate_cifar32"}
+    assert set(DISTORTIONS) - set(CONSTANTS["imagenet_c"]) == {"pixelate_cifar32"}
     names = set(get_args(CorruptionSettings.model_fields["constants"].annotation))
     assert names == set(CONSTANTS)
 

@@ -1,23 +1,22 @@
 """Small image classification tasks that are built from installed packages, without a download.
 
-Ten tasks of 32x32 colour images, eight to merge experts on (``SEEN``) and two to test
-generalisation with (``UNSEEN``), and a generic labelled set to pre-train a backbone on. Real
+There are ten tasks of 32x32 colour images: eight to merge experts on (``SEEN``) and two to test
+generalisation with (``UNSEEN``). A generic labelled set serves to pre-train a backbone. Real
 pictures come from scikit-learn and scikit-image, fonts from matplotlib; the rest is drawn. Every
-image is a function of its task's name alone: two builds agree bit for bit.
+image depends on its task's name alone: two builds agree bit for bit.
+
+Other modules use only the names listed here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from .faces import build_faces
+from .digits import build_digits, build_printed_digits, build_street_numbers
 from .garments import build_garments
-from .handwritten import build_digits
 from .patterns import build_patterns
-from .pictures import build_microscopy, build_photographs, build_surfaces
 from .pretraining import pretraining_images
-from .printed_digits import build_printed_digits
-from .street_numbers import build_street_numbers
+from .real_pictures import build_faces, build_microscopy, build_photographs, build_surfaces
 from .task import EmbeddedTask, LabeledImages
 from .traffic_signs import build_traffic_signs
 
@@ -55,7 +54,7 @@ def build_task(name: str) -> EmbeddedTask:
     """Build a task by name; every call builds it anew.
 
     Raises:
-        ValueError: if there is no task of that name.
+        ValueError: there is no task of that name.
     """
     if name not in TASKS:
         raise ValueError(f"no embedded task {name!r}; there are: {', '.join(TASKS)}")

@@ -1,20 +1,18 @@
 """Colour, light, blur and noise for batches of small images.
 
-Everything here works on ``float32`` batches of shape ``(N, 32, 32, 3)`` with values in 0..1,
-one independent random draw per image. Products are summed element by element rather than by BLAS,
-whose rounding depends on the number of threads.
+All functions work on ``float32`` batches of shape ``(N, 32, 32, 3)`` with values in 0..1, with one
+independent random draw per image. Products are summed element by element, not by BLAS, whose
+rounding depends on the number of threads.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .task import IMAGE_SIZE, Images
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating]
 Range = tuple[float, float]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -44,12 +42,12 @@ def random_colours(rng: np.random.Generator, count: int) -> Floats:
 
 
 def contrasting_colours(rng: np.random.Generator, against: Floats, gap: float = 0.4) -> Floats:
-    """A random colour for each given one that differs from it in luminance by ``gap`` or more.
+    """A random colour for each given one; their luminances differ by ``gap`` or more.
 
     Args:
         rng: source of the colours.
         against: colours to stand out from, of shape ``(N, 3)``.
-        gap: least luminance difference; where no draw reaches it the farthest is taken.
+        gap: least luminance difference; if none of 16 draws reaches it, the farthest is taken.
     """
     candidates = uniform(rng, (0.0, 1.0), len(against), 16, 3)
     distance = np.abs(((candidates - against[:, None]) * LUMINANCE).sum(-1))
@@ -62,6 +60,7 @@ def contrasting_colours(rng: np.random.Generator, against: Floats, gap: float = 
 def smooth_noise(rng: np.random.Generator, count: int, knots: int, channels: int) -> Floats:
     """Noise in 0..1 that varies over ``32 / knots`` pixels; shape ``(count, 32, 32, channels)``."""
     values = uniform(rng, (0.0, 1.0), count, knots, knots, channels)
+    # Bilinear interpolation between the knots, first across the columns, then down the rows.
     position = np.linspace(0, knots - 1, IMAGE_SIZE, dtype=np.float32)
     before = np.minimum(position.astype(np.int64), knots - 2)
     share = position - before.astype(np.float32)
@@ -122,7 +121,7 @@ def relight(
 
 
 def expose(images: Floats, rng: np.random.Generator, *, mean: Range, deviation: Range) -> Floats:
-    """Bring each image to a mean and a standard deviation drawn from the given ranges."""
+    """Give each image a mean and a standard deviation drawn from the given ranges."""
     centred = images - images.mean((1, 2, 3), keepdims=True)
     spread = centred.std((1, 2, 3), keepdims=True) + 1e-3
     target = uniform(rng, deviation, len(images), 1, 1, 1)
@@ -131,9 +130,10 @@ def expose(images: Floats, rng: np.random.Generator, *, mean: Range, deviation: 
 
 
 def recolour(images: Floats, rng: np.random.Generator, *, hue: float, saturation: Range) -> Floats:
-    """Turn each image's hue by up to ``hue`` radians either way and scale its saturation."""
+    """Turn each image's hue by up to ±``hue`` radians and scale its saturation."""
     angle = uniform(rng, (-hue, hue), len(images))
     scale = uniform(rng, saturation, len(images))
+    # A scaled rotation of the chroma plane; the luma stays.
     turn = np.zeros((len(images), 3, 3), dtype=np.float32)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = scale * np.cos(angle)
@@ -151,6 +151,6 @@ def add_noise(images: Floats, rng: np.random.Generator, level: Range) -> Floats:
 
 
 def to_bytes(images: Floats) -> Images:
-    """Round to ``uint8``, clipping what lies outside 0..1."""
+    """Round to ``uint8``; values outside 0..1 are clipped."""
     levels: Images = np.clip(images * 255 + 0.5, 0, 255).astype(np.uint8)
     return levels

@@ -1,7 +1,7 @@
-"""Drawing with Pillow: glyphs, canvases, and placing a canvas into an image at a jittered pose.
+"""Drawing with Pillow: glyphs and canvases, and the placement of a canvas in an image.
 
-Canvases are drawn at twice the image's scale about their own centre and halved when placed, which
-smooths their edges.
+A canvas has twice the scale of the image, with its origin at the centre. It is halved when it is
+placed, which smooths its edges.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ Homographies = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far a canvas may stray from an upright, centred pose.
+    """Limits of a canvas's random deviation from an upright, centred pose.
 
     Attributes:
-        rotation: largest turn either way, in degrees.
+        rotation: largest turn in either direction, in degrees.
         scale: smallest and largest magnification.
         shift: largest displacement along either axis, in image pixels.
-        shear: largest horizontal shear either way (x per y).
-        tilt: largest perspective foreshortening either way across the image, as a fraction.
+        shear: largest horizontal shear in either direction (x per y).
+        tilt: largest perspective foreshortening across the image, as a fraction.
     """
 
     rotation: float = 0.0
@@ -69,9 +69,9 @@ class Jitter:
 
 
 def random_poses(rng: np.random.Generator, count: int, jitter: Jitter) -> Homographies:
-    """Poses of shape ``(count, 3, 3)``, which map placed coordinates back to the canvas.
+    """Random poses of shape ``(count, 3, 3)``: homographies from the image back to the canvas.
 
-    Both sides are in canvas pixels from the respective centre, as Pillow's transforms expect.
+    Both sides are in canvas pixels relative to their centre.
     """
     angle = np.deg2rad(rng.uniform(-jitter.rotation, jitter.rotation, count))
     scale = rng.uniform(*jitter.scale, count)
@@ -92,7 +92,8 @@ def random_poses(rng: np.random.Generator, count: int, jitter: Jitter) -> Homogr
 
 
 def place(canvas: Image.Image, pose: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The canvas seen in a pose, as ``uint8`` of shape ``(32, 32)`` or ``(32, 32, channels)``."""
+    """The canvas in a pose, as ``uint8`` of shape ``(32, 32)`` or ``(32, 32, channels)``."""
+    # Pillow's transforms count from the upper left corner.
     to_canvas = np.eye(3)
     to_canvas[:2, 2] = canvas.width / 2, canvas.height / 2
     from_corner = np.eye(3)
@@ -131,7 +132,7 @@ def font(name: str, size: int = GLYPH_SIZE) -> ImageFont.FreeTypeFont:
 
 @cache
 def glyph(text: str, font_name: str) -> Image.Image:
-    """A text's ink, cropped to its bounding box, as a greyscale image to be left unchanged."""
+    """The ink of a text, greyscale, cropped to its bounding box; cached, so do not modify it."""
     left, top, right, bottom = (round(edge) for edge in font(font_name).getbbox(text))
     ink = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(ink).text((-left, -top), text, fill=255, font=font(font_name))
@@ -139,6 +140,6 @@ def glyph(text: str, font_name: str) -> Image.Image:
 
 
 def paste_centred(canvas: Image.Image, ink: Image.Image, x: float = 0.0) -> None:
-    """Add ink to a greyscale canvas, its middle ``x`` canvas pixels right of the centre."""
+    """Add ink to a greyscale canvas, with its middle ``x`` pixels to the right of the centre."""
     left = round((canvas.width - ink.width) / 2 + x)
     canvas.paste(255, (left, (canvas.height - ink.height) // 2), ink)

@@ -1,4 +1,4 @@
-"""The ``garments`` task: clothes and accessories, photographed flat."""
+"""The ``garments`` task: clothes and accessories, as if photographed flat."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SILHOUETTE, DETAIL = (255, 0, 0), (255, 255, 0)
 class Tailor:
     """Draws one garment: its silhouette in the red channel, its details in the green one.
 
-    Every corner is displaced a little, so that no two garments are cut alike.
+    Every corner is displaced at random, so that no two garments have the same outline.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -56,7 +56,7 @@ class Tailor:
         self._draw.line(self._wobbled(points), fill=colour, width=width, joint="curve")
 
     def between(self, low: float, high: float) -> float:
-        """A measure taken at random."""
+        """A random measure."""
         return float(self.rng.uniform(low, high))
 
     def _wobbled(self, points: Sequence[Point]) -> list[Point]:

@@ -1,4 +1,4 @@
-"""The ``patterns`` task: periodic and cellular textures, named as people describe them."""
+"""The ``patterns`` task: periodic and cellular textures, named by descriptive words."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .appearance import (
 )
 from .task import IMAGE_SIZE, EmbeddedTask, Images, Labels, rendered_task
 
-# A field takes coordinates in periods, of shape (N, 32, 32), and is positive where ink goes.
+# A field takes coordinates in periods, of shape (N, 32, 32), and is positive where there is ink.
 Field = Callable[[Floats, Floats, np.random.Generator], Floats]
 
 CRACKED_CELLS = 40
-MOST_TILT = np.pi / 9  # of the pattern against the image, either way
+MOST_TILT = np.pi / 9  # largest angle between the pattern and the image, in radians
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _inked(pattern: Pattern, count: int, rng: np.random.Generator) -> Floats:
 
 
 def _off_centre(position: Floats) -> Floats:
-    """Distance from the middle of the unit interval that a position lies in: 0 to 1/2."""
+    """Distance of a position from the middle of its unit interval: 0 to 1/2."""
     distance: Floats = np.abs(position - np.floor(position) - 0.5)
     return distance
 
@@ -119,7 +119,7 @@ def _spiralled(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _cracked(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    """Cell borders: where the nearest two of some scattered points are about equally far."""
+    """Cell borders: where the two nearest of some random points are almost equally far."""
     reach = 2.5
     points = uniform(rng, (-reach, reach), 2, len(u), CRACKED_CELLS, 1, 1)
     distances = np.hypot(u[:, None] - points[0], v[:, None] - points[1])

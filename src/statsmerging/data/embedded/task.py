@@ -1,4 +1,4 @@
-"""What an embedded task is, and how its splits are put together."""
+"""Embedded tasks, and how their splits are made."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class EmbeddedTask:
 
 
 def generator(key: str) -> np.random.Generator:
-    """A random generator that depends on ``key`` alone, in every process alike."""
+    """A random generator that depends on ``key`` alone, the same in every process."""
     digest = hashlib.sha256(key.encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
 def balanced_labels(count: int, classes: int, rng: np.random.Generator) -> Labels:
-    """``count`` labels in random order, each class as often as the next, give or take one."""
+    """``count`` labels in random order; the counts of any two classes differ by at most one."""
     return rng.permutation(np.arange(count, dtype=np.int64) % classes)
 
 
@@ -68,7 +68,7 @@ def rendered_task(
     classes: tuple[str, ...],
     render: Callable[[Labels, np.random.Generator], Images],
 ) -> EmbeddedTask:
-    """A task whose images are drawn on demand: 1,000 / 300 / 500 of them.
+    """A task of drawn images: 1,000 / 300 / 500 of them.
 
     Args:
         name: the task's name, which also seeds the drawing.
@@ -86,20 +86,20 @@ def rendered_task(
 def stratified_split(
     examples: LabeledImages, sizes: Mapping[str, int], rng: np.random.Generator
 ) -> dict[str, LabeledImages]:
-    """Cut a data set into disjoint splits that all have its class proportions.
+    """Divide a data set into disjoint splits that all have its class proportions.
 
     Args:
         examples: the whole data set.
-        sizes: examples per split, in the order in which the splits are cut.
+        sizes: examples per split, in the order in which the splits are taken.
         rng: source of the shuffle.
 
     Raises:
-        ValueError: if the splits together need more examples than there are.
+        ValueError: the splits together need more examples than there are.
     """
     if sum(sizes.values()) > len(examples):
         raise ValueError(f"splits need {sum(sizes.values())} of {len(examples)} examples")
-    # Sorting by each example's relative rank within its class deals the classes out evenly,
-    # so that any contiguous run of the order is stratified.
+    # Sorting by each example's relative rank within its class spreads the classes evenly, so that
+    # any contiguous part of the order is stratified.
     relative_rank = np.empty(len(examples))
     for label in np.unique(examples.labels):
         members = rng.permutation(np.flatnonzero(examples.labels == label))

@@ -55,7 +55,7 @@ class SignPainter:
 
 
 def build_traffic_signs() -> EmbeddedTask:
-    """Twelve road signs told apart by outline, colour and symbol.
+    """Twelve road signs that differ in outline, colour and symbol.
 
     Perspective, wear, background, light, blur and noise vary. Source: drawn, after the signs of
     the Vienna Convention.
@@ -81,13 +81,13 @@ def _template(draw: Callable[[SignPainter], None]) -> Image.Image:
 
 
 def _worn(signs: Floats, rng: np.random.Generator) -> Floats:
-    """Bleach each sign towards one greyish colour, as sun and dirt do."""
+    """Blend each sign with one greyish colour, like the effect of sun and dirt."""
     share = uniform(rng, (0.0, 0.4), len(signs), 1, 1, 1)
     return signs + share * (uniform(rng, (0.3, 0.9), len(signs), 1, 1, 3) - signs)
 
 
 def _regular(corners: int, radius: float, first: float, centre_y: float = 0.0) -> Points:
-    """A regular polygon whose first corner lies at ``first`` degrees, clockwise from the right."""
+    """A regular polygon with its first corner at ``first`` degrees, clockwise from the right."""
     angles = np.deg2rad(first + 360 / corners * np.arange(corners))
     return [(radius * np.cos(angle), centre_y + radius * np.sin(angle)) for angle in angles]
 

@@ -13,8 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from statsmerging.data import hub
 from statsmerging.data.hub import count_differences, hub_suite, load_hub_task
-from statsmerging.data.published_data import DatasetAddress
-from statsmerging.data.settings import CatalogueEntry, PlainName
+from statsmerging.data.settings import CatalogueEntry, DatasetLayout, PlainName
 from statsmerging.data.suites import ImageSource
 from statsmerging.errors import MissingFilesError, UserError
 from tests.conftest import write_suite
@@ -25,7 +24,7 @@ CATALOGUE = {
     "absent": CatalogueEntry(id="somebody/absent", gigabytes=12),
 }
 
-ODD = DatasetAddress(label="kind", classes=("low", "high"), splits={"test": "validation"})
+ODD = DatasetLayout(label="kind", classes=["low", "high"], splits={"test": "validation"})
 
 
 def test_a_mirror_gives_the_tasks_of_the_catalogue(suite_root: Path, tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_columns_and_splits_by_name(tmp_path: Path) -> None:
     """Two label columns, bare numbers as labels, and a test split under another name."""
     folder = write_odd(tmp_path / "odd")
     with pytest.raises(UserError, match="needs one image and one label column"):
-        load_hub_task("odd", str(folder), DatasetAddress(), cache=tmp_path)
+        load_hub_task("odd", str(folder), DatasetLayout(), cache=tmp_path)
     task = load_hub_task("odd", str(folder), ODD, cache=tmp_path)
     assert task.classes == ("low", "high")
     assert len(task.sources["test"]) == 12
@@ -126,7 +125,7 @@ def test_a_damaged_description_is_made_anew(tmp_path: Path, damage: str) -> None
     root, cache = write_suite(tmp_path / "suite", images_per_split=6), tmp_path / "arrow"
 
     def loaded() -> tuple[tuple[str, ...], list[bytes]]:
-        task = load_hub_task("parity", str(root / "parity"), DatasetAddress(), cache=cache)
+        task = load_hub_task("parity", str(root / "parity"), DatasetLayout(), cache=cache)
         return task.classes, pixels(task.sources["test"])
 
     sound = loaded()
@@ -147,7 +146,7 @@ def test_damaged_arrow_files_are_made_anew(tmp_path: Path) -> None:
     root, cache = write_suite(tmp_path / "suite", images_per_split=6), tmp_path / "arrow"
 
     def content() -> list[bytes]:
-        task = load_hub_task("parity", str(root / "parity"), DatasetAddress(), cache=cache)
+        task = load_hub_task("parity", str(root / "parity"), DatasetLayout(), cache=cache)
         return pixels(task.sources["test"])
 
     sound = content()
@@ -197,9 +196,9 @@ def test_picture_files_are_read_from_what_was_downloaded_alone(tmp_path: Path) -
         for place in ("train/a", "train/b", "validation/b", "test/a"):
             (folder / place).mkdir(parents=True)
             Image.new("RGB", (2, 2), (len(place), 1, 2)).save(folder / place / "0.png")
-    task = load_hub_task("task", str(kept), DatasetAddress(), cache=tmp_path / "cache")
+    task = load_hub_task("task", str(kept), DatasetLayout(), cache=tmp_path / "cache")
     assert pixels(task.sources["test"]) == [bytes([6, 1, 2] * 4)]
     assert task.sources["test"].labels().tolist() == [0]
-    task = load_hub_task("task", str(elsewhere), DatasetAddress(), cache=tmp_path / "cache")
+    task = load_hub_task("task", str(elsewhere), DatasetLayout(), cache=tmp_path / "cache")
     with pytest.raises(UserError, match=r"row 0: .* lies outside the file and is not read"):
         pixels(task.sources["test"])

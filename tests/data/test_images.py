@@ -1,93 +1,30 @@
-"""Suites from folders, the image cache, and the proof that splits are disjoint."""
+"""Images of splits: the cache, corruptions, and the check that splits are disjoint."""
 
 from __future__ import annotations
 
-import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from statsmerging.data.corruptions.corrupt import corrupt
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.images import ImageSplit, SuiteImages, check_disjoint, load_split
 from statsmerging.data.pictures import Preprocess
+from statsmerging.data.settings import CorruptionSettings
+from statsmerging.data.suites import SPLITS, Split, Suite
 from statsmerging.errors import UserError
 from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import key_of
 
 HALF = (0.5, 0.5, 0.5)
+
+
 SMALL = Preprocess(16, HALF, HALF)
-
-
-def test_folder_suite_reads_tasks_without_network(
-    suite_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("network was used")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    suite = folder_suite(suite_root, None, [], cache=tmp_path)
-    assert [task.name for task in suite.seen] == ["parity", "size"]
-    parity = suite.seen[0]
-    assert parity.classes == ("even", "odd")
-    assert {split: len(source) for split, source in parity.sources.items()} == dict.fromkeys(
-        ("train", "validation", "test"), 48
-    )
-    assert set(parity.sources["test"].labels().tolist()) == {0, 1}
-    unseen = folder_suite(suite_root, ["parity", "size"], [], cache=tmp_path)
-    assert unseen.unseen == ()
-
-
-def test_missing_validation_split_is_carved_from_train(suite_root: Path, tmp_path: Path) -> None:
-    root = tmp_path / "suite"
-    shutil.copytree(suite_root, root)
-    (root / "parity" / "validation-00000-of-00001.parquet").unlink()
-    suite = folder_suite(root, None, [], cache=tmp_path / "cache")
-    sources = suite.seen[0].sources
-    assert (len(sources["train"]), len(sources["validation"])) == (44, 4)
-    assert sources["train"].fingerprint != sources["validation"].fingerprint
-    images = SuiteImages(suite, SMALL, Cache(tmp_path / "cache"))
-    check_disjoint({"parity": {split: images.split(suite.seen[0], split) for split in sources}})
-
-
-def test_mistakes_in_a_folder_are_named(suite_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder"):
-        folder_suite(tmp_path / "nowhere", None, [], cache=tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no task"):
-        folder_suite(tmp_path / "empty", None, [], cache=tmp_path)
-    with pytest.raises(UserError, match="has no task shape; it has parity, size"):
-        folder_suite(suite_root, ["parity", "shape"], [], cache=tmp_path)
-    with pytest.raises(UserError, match="names size more than once"):
-        folder_suite(suite_root, ["size", "size"], [], cache=tmp_path)
-    with pytest.raises(UserError, match="at least two tasks"):
-        folder_suite(suite_root, ["parity"], [], cache=tmp_path)
-    with pytest.raises(UserError, match=r"suite\.tasks and suite\.unseen both name size"):
-        folder_suite(suite_root, ["parity", "size"], ["size"], cache=tmp_path)
-
-
-def test_truncated_parquet_names_the_file(suite_root: Path, tmp_path: Path) -> None:
-    root = tmp_path / "suite"
-    shutil.copytree(suite_root, root)
-    broken = root / "size" / "test-00000-of-00001.parquet"
-    broken.write_bytes(broken.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"size/test-00000-of-00001\.parquet is not a whole"):
-        folder_suite(root, None, [], cache=tmp_path / "cache")
-
-
-def test_a_test_split_without_labels_is_refused(suite_root: Path, tmp_path: Path) -> None:
-    root = tmp_path / "suite"
-    shutil.copytree(suite_root, root)
-    file = root / "size" / "test-00000-of-00001.parquet"
-    hidden = datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "arrow"))
-    hidden.map(lambda row: {**row, "label": -1}).to_parquet(str(file))
-    with pytest.raises(UserError, match=r"size: 48 test picture\(s\) have no label"):
-        folder_suite(root, None, [], cache=tmp_path / "cache")
 
 
 def test_images_are_decoded_once_and_cached(
@@ -185,3 +122,82 @@ def test_preprocess_resizes_crops_and_normalises() -> None:
     )
     expected = torch.tensor([[-1.0, 1.0], [0.0, 1.0], [-0.5, 0.0]]).view(1, 3, 1, 2)
     torch.testing.assert_close(normalised, expected)
+
+
+NOISE = CorruptionSettings(kind="gaussian_noise", severity=5)
+
+
+@pytest.fixture
+def suite(suite_root: Path, tmp_path: Path) -> Suite:
+    return folder_suite(suite_root, None, [], cache=tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path)
+
+
+def changed(suite: Suite, cache: Cache, corruption: CorruptionSettings) -> set[tuple[str, Split]]:
+    """Task and split of all images that are not what they are without corruption."""
+    clean, shown = SuiteImages(suite, SMALL, cache), SuiteImages(suite, SMALL, cache, corruption)
+    return {
+        (task.name, split)
+        for task in suite.tasks
+        for split in SPLITS
+        if not torch.equal(clean.split(task, split).images, shown.split(task, split).images)
+    }
+
+
+def test_clean_splits_keep_their_keys(suite: Suite, cache: Cache) -> None:
+    source = suite.seen[0].sources["test"]
+    clean = load_split(source, SMALL, cache, name="test")
+    assert clean.key == key_of([source.fingerprint, SMALL.geometry_key])
+    corrupted = load_split(source, SMALL, cache, name="test", corruption=NOISE)
+    assert corrupted.key != clean.key
+    images = SuiteImages(suite, SMALL, cache, NOISE)
+    assert images.split(suite.seen[0], "train").key == key_of(
+        [suite.seen[0].sources["train"].fingerprint, SMALL.geometry_key]
+    )
+
+
+def test_images_are_corrupted_before_they_are_resized(suite: Suite, cache: Cache) -> None:
+    source = suite.seen[0].sources["test"]
+    corrupted = load_split(source, SMALL, cache, name="test", corruption=NOISE)
+    expected = [SMALL.resize(corrupt(image, NOISE)) for image in source.images()]
+    assert np.array_equal(corrupted.images.numpy(), np.stack(expected))
+
+
+def test_digests_are_those_of_the_clean_images(suite: Suite, cache: Cache) -> None:
+    source = suite.seen[0].sources["test"]
+    clean = load_split(source, SMALL, cache, name="test")
+    corrupted = load_split(source, SMALL, cache, name="test", corruption=NOISE)
+    assert torch.equal(clean.digests, corrupted.digests)
+    assert torch.equal(clean.labels, corrupted.labels)
+    with pytest.raises(UserError, match=r"48 image\(s\) in both validation and test"):
+        check_disjoint({"parity": {"validation": clean, "test": corrupted}})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "tasks", "expected"),
+    [
+        ("adapt_and_test", None, {("parity", "validation"), ("parity", "test")}),
+        ("test_only", None, {("parity", "test")}),
+        ("adapt_and_test", ["parity"], {("parity", "validation"), ("parity", "test")}),
+    ],
+)
+def test_the_protocol_says_which_images_are_corrupted(
+    suite: Suite,
+    cache: Cache,
+    protocol: str,
+    tasks: list[str] | None,
+    expected: set[tuple[str, Split]],
+) -> None:
+    corruption = NOISE.model_copy(update={"protocol": protocol, "tasks": tasks})
+    others = {("size", split) for _, split in expected} if tasks is None else set()
+    assert changed(suite, cache, corruption) == expected | others
+
+
+def test_unknown_tasks_are_named(suite: Suite, cache: Cache) -> None:
+    wrong = NOISE.model_copy(update={"tasks": ["parity", "colour"]})
+    with pytest.raises(UserError, match="the suite has no task colour; it has parity, size"):
+        SuiteImages(suite, SMALL, cache, wrong)
