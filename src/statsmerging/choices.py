@@ -28,6 +28,20 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 LearningSplit = Literal["validation", "test"]
 DistillationSplit = Literal["validation", "train"]
 SuiteKind = Literal["embedded", "folder", "hub"]
+#: ``data/corruptions/kinds.py`` defines all but ``none``.
+CorruptionKind = Literal[
+    "none",
+    "motion_blur",
+    "impulse_noise",
+    "gaussian_noise",
+    "pixelate",
+    "pixelate_cifar32",
+    "spatter",
+    "contrast",
+    "jpeg_compression",
+]
+CorruptionConstants = Literal["cifar10_c", "imagenet_c"]
+CorruptionProtocol = Literal["adapt_and_test", "test_only"]
 
 # ---- networks
 Library = Literal["timm", "open_clip"]

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from statsmerging.choices import Split
 from statsmerging.data.folder_suite import load_folder
 from statsmerging.data.settings import DatasetLayout
-from statsmerging.data.suites import Split, Task
+from statsmerging.data.suites import Task
 
 #: Numbers of the pictures in each split, where a test does not choose others.
 NUMBERS: dict[str, list[int]] = {

@@ -18,11 +18,12 @@ from statsmerging.app.loggers.run_log import RunLog
 from statsmerging.app.plugins import plugin_records
 from statsmerging.app.received_config import received_config
 from statsmerging.app.terminal import show_table
+from statsmerging.choices import SPLITS
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.hub import hub_suite
 from statsmerging.data.images import SuiteImages, check_disjoint
 from statsmerging.data.settings import DatasetLayout
-from statsmerging.data.suites import SPLITS, Suite, embedded_suite
+from statsmerging.data.suites import Suite, embedded_suite
 from statsmerging.errors import UserError, gather_missing
 from statsmerging.learning.finetuning import finetuned_zoo
 from statsmerging.learning.heterogeneous import (

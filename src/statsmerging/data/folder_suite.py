@@ -12,10 +12,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from statsmerging.choices import Split
 from statsmerging.data.local_splits import parquet_splits, picture_split, shown_path
 from statsmerging.data.settings import DatasetLayout
 from statsmerging.data.sources import SPLIT_NAMES, choose_splits, first_few, published_task
-from statsmerging.data.suites import Split, Suite, Task, choose_tasks
+from statsmerging.data.suites import Suite, Task, choose_tasks
 from statsmerging.errors import UserError
 from statsmerging.store.received import ReceivedError
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from statsmerging.choices import Split
 from statsmerging.data.folder_suite import load_folder, task_folder
 from statsmerging.data.settings import CatalogueEntry, DatasetLayout
 from statsmerging.data.sources import (
@@ -26,7 +27,7 @@ from statsmerging.data.sources import (
     read_label,
     wrong_columns,
 )
-from statsmerging.data.suites import Split, Suite, Task, choose_tasks
+from statsmerging.data.suites import Suite, Task, choose_tasks
 from statsmerging.errors import MissingFilesError, UserError, first_line, gather_missing
 from statsmerging.store.files import read_json, write_json
 from statsmerging.store.hashing import file_checksum, file_sha256

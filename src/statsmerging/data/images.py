@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from statsmerging.choices import Split
 from statsmerging.data.corruptions.corrupt import corrupt, corruption_key
 from statsmerging.data.pictures import Preprocess, image_digest
 from statsmerging.data.settings import CLEAN, CorruptionSettings
-from statsmerging.data.suites import ImageSource, Split, Suite, Task
+from statsmerging.data.suites import ImageSource, Suite, Task
 from statsmerging.errors import UserError
 from statsmerging.progress import track
 from statsmerging.store.cache import Cache

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from statsmerging.choices import Split
 from statsmerging.data.pictures import FORMATS
 from statsmerging.data.settings import DatasetLayout
 from statsmerging.data.sources import (
@@ -34,7 +35,6 @@ from statsmerging.data.sources import (
     read_label,
     wrong_columns,
 )
-from statsmerging.data.suites import Split
 from statsmerging.errors import UserError, first_line, printable
 from statsmerging.store.hashing import file_sha256
 from statsmerging.store.received import ReceivedError, received_file, received_text

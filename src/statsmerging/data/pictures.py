@@ -7,7 +7,7 @@ import math
 import warnings
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
+from statsmerging.choices import CropMode, Interpolation
 from statsmerging.errors import UserError, first_line, printable
 from statsmerging.store.hashing import json_sha256
 
@@ -207,9 +208,6 @@ def image_digest(image: Image.Image) -> bytes:
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
-
-Interpolation = Literal["bilinear", "bicubic", "lanczos"]
-CropMode = Literal["center", "squash"]
 
 #: The default crop, of the whole shorter side. It is left out of cache keys, so that keys made
 #: before there was a choice stay valid.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,11 +14,16 @@ from pydantic import (
     model_validator,
 )
 
+from statsmerging.choices import (
+    CorruptionConstants,
+    CorruptionKind,
+    CorruptionProtocol,
+    LearningSplit,
+    Split,
+    SuiteKind,
+)
 from statsmerging.settings import Settings
 from statsmerging.store.received import is_plain_name
-
-if TYPE_CHECKING:
-    from statsmerging.data.suites import Split
 
 
 def _on_the_hub(address: str) -> str:
@@ -60,7 +65,7 @@ class DatasetLayout(Settings):
     image: str | None = None
     label: str | None = None
     classes: list[str] | None = None
-    splits: dict[Literal["train", "validation", "test"], str] = Field(default_factory=dict)
+    splits: dict[Split, str] = Field(default_factory=dict)
 
 
 class CatalogueEntry(DatasetLayout):
@@ -73,7 +78,7 @@ class CatalogueEntry(DatasetLayout):
     """
 
     id: Annotated[str, AfterValidator(_on_the_hub)]
-    counts: dict[Literal["train", "validation", "test"], PositiveInt] = Field(default_factory=dict)
+    counts: dict[Split, PositiveInt] = Field(default_factory=dict)
     gigabytes: PositiveFloat
 
 
@@ -81,7 +86,7 @@ class SuiteSettings(Settings):
     """Which tasks there are, and where their images are."""
 
     name: str
-    kind: Literal["embedded", "folder", "hub"]
+    kind: SuiteKind
     root: DirectoryPath | None
     tasks: list[TaskName] | None
     unseen: list[TaskName]
@@ -103,23 +108,9 @@ class SuiteSettings(Settings):
 class LearningSettings(Settings):
     """Which images the learner learns from."""
 
-    split: Literal["validation", "test"]
+    split: LearningSplit
     images: PositiveInt | None
     seed: int = Field(ge=0)
-
-
-#: Kinds of corruption; ``corruptions/kinds.py`` defines all but ``none``.
-CorruptionKind = Literal[
-    "none",
-    "motion_blur",
-    "impulse_noise",
-    "gaussian_noise",
-    "pixelate",
-    "pixelate_cifar32",
-    "spatter",
-    "contrast",
-    "jpeg_compression",
-]
 
 
 class CorruptionSettings(Settings):
@@ -139,8 +130,8 @@ class CorruptionSettings(Settings):
 
     kind: CorruptionKind = "none"
     severity: int = Field(default=2, ge=1, le=5)
-    constants: Literal["cifar10_c", "imagenet_c"] = "cifar10_c"
-    protocol: Literal["adapt_and_test", "test_only"] = "adapt_and_test"
+    constants: CorruptionConstants = "cifar10_c"
+    protocol: CorruptionProtocol = "adapt_and_test"
     tasks: list[str] | None = None
     seed: int = Field(default=0, ge=0)
 

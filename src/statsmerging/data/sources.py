@@ -16,9 +16,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from statsmerging.choices import SPLITS, Split
 from statsmerging.data.pictures import DECODER, DIGEST_BYTES, decode, image_digest
 from statsmerging.data.settings import DatasetLayout
-from statsmerging.data.suites import SPLITS, ImageSource, Split, Task
+from statsmerging.data.suites import ImageSource, Task
 from statsmerging.errors import UserError, shown
 from statsmerging.progress import track
 from statsmerging.store.cache import Cache

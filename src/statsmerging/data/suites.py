@@ -10,18 +10,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from statsmerging.choices import SPLITS, Split
 from statsmerging.data import embedded
 from statsmerging.errors import UserError
 from statsmerging.progress import working
 from statsmerging.store.hashing import code_sha256, json_sha256
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 class ImageSource(Protocol):

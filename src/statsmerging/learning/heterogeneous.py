@@ -12,9 +12,10 @@ import lightning as L
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from statsmerging.choices import Split
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.pictures import Preprocess
-from statsmerging.data.suites import Split, Suite, Task
+from statsmerging.data.suites import Suite, Task
 from statsmerging.errors import UserError, printable
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.finetuning import adamw, finetuned_zoo

@@ -8,7 +8,8 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from statsmerging.data.pictures import CropMode, Interpolation, Preprocess
+from statsmerging.choices import CropMode, Interpolation
+from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
 from statsmerging.merging.merged_model import tied_names
 from statsmerging.zoo.foreign_weights import weights_for

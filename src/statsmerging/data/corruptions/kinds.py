@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.ndimage import correlate, distance_transform_edt, gaussian_filter, uniform_filter
 from skimage.feature import canny
 
-from statsmerging.data.settings import CorruptionKind
+from statsmerging.choices import CorruptionKind
 
 #: Arguments of a distortion, in its order; the docstring of the distortion explains them.
 Strength = tuple[float, ...]
