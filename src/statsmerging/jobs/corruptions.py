@@ -16,7 +16,7 @@ from statsmerging.jobs.workbench import open_suite
 from statsmerging.records.cache import Cache
 from statsmerging.records.files import atomic_path
 from statsmerging.records.run_directory import RunDirectory
-from statsmerging.report.contact_sheet import contact_sheet
+from statsmerging.report.figures.pictures import contact_sheet
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def run(config: Config, directory: RunDirectory) -> None:
     kinds = list(CONSTANTS[settings.constants]) if settings.kind == "none" else [settings.kind]
     tasks = open_suite(config, Cache(Path(config.cache))).tasks[:TASKS]
     images = [next(iter(task.sources["test"].images())) for task in tasks]
-    figure = contact_sheet(
+    sheet = contact_sheet(
         {
             kind.replace("_", " "): [
                 shown
@@ -43,10 +43,10 @@ def run(config: Config, directory: RunDirectory) -> None:
         },
         [text for task in tasks for text in (task.name.replace("_", " "), *map(str, SEVERITIES))],
     )
-    for suffix in ("png", "pdf"):
+    for suffix, content in sheet.items():
         path = directory.path / f"corruptions.{suffix}"
         with atomic_path(path) as partial:
-            figure.savefig(partial, format=suffix, dpi=200)
+            partial.write_bytes(content)
         log.info("written: %s", path)
 
 

@@ -11,6 +11,8 @@ from statsmerging.records.errors import UserError
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.records.written_files import WrittenFiles
 from statsmerging.report.drawings import DETAILED, drawings
+from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.style import spec_of
 from statsmerging.report.files import (
     INTERACTIVE_PAGE,
     PAGE,
@@ -19,7 +21,6 @@ from statsmerging.report.files import (
     write_figures,
     write_tables,
 )
-from statsmerging.report.interactive import interactive_figures
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import overruled_runs, runs_by_setting, unfinished_runs
 from statsmerging.report.tables.accuracy import group_content
@@ -63,8 +64,8 @@ def run(config: Config, directory: RunDirectory) -> None:
         log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
     figures = write_figures(planned, files)
     files.write_text(PAGE, page(tables, groups, figures))
-    interactive = interactive_figures(planned)
-    files.write_text(INTERACTIVE_PAGE, report_page(groups, config.job.runs, interactive))
+    charts = {drawing.title: spec_of(chart(drawing)) for drawing in planned}
+    files.write_text(INTERACTIVE_PAGE, report_page(groups, config.job.runs, charts))
     files.remove_others()
     log.info("tables and figures: %s", directory.path / INTERACTIVE_PAGE)
 

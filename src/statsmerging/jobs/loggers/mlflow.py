@@ -23,7 +23,7 @@ from statsmerging.jobs.loggers.store import LoggedRun, Store
 from statsmerging.records.errors import UserError, first_line
 from statsmerging.records.locks import waiting_lock
 from statsmerging.records.run_directory import PRESENTATION
-from statsmerging.report.heatmap import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.settings import flatten
 from statsmerging.report.table import markdown_table
 

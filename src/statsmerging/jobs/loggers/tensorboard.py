@@ -13,7 +13,7 @@ from statsmerging.jobs.loggers.curves import MethodCurves
 from statsmerging.jobs.loggers.numbers import flat_numbers
 from statsmerging.jobs.loggers.settings import TensorboardSettings
 from statsmerging.jobs.loggers.store import LoggedRun, Store
-from statsmerging.report.heatmap import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.table import markdown_table
 
 

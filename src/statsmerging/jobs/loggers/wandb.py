@@ -17,7 +17,7 @@ from statsmerging.jobs.loggers.settings import WandbSettings
 from statsmerging.jobs.loggers.store import LoggedRun, Store
 from statsmerging.records.errors import UserError, first_line
 from statsmerging.records.hashing import key_of
-from statsmerging.report.heatmap import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.table import plain_table
 
 with temporary_folders() as _temporary:
