@@ -140,7 +140,7 @@ def test_every_kind_of_chart_is_drawn_at_every_width(
             # Maps are scrolled where there is no room for them.
             if not caption.startswith(("Coefficients · ", "Cosines")):
                 assert drawn == pytest.approx(room, abs=5), caption
-        assert page.execute_script("return document.documentElement.scrollWidth") == width
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
     assert page.get_log("browser") == []
 
 

@@ -122,10 +122,11 @@ def dots(frame: pd.DataFrame, most: int | None = None) -> alt.TopLevelMixin:
     layers = [
         base.transform_filter(of_bounds).mark_point(filled=True, size=180).encode(axis, look),
         others.mark_rule().encode(alt.X("low:Q"), alt.X2("high:Q")),
-        others.mark_point(filled=True).encode(axis, look).add_params(picked, _zoom(0, ["x"])),
+        others.mark_point(filled=True).encode(axis, look),
     ]
     step = {"step": max(ROW, METHOD * len(merged)), "for": "position"}
-    layered = alt.layer(*layers, data=_data(means)).properties(height=step, title=note)
+    layered = alt.layer(*layers, data=_data(means), height=step, title=note)
+    layered = layered.add_params(picked, _zoom(0, ["x"]))
     return laid_out(layered, 1, [*bounds, *merged])
 
 
@@ -163,11 +164,12 @@ def against(frame: pd.DataFrame, label: str) -> alt.TopLevelMixin:
     look = alt.Shape("line:N", scale=shapes(names), title=None, legend=_LEGEND)
     layers = [
         base.mark_rule().encode(across, alt.Y("low:Q"), alt.Y2("high:Q")),
-        base.mark_line().encode(across, up, _dash("line", names, legend=None)),
+        base.mark_line().encode(across, up, _dash("line", names, _LEGEND)),
         base.mark_point(filled=True).encode(across, up, look),
     ]
     means = _with_deviations(frame.rename(columns={"seeds": "count"}))
-    return _panels(means, "panel", "line", layers, 3, resolve=_SHARED)
+    zoom = ["x", "y"] if number else ["y"]
+    return _panels(means, "panel", "line", layers, 3, zoom, resolve=_SHARED)
 
 
 def heatmap(frame: pd.DataFrame) -> alt.TopLevelMixin:
@@ -310,7 +312,7 @@ def statistics(frame: pd.DataFrame) -> alt.TopLevelMixin:
                 alt.Tooltip("coefficient:Q", format=".4~g"),
             ],
         )
-        .add_params(_zoom(number), *[picked] * (number == 0))
+        .add_params(_zoom(number, ["x", "y"]), *[picked] * (number == 0))
         for number, name in enumerate(names)
     ]
     grid = alt.concat(*panels, data=data, columns=3, resolve=_SHARED)
@@ -354,7 +356,7 @@ def _lines(
     )
 
 
-def _dash(group: str, names: Sequence[str], legend: alt.Legend | None) -> alt.StrokeDash:
+def _dash(group: str, names: Sequence[str], legend: alt.Legend) -> alt.StrokeDash:
     return alt.StrokeDash(f"{group}:N", scale=dashes(names), title=None, legend=legend)
 
 
@@ -371,6 +373,7 @@ def _panels(
     group: str,
     layers: Sequence[alt.Chart],
     columns: int,
+    zoom: Sequence[Any] = ("x", "y"),
     **of_all: Any,
 ) -> alt.TopLevelMixin:
     """A panel for each value of a column, with these layers in each.
@@ -381,6 +384,7 @@ def _panels(
         group: column that tells lines apart.
         layers: of ``_lines``.
         columns: panels in a row at most.
+        zoom: channels whose scales move and zoom; those of numbers alone can.
         of_all: properties of the whole, such as ``resolve``.
     """
     values = list(frame[panel].unique())
@@ -394,14 +398,14 @@ def _panels(
             lines = folded(value, PAGE_CHARACTERS // columns - 4)
             made = made.properties(title=alt.TitleParams(lines, anchor="middle", frame="group"))
         # The first panel's selection holds in all.
-        panels.append(made.add_params(_zoom(number), *[picked] * (number == 0)))
+        panels.append(made.add_params(_zoom(number, zoom), *[picked] * (number == 0)))
     grid = alt.concat(*panels, columns=columns, **of_all)
     # Paper has no pointer; ``style.printed`` turns the parameter off.
     names = list(frame[group].unique())
     return laid_out(grid.add_params(alt.param(POINTER, value=True)), columns, names)
 
 
-def _zoom(number: int, encodings: Sequence[Any] = ("x", "y")) -> alt.Parameter:
+def _zoom(number: int, encodings: Sequence[Any]) -> alt.Parameter:
     """A panel is moved with the mouse, and zoomed with its wheel while Shift is held."""
     return alt.selection_interval(
         name=f"zoom_{number}",
