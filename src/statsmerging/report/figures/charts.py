@@ -6,7 +6,6 @@ legend depend on the medium: see ``style.printed`` and the page's ``figures.js``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -427,14 +426,9 @@ def _with_deviations(means: pd.DataFrame) -> pd.DataFrame:
     return means.drop(columns=["std", "count"]).assign(**ends, text=text)
 
 
-def _data(frame: pd.DataFrame) -> alt.InlineData:
-    """The table inside the chart: rows with numbers of 6 digits, null where one is missing."""
-
-    def plain(value: Any) -> Any:
-        if not isinstance(value, float):
-            return value
-        return None if math.isnan(value) else float(f"{value:.6g}")
-
-    columns = {str(name): map(plain, column.tolist()) for name, column in frame.items()}
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return alt.InlineData(values=rows)
+def _data(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table that a chart carries: numbers have 6 digits."""
+    shown = frame.copy()
+    for name in frame.select_dtypes("float"):
+        shown[name] = [float(f"{value:.6g}") for value in frame[name]]
+    return shown

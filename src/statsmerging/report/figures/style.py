@@ -137,9 +137,9 @@ def laid_out(
 
 def spec_of(chart: alt.TopLevelMixin) -> Spec:
     """The chart as JSON, without a theme and without the address of the grammar."""
-    return {
-        key: value for key, value in chart.to_dict().items() if key not in ("config", "$schema")
-    }
+    with alt.data_transformers.enable("default", max_rows=None):
+        spec: Spec = chart.to_dict()
+    return {key: value for key, value in spec.items() if key not in ("config", "$schema")}
 
 
 def printed(chart: alt.TopLevelMixin, title: str) -> dict[str, bytes]:
