@@ -34,7 +34,8 @@ SHOWN = 8
 #: The method this software is about: drawn even where others are better.
 OWN = "stats_merging"
 
-#: Height of a row and of each method in it, of a cell, and of a map of many blocks, in points.
+#: Heights in points: of a row of dots at least, of each method in it, of a cell of a map, and of
+#: a map of many blocks.
 ROW, METHOD, CELL, MAP = 18, 3, 9, 130
 
 #: Side of a cell that holds a number, at least and at most, in points.

@@ -26,7 +26,7 @@ PAGE, DPI = 7 * 72, 200
 #: Characters of a title that fit across a page.
 PAGE_CHARACTERS = 100
 
-#: Parameter of a chart: whether it is shown where there is a pointer.
+#: Parameter of a chart: true where a pointer may rest on its marks, false on paper.
 POINTER = "pointer"
 
 #: The colours of Okabe and Ito (2008) that are visible on white paper and on dark pages.
@@ -49,7 +49,7 @@ SHAPES = (
 BOUND_DASH = (2, 2)
 DASHES = ((1, 0), (6, 3), (1, 2), (6, 2, 1, 2))
 
-#: What depends on the medium is here and in the page's script, never in a chart.
+#: Sizes and colours of the axes on paper; ``figures.js`` has those of the page, a chart has none.
 _PAPER: Spec = {
     "background": "white",
     # The converter brings this font along, so that a figure is the same on every machine.
@@ -61,7 +61,8 @@ _PAPER: Spec = {
         "tickWidth": 0.6,
         "tickSize": 3,
         "labelFontSize": 7,
-        "labelLimit": 0,
+        # A name that takes more than half of a page ends in an ellipsis.
+        "labelLimit": PAGE // 2,
         "titleFontSize": 8,
         "titleFontWeight": "normal",
     },
@@ -180,7 +181,7 @@ def _svg(spec: Spec, width: float) -> tuple[str, float]:
         "columns": max(1, int(room / entry)),
         "gradientLength": 200,
         "labelFontSize": 7,
-        "labelLimit": 0,
+        "labelLimit": room,
         "titleFontSize": 7,
         "titleFontWeight": "normal",
     }

@@ -33,13 +33,17 @@ function startFigures(figures) {
   list.append(element("figure", {}, caption, scrollable("Figure", place)));
 
   let view = null;
-  // One drawing after another: a choice that is made meanwhile is drawn last.
+  // One drawing after another; of the choices made meanwhile, only the last is drawn.
   let drawing = Promise.resolve();
+  let asked = 0;
   const show = () => {
     caption.textContent = figures[select.value].title;
-    drawing = drawing.then(async () => {
-      view = await drawn(figures[select.value].spec, place);
-    });
+    const turn = ++asked;
+    drawing = drawing
+      .then(async () => {
+        if (turn === asked) view = await drawn(figures[select.value].spec, place);
+      })
+      .catch((error) => place.replaceChildren(`This figure cannot be drawn: ${error.message}`));
   };
   const step = (by) => {
     select.selectedIndex = (select.selectedIndex + by + figures.length) % figures.length;
