@@ -1,166 +1,344 @@
-"""Printed and interactive figures show the numbers of their tables."""
+"""Charts show the numbers of their tables, on paper and in the page alike."""
 
 from __future__ import annotations
 
+import base64
+import re
+import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 from statsmerging.report import frames, series
-from statsmerging.report.drawings import drawings
-from statsmerging.report.figures import accuracy, coefficients, statistics
-from statsmerging.report.figures.gallery import printed
-from statsmerging.report.figures.learning_curves import learning_curves, smooth
-from statsmerging.report.figures.style import FORMATS, entitle, panel_title, panels, save
-from statsmerging.report.interactive import dots, interactive_figures
-from statsmerging.report.palette import DIVERGING, SEQUENTIAL, scale
+from statsmerging.report.drawings import Drawing, drawings
+from statsmerging.report.figures import charts, pictures, style
+from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.style import printed, spec_of
 from statsmerging.report.runs import runs_by_setting
+from statsmerging.runs.layer_tables import write_coefficients
+
+ACCURACY = ["method", "title", "seed", "task", "seen", "accuracy"]
 
 
-def points(line: Any) -> list[tuple[float, float]]:
-    """Of a line, or of the line that error bars belong to."""
-    drawn = line.lines[0] if hasattr(line, "lines") else line
-    return [(float(x), float(y)) for x, y in drawn.get_xydata()]
+def layers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """All marks of a chart with their encodings, from the first panel to the last."""
+    parts = [part for key in ("concat", "vconcat", "layer") for part in spec.get(key, [])]
+    parts += [spec["spec"]] if "spec" in spec else []
+    own = [spec] if "mark" in spec else []
+    return own + [layer for part in parts for layer in layers(part)]
 
 
-def test_a_map_has_a_panel_for_every_tensor_of_a_block(learned_run: Path) -> None:
-    frame = frames.coefficients(runs_by_setting(learned_run))
-    figure = coefficients.heatmap(frame, "title")
-    maps = [axes for axes in figure.axes if axes.images]
-    shown = {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in maps}
-    assert list(shown) == ["", "fc.bias", "attn.weight"]
-    values = frame["coefficient"].to_numpy().reshape(5, 2)
-    assert np.allclose(shown[""], values[:1])
-    assert np.allclose(shown["attn.weight"], values[[1, 3]])
-    # Coefficients of both signs: the middle of the colours is 0.
-    assert {axes.images[0].get_clim() for axes in maps} == {(-0.7, 0.7)}
+def fields(layer: dict[str, Any]) -> dict[str, str]:
+    """Channel → field."""
+    encoding = layer["encoding"].items()
+    return {key: value["field"] for key, value in encoding if "field" in value}
 
 
-def test_maps_centre_at_zero_only_where_something_is_negative() -> None:
-    assert scale(-0.5, 0.2) == (DIVERGING, -0.5, 0.5)
-    assert scale(0.1, 0.4) == (SEQUENTIAL, 0.0, 0.4)
+def look(layer: dict[str, Any], channel: str) -> dict[str, Any]:
+    """Name → colour, shape or dash."""
+    scale = layer["encoding"][channel]["scale"]
+    return dict(zip(scale["domain"], scale["range"], strict=True))
 
 
-def test_depth_shows_the_mean_of_each_kind(learned_run: Path) -> None:
-    figure = coefficients.depth(frames.coefficients(runs_by_setting(learned_run)), "title")
-    attention, mlp = figure.axes
-    assert (attention.get_title(), mlp.get_title()) == ("attention", "MLP")
-    assert [line.get_label() for line in attention.lines] == ["mnist", "sign_digits"]
-    assert np.allclose(points(attention.lines[0]), [(0, 0.0), (1, 0.4)])
+def table(spec: dict[str, Any], part: dict[str, Any]) -> pd.DataFrame:
+    """Data of a part of a chart; those of an only panel belong to the whole."""
+    return pd.DataFrame(spec["datasets"][(part.get("data") or spec["data"])["name"]])
+
+
+def dots(rows: list[tuple[Any, ...]], most: int | None = None) -> dict[str, Any]:
+    return spec_of(charts.dots(pd.DataFrame(rows, columns=ACCURACY), most))
 
 
 def test_a_dot_stands_at_its_accuracy_beside_its_task(corrupted_runs: Path) -> None:
     first, *_ = runs_by_setting(corrupted_runs)
-    figure = accuracy.dots(frames.accuracies([first]), "title")
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["mnist", "sign_digits"]
-    assert np.allclose(points(axes.lines[0]), [(95, 0), (85, 1)])
-    assert np.allclose(points(axes.containers[0]), [(76, 0), (66, 1)])
+    spec = spec_of(charts.dots(frames.accuracies([first])))
+    bound, deviation, dot = layers(spec)
+    assert fields(dot)["y"] == "task"
+    assert fields(dot)["x"] == fields(bound)["x"] == "mean"
+    assert (fields(deviation)["x"], fields(deviation)["x2"]) == ("low", "high")
+    assert dot["encoding"]["y"]["sort"] == ["mnist", "sign_digits"]
+    assert dot["encoding"]["x"]["title"] == "top-1 accuracy, %"
+    shown = table(spec, spec).set_index(["title", "task"])["mean"]
+    assert shown["Individual"].to_dict() == {"mnist": 95, "sign_digits": 85}
+    # Methods of a row stand below one another, bounds across all of it.
+    assert fields(dot)["yOffset"] == "title"
+    assert "yOffset" not in fields(bound)
+    assert look(bound, "shape")["Individual"] == style.BOUND_SHAPE
 
 
-def test_interactive_dots_tell_unseen_tasks_and_show_their_range() -> None:
-    rows = [("mnist", True, 90.0), ("svhn", False, 40.0)]
-    frame = pd.DataFrame(rows, columns=["task", "seen", "accuracy"]).assign(title="The free")
-    figure = dots(frame)
-    assert list(figure.data[0].y) == ["mnist", "svhn (unseen)"]
-    assert list(figure.layout.xaxis.range) == [37.0, 93.0]
-    assert figure.layout.scattermode == "group"  # equal numbers cover one another otherwise
+def test_deviations_are_over_the_seeds() -> None:
+    rows = [("ties", "TIES", seed, "mnist", True, 70.0 + 2 * seed) for seed in (0, 1)]
+    spec = dots([*rows, ("free", "Free", 0, "mnist", True, 60.0)])
+    ties, free = table(spec, spec).to_dict("records")
+    assert (ties["low"], ties["high"]) == pytest.approx((71 - 2**0.5, 71 + 2**0.5), abs=1e-4)
+    assert ties["text"] == "71.00 ± 1.41 (2 seeds)"
+    assert (free["low"], free["high"], free["text"]) == (60, 60, "60.00")
 
 
-def test_names_of_tasks_stand_upright_where_they_would_touch() -> None:
-    def rotations(length: int) -> set[float]:
-        tasks = [f"{number}".ljust(length, "x") for number in range(8)]
-        frame = pd.DataFrame({"task": tasks, "coefficient": 0.1, "layer": "norm.weight"})
-        names = {"block": "", "part": "norm.weight", "kind": "other"}
-        axes = coefficients.heatmap(frame.assign(**names), "title").axes[0]
-        return {label.get_rotation() for label in axes.get_xticklabels()}
-
-    assert rotations(length=5) == {0.0}
-    assert rotations(length=12) == {90.0}
+def test_unseen_tasks_are_marked() -> None:
+    rows = [("free", "Free", 0, "mnist", True, 90.0), ("free", "Free", 0, "svhn", False, 40.0)]
+    assert table(dots(rows), dots(rows))["task"].tolist() == ["mnist", "unseen: svhn"]
 
 
-def test_a_name_with_a_hyphen_stays_whole() -> None:
-    figure, (axes,) = panels(1, across=4, height=2.0)
-    panel_title(axes, "AdaMerging, layer-wise", across=4)
-    entitle(figure, "x " * 47 + "layer-wise")
-    assert axes.get_title() == "AdaMerging,\nlayer-wise"
-    assert figure.get_suptitle().endswith("\nlayer-wise")
+def test_of_many_methods_paper_shows_the_best_and_our_own() -> None:
+    rows = [(f"m{number}", f"M{number}", 0, "mnist", True, number) for number in range(20)]
+    rows += [("individual", "Individual", 0, "mnist", True, 100)]
+    rows += [("stats_merging", "StatsMerging", 0, "mnist", True, 0)]
+    few, all_of_them = dots(rows, most=3), dots(rows)
+    assert set(table(few, few)["title"]) == {"M18", "M19", "Individual", "StatsMerging"}
+    assert few["title"] == "3 of 21 methods: our own and the best on average"
+    assert table(all_of_them, all_of_them)["title"].nunique() == 22
 
 
-def test_of_many_methods_the_best_and_our_own_are_drawn() -> None:
-    rows = [(f"m{number}", number) for number in range(20)]
-    rows += [("individual", 100), ("stats_merging", 0)]
-    frame = pd.DataFrame(rows, columns=["method", "accuracy"]).assign(seen=True)
-    kept = accuracy.best_methods(frame, count=3)["method"]
-    assert kept.tolist() == ["m18", "m19", "individual", "stats_merging"]
+def test_names_differ_by_more_than_their_colour() -> None:
+    names = [f"m{number}" for number in range(24)]
+    colours, shapes, dashes = (
+        scale(names).to_dict()["range"] for scale in (style.colours, style.shapes, style.dashes)
+    )
+    assert len(set(zip(colours, shapes, strict=True))) == 24
+    assert len({(colour, tuple(dash)) for colour, dash in zip(colours, dashes, strict=True)}) == 24
 
 
 def test_lines_over_severity_are_those_of_the_table(corrupted_runs: Path) -> None:
     frame = series.by_severity(runs_by_setting(corrupted_runs))
-    figure = accuracy.against(frame, "title", "severity")
-    (axes,) = figure.axes
-    lines = {str(bars.get_label()): points(bars) for bars in axes.containers}
-    assert sorted(lines) == ["Individual", "The ties"]
-    assert np.allclose(lines["The ties"], [(0, 80), (1, 71), (3, 51)])
+    spec = spec_of(charts.against(frame, "severity"))
+    (panel,) = spec["concat"]
+    deviation, line, dot = layers(panel)
+    assert panel["title"]["text"] == ["contrast"]
+    assert fields(line) | {"shape": "line"} == fields(dot) | {"strokeDash": "line"}
+    assert (fields(deviation)["y"], fields(deviation)["y2"]) == ("low", "high")
+    assert line["encoding"]["x"]["axis"]["tickMinStep"] == 1
+    rows = table(spec, panel).set_index("line")
+    assert sorted(set(rows.index)) == ["Individual", "The ties"]
+    assert rows.loc[["The ties"], "x"].tolist() == [0, 1, 3]
+    assert rows.loc[["The ties"], "mean"].tolist() == pytest.approx([80, 71, 51])
+    assert look(line, "strokeDash") == {"The ties": [1, 0], "Individual": [2, 2]}
+    assert spec["resolve"] == {"scale": {"y": "shared"}}
+
+
+def test_numbers_of_images_stand_in_their_order() -> None:
+    rows = [("p", "TIES", "", x, 50.0, np.nan, 1) for x in ("2", "16", "all")]
+    spec = spec_of(charts.against(pd.DataFrame(rows, columns=series.COLUMNS), "images"))
+    (panel,) = spec["concat"]
+    across = layers(panel)[1]["encoding"]["x"]
+    assert (across["type"], across["sort"]) == ("ordinal", ["2", "16", "all"])
+    assert "title" not in panel
+    assert table(spec, panel)["low"].tolist() == [50.0] * 3
+
+
+def test_a_map_has_a_panel_for_every_tensor_of_a_block(learned_run: Path) -> None:
+    frame = frames.coefficients(runs_by_setting(learned_run))
+    spec = spec_of(charts.heatmap(frame))
+    outside, inside = spec["vconcat"]
+    assert table(spec, outside)["layer"].tolist() == ["cls_token"] * 2
+    assert inside["facet"]["sort"] == ["fc.bias", "attn.weight"]
+    (cells,) = layers(inside)
+    assert {key: fields(cells)[key] for key in ("x", "y", "color")} == {
+        "x": "task",
+        "y": "row",
+        "color": "coefficient",
+    }
+    assert cells["encoding"]["y"]["sort"] == ["0", "1"]
+    shown = table(spec, inside).set_index(["layer", "task"])["coefficient"]
+    expected = frame.set_index(["layer", "task"])["coefficient"]
+    assert np.allclose(shown, expected[shown.index])
+    # Coefficients of both signs: the middle of the colours is 0.
+    domains = [layer["encoding"]["color"]["scale"]["domain"] for layer in (outside, cells)]
+    assert np.allclose(domains, [[-0.7, 0.7]] * 2)
+
+
+def test_maps_centre_at_zero_only_where_something_is_negative() -> None:
+    signed, positive = style.heat(-0.5, 0.2).to_dict(), style.heat(0.1, 0.4).to_dict()
+    assert (signed["scheme"], signed["domain"]) == ("redblue", [-0.5, 0.5])
+    assert (positive["scheme"], positive["domain"]) == ("cividis", [0.0, 0.4])
+
+
+def test_depth_shows_the_mean_of_each_kind(learned_run: Path) -> None:
+    spec = spec_of(charts.depth(frames.coefficients(runs_by_setting(learned_run))))
+    attention, mlp = spec["concat"]
+    assert [part["title"]["text"] for part in (attention, mlp)] == [["attention"], ["MLP"]]
+    line, pointer = layers(attention)
+    assert fields(line)["x"] == fields(pointer)["x"] == "depth"
+    assert list(look(line, "color")) == ["mnist", "sign_digits"]
+    rows = table(spec, attention).query("task == 'mnist'")
+    assert np.allclose(rows[["depth", "coefficient"]], [(0, 0.0), (1, 0.4)])
 
 
 def test_a_curve_has_its_steps_and_its_running_mean(learned_run: Path) -> None:
     frame = frames.learning_curves(runs_by_setting(learned_run))
-    figure = learning_curves(frame[frame["quantity"] == "loss"], "title")
-    (axes,) = figure.axes
-    assert points(axes.lines[0]) == [(0, 0), (1, 1), (2, 12), (3, 13)]
-    assert smooth(pd.Series(range(60))).tolist()[:3] == [0.5, 1, 2]  # 5 % of 60 steps: 3
+    spec = spec_of(charts.learning_curves(frame[frame["quantity"] == "loss"]))
+    (panel,) = spec["concat"]
+    raw, mean, _ = layers(panel)
+    assert (fields(raw)["y"], fields(mean)["y"]) == ("value", "mean")
+    assert raw["mark"]["strokeOpacity"] < 1
+    assert table(spec, panel)[["step", "value"]].to_numpy().tolist() == [
+        [0, 0],
+        [1, 1],
+        [2, 12],
+        [3, 13],
+    ]
+    assert "running mean over 5%" in spec["title"]
+    assert charts.smooth(pd.Series(range(60))).tolist()[:3] == [0.5, 1, 2]  # 5 % of 60 steps: 3
 
 
 def test_zeros_have_no_place_among_singular_values() -> None:
-    rows = [("singular_value_2", value, 0.5, "MLP") for value in (0.0, 1.0)]
-    rows += [("mean", value, 0.5, "MLP") for value in (-1.0, 0.0)]
-    frame = pd.DataFrame(rows, columns=["statistic", "value", "coefficient", "kind"])
-    values, means = statistics.statistics(frame, "title").axes
-    assert (values.get_xscale(), means.get_xscale()) == ("log", "linear")
-    assert np.asarray(values.collections[0].get_offsets()).tolist() == [[1.0, 0.5]]
-    assert np.asarray(means.collections[0].get_offsets()).shape == (2, 2)
+    rows = [("singular_value_2", layer, layer, 0.5, "MLP") for layer in (0.0, 1.0)]
+    rows += [("mean", layer, layer - 1, 0.5, "MLP") for layer in (0.0, 1.0)]
+    frame = pd.DataFrame(rows, columns=["statistic", "layer", "value", "coefficient", "kind"])
+    spec = spec_of(charts.statistics(frame.assign(task="mnist")))
+    values, means = layers(spec)
+    assert values["encoding"]["x"]["scale"]["type"] == "log"
+    assert "type" not in means["encoding"]["x"]["scale"]
+    assert [part["encoding"]["x"]["title"] for part in (values, means)] == [
+        "singular value 2",
+        "mean",
+    ]
+    shown = table(spec, spec)
+    assert shown[fields(values)["x"]].dropna().tolist() == [1.0]
+    assert sorted(shown[fields(means)["x"]]) == [-1.0, 0.0]
 
 
 def test_cosines_stand_in_their_cells(learned_run: Path) -> None:
-    frame = frames.cosines(runs_by_setting(learned_run))
-    axes = statistics.cosine_matrix(frame, "title").axes[0]
-    assert [text.get_text() for text in axes.texts] == ["1.00", "0.25", "0.25", "1.00"]
+    spec = spec_of(charts.cosine_matrix(frames.cosines(runs_by_setting(learned_run))))
+    cell, text = layers(spec)
+    assert cell["encoding"]["color"]["scale"]["domain"] == [-1.0, 1.0]
+    assert text["encoding"]["text"] == {"field": "cosine", "type": "quantitative", "format": ".2f"}
+    assert table(spec, spec)["cosine"].tolist() == [1.0, 0.25, 0.25, 1.0]
 
 
-def test_figures_are_stored_for_print_and_for_screens(learned_run: Path, tmp_path: Path) -> None:
-    (drawing, *_) = drawings(runs_by_setting(learned_run))
-    for name in ("once", "twice"):
-        for kind in FORMATS:
-            save(printed(drawing), tmp_path / f"{name}.{kind}", kind)
-    assert (tmp_path / "once.pdf").read_bytes().startswith(b"%PDF")
-    assert (tmp_path / "once.png").read_bytes().startswith(b"\x89PNG")
-    for ending in ("pdf", "png"):
-        once, twice = (tmp_path / f"{name}.{ending}" for name in ("once", "twice"))
-        assert once.read_bytes() == twice.read_bytes()
+def test_every_mark_tells_its_numbers(learned_run: Path, corrupted_runs: Path) -> None:
+    """Every kind has a tooltip; a line, which would tell its first number, has points for it."""
+    del corrupted_runs  # in the same folder as the other
+    kinds = set()
+    for group in (runs_by_setting(learned_run / "learned"), runs_by_setting(learned_run)):
+        for drawing in drawings(group):
+            kinds.add(drawing.kind)
+            told = [
+                layer
+                for layer in layers(spec_of(chart(drawing)))
+                if layer["mark"]["type"] != "line"
+            ]
+            assert all(len(layer["encoding"].get("tooltip", [])) >= 3 for layer in told), drawing
+    assert kinds == {
+        *("dots", "severity", "heatmap", "depth"),
+        *("learning_curves", "statistics", "cosines"),
+    }
 
 
-def test_the_browser_gets_the_same_figures(learned_run: Path) -> None:
-    groups = runs_by_setting(learned_run)
-    figures = interactive_figures(drawings(groups))
-    assert list(figures) == [drawing.title for drawing in drawings(groups)]
-    heatmap = figures["Coefficients · The free · toy · vit"]
-    cells = pd.DataFrame(heatmap.data[0].z, heatmap.data[0].y, heatmap.data[0].x)
-    frame = frames.coefficients(groups)
-    table = frame.pivot(index="layer", columns="task", values="coefficient")
-    assert np.allclose(cells.loc[table.index, table.columns], table)
-    (loss,) = figures["Learning curves, loss · toy · vit"].data
-    assert list(loss.y) == [0, 1, 12, 13]
+def test_a_chart_names_no_address_and_no_theme(learned_run: Path) -> None:
+    for drawing in drawings(runs_by_setting(learned_run)):
+        assert "http" not in str(spec_of(chart(drawing)))
+        assert "config" not in spec_of(chart(drawing))
 
 
-def test_the_browser_gets_lines_over_severity(corrupted_runs: Path) -> None:
-    figure = interactive_figures(drawings(runs_by_setting(corrupted_runs)))[
-        "Accuracy against severity of corruption · toy · vit"
+def test_a_name_with_a_hyphen_stays_whole() -> None:
+    assert style.folded("AdaMerging, layer-wise", 21) == ["AdaMerging,", "layer-wise"]
+
+
+def test_figures_are_stored_for_print_and_for_screens(learned_run: Path) -> None:
+    for drawing in drawings(runs_by_setting(learned_run)):
+        once, twice = (printed(chart(drawing), drawing.title) for _ in range(2))
+        assert once == twice
+        assert tuple(once) == style.FORMATS
+        assert once["pdf"].startswith(b"%PDF")
+        # A font is embedded, and nothing tells of the machine or the time.
+        assert b"LiberationSans" in once["pdf"]
+        assert b"/FontFile" in once["pdf"]
+        assert not re.search(rb"CreationDate|ModDate|/Author|/tmp/|/home/", once["pdf"])
+        with Image.open(BytesIO(once["png"])) as picture:
+            assert picture.format == "PNG"
+            assert picture.info["dpi"] == pytest.approx((style.DPI, style.DPI), abs=0.1)
+            if drawing.kind != "cosines":
+                assert picture.width / style.DPI == pytest.approx(7, abs=0.2)
+
+
+def test_long_names_fit_the_page() -> None:
+    rows = [
+        (f"m{number}", f"A method of a rather long name, variant {number}", 0, task, True, 50.0)
+        for number in range(6)
+        for task in ("a task whose name needs a third of the page", "mnist")
     ]
-    lines = {trace.name: trace for trace in figure.data}
-    assert list(lines["The ties"].x) == [0, 1, 3]
-    assert list(lines["The ties"].y) == pytest.approx([80, 71, 51])
-    assert figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
+    drawing = Drawing("dots", "Accuracy " + "x " * 60, pd.DataFrame(rows, columns=ACCURACY))
+    with Image.open(BytesIO(printed(chart(drawing), drawing.title)["png"])) as picture:
+        assert picture.width / style.DPI == pytest.approx(7, abs=0.1)
+
+
+def test_what_only_a_pointer_finds_is_not_on_paper(learned_run: Path) -> None:
+    frame = frames.coefficients(runs_by_setting(learned_run))
+    chart_of = charts.depth(frame)
+    (parameter,) = (p for p in spec_of(chart_of)["params"] if p["name"] == style.POINTER)
+    assert parameter["value"] is True
+    content = printed(chart_of, "t")["pdf"]
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
+    # The page begins with a matrix; a circle has four curves.
+    page = max((zlib.decompress(it) for it in streams if it[:1] == b"x"), key=len)
+    assert b" cm\n" in page
+    assert page.count(b" c\n") < 4
+
+
+def test_every_learned_method_has_a_heat_map(tmp_path: Path) -> None:
+    path = tmp_path / "coefficients.parquet"
+    names = tuple(f"blocks.{layer}.weight" for layer in range(30))
+    learned = {"layer_wise": -torch.ones(len(names), 2), "task_wise": torch.tensor([1.0, -1.0])}
+    write_coefficients(path, learned, names, ("mnist", "a_task_of_a_long_name"))
+    found = pictures.coefficient_heatmaps(path)
+    assert list(found) == ["layer_wise", "task_wise"]
+    shares = {
+        name: [share(picture, red) for red in (True, False)] for name, picture in found.items()
+    }
+    # The colour bar holds both ends, but of each only a part.
+    red, blue = shares["layer_wise"]
+    assert blue > 10 * red
+    red, blue = shares["task_wise"]
+    assert red == pytest.approx(blue, rel=0.2)
+
+
+def share(picture: Image.Image, red: bool) -> float:
+    """Pixels of the colours at one end of the scale."""
+    first, _, last = np.asarray(picture, dtype=int).transpose(2, 0, 1)
+    difference = first - last if red else last - first
+    return float((difference > 85).mean())
+
+
+def test_without_coefficients_there_is_no_heat_map(tmp_path: Path) -> None:
+    assert pictures.coefficient_heatmaps(tmp_path / "coefficients.parquet") == {}
+
+
+def test_a_contact_sheet_has_every_image_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = []
+    monkeypatch.setattr(pictures, "printed", lambda made, title: specs.append(spec_of(made)))
+    colours = {"warm": ["red", "orange"], "cold": ["blue", "cyan"]}
+    rows = {
+        label: [Image.new("RGB", (4 + 3 * place, 5), name) for place, name in enumerate(names)]
+        for label, names in colours.items()
+    }
+    pictures.contact_sheet(rows, ["first", "first"])
+    (spec,) = specs
+    cells = pd.DataFrame(next(iter(spec["datasets"].values())))
+    assert cells[["row", "column"]].to_numpy().tolist() == [
+        ["warm", 0],
+        ["warm", 1],
+        ["cold", 0],
+        ["cold", 1],
+    ]
+    given = [image for images in rows.values() for image in images]
+    for address, image in zip(cells["image"], given, strict=True):
+        content = base64.b64decode(address.removeprefix("data:image/png;base64,"))
+        assert np.array_equal(np.asarray(Image.open(BytesIO(content))), np.asarray(image))
+    assert spec["encoding"]["y"]["sort"] == ["warm", "cold"]
+    # Two columns may have one heading.
+    assert spec["encoding"]["x"]["axis"]["labelExpr"] == '["first", "first"][datum.value]'
+
+
+def test_a_contact_sheet_is_stored_for_print_and_for_screens() -> None:
+    image = Image.new("RGB", (8, 8), (250, 10, 10))
+    content = pictures.contact_sheet({"row": [image]}, ["column"])
+    assert content["pdf"].startswith(b"%PDF")
+    with Image.open(BytesIO(content["png"])) as sheet:
+        assert (250, 10, 10) in {colour for _, colour in sheet.getcolors(10**6) or []}

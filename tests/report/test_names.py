@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 
 from statsmerging.report.card import model_card
 from statsmerging.report.drawings import Drawing
-from statsmerging.report.figures.gallery import printed
-from statsmerging.report.interactive import interactive_figures
+from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.style import printed, spec_of
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content
@@ -111,22 +111,24 @@ def test_figures_draw_names_as_they_are() -> None:
         columns=["method", "title", "seed", "task", "seen", "accuracy"],
     )
     drawing = Drawing("dots", f"Accuracy of {name}", frame)
-    printed(drawing).savefig(BytesIO(), format="png")  # mathematics that is none would fail
-    figure = interactive_figures([drawing])[drawing.title]
-    assert figure.data[0].y[0] == name
+    assert printed(chart(drawing), drawing.title)["pdf"].startswith(b"%PDF")
+    (rows,) = spec_of(chart(drawing))["datasets"].values()
+    assert [(row["title"], row["task"]) for row in rows] == [("Ties $x$", name), ("Free", name)]
 
 
-def test_plotly_takes_no_name_for_markup(write_run: WriteRun) -> None:
+def test_a_chart_in_the_page_has_names_as_they_are(write_run: WriteRun) -> None:
     runs = write_run("a", {"individual": 0.9, "ties": 0.5})
+    name = "<a href='x'>&lt;</script>"
     frame = pd.DataFrame(
-        [("ties", "<a href='x'>&lt;", 0, "mnist", True, 50.0)],
+        [("ties", name, 0, "mnist", True, 50.0)],
         columns=["method", "title", "seed", "task", "seen", "accuracy"],
     )
-    figures = interactive_figures([Drawing("dots", "Accuracy", frame)])
-    page = report_page(runs_by_setting(runs), runs, figures)
+    specs = {"Accuracy": spec_of(chart(Drawing("dots", "Accuracy", frame)))}
+    page = report_page(runs_by_setting(runs), runs, specs)
     start = page.index('id="figure-data">') + len('id="figure-data">')
     (figure,) = json.loads(page[start : page.index("</script>", start)])
-    assert figure["data"][0]["name"] == "&lt;a href='x'>&amp;lt;"
+    ((row,),) = figure["spec"]["datasets"].values()
+    assert row["title"] == name
 
 
 def test_a_page_holds_nothing_invisible(write_run: WriteRun, tmp_path: Path) -> None:

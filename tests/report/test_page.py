@@ -7,10 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import pytest
 from omegaconf import OmegaConf
 
+from statsmerging.report.drawings import drawings
+from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.style import spec_of
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import runs_by_setting
 from statsmerging.store.files import read_json, write_json
@@ -41,11 +43,9 @@ class _Page(HTMLParser):
 
 @pytest.fixture
 def page(sweep_runs: Path) -> _Page:
-    return _Page(
-        report_page(
-            runs_by_setting(sweep_runs), sweep_runs, {HOSTILE: go.Figure(go.Scatter(y=[1.0, 2.0]))}
-        )
-    )
+    groups = runs_by_setting(sweep_runs)
+    spec = spec_of(chart(next(iter(drawings(groups)))))
+    return _Page(report_page(groups, sweep_runs, {HOSTILE: spec}))
 
 
 def test_names_stay_text(page: _Page) -> None:

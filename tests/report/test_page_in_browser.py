@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import pytest
 
+from statsmerging.report.drawings import drawings
+from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.style import spec_of
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import runs_by_setting
 from tests.report.conftest import WriteRun
@@ -83,28 +85,110 @@ def column(page: Any, heading: str) -> list[str]:
 def test_it_loads_alone_and_without_complaint(
     browser: Any, sweep_runs: Path, tmp_path: Path
 ) -> None:
-    figure = go.Figure(go.Scatter(y=[1.0, 2.0]))
-    text = report_page(
-        runs_by_setting(sweep_runs), sweep_runs, {"Line · first": figure, "Line · second": figure}
-    )
-    page = _opened(browser, tmp_path, text)
+    page = _with_figures(browser, sweep_runs, tmp_path)
     find(page, "a[href='#figures']").click()
-    page.execute_async_script("setTimeout(arguments[0], 500)")
-    assert find(page, "#figures .main-svg").is_displayed()
-    assert find(page, "figcaption").text == "Line · first"
-    choose(page, "figure", "second")
-    assert find(page, "figcaption").text == "Line · second"
-    tools = "return [...document.querySelectorAll('.modebar-btn')].map(e => e.dataset.title)"
-    # None that uploads what it shows.
-    assert page.execute_script(tools) == [
-        "Download plot as a PNG",
-        *("Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"),
-    ]
+    _wait(page, "svg.marks")
+    assert find(page, "figcaption").text == "Accuracy on every task · toy · vit · labels.kind=hard"
+    assert "The free" in find(page, ".plot").text
+    choose(page, "figure", "toy · vit · labels.kind=soft")
+    assert find(page, "figcaption").text.endswith("labels.kind=soft")
     assert page.get_log("browser") == []
     assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert not page.find_elements("css selector", "main b")
     unscoped = "th:not([scope]), table:not(:has(> caption))"
     assert not page.find_elements("css selector", unscoped)
+
+
+def _with_figures(browser: Any, runs: Path, folder: Path) -> Any:
+    """The browser at the page of these runs with all their charts."""
+    groups = runs_by_setting(runs)
+    specs = {drawing.title: spec_of(chart(drawing)) for drawing in drawings(groups)}
+    return _opened(browser, folder, report_page(groups, runs, specs))
+
+
+def _wait(page: Any, selector: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(page, 60).until(lambda _: page.find_elements("css selector", selector))
+
+
+def test_every_kind_of_chart_is_drawn_at_every_width(
+    browser: Any, learned_run: Path, corrupted_runs: Path, tmp_path: Path
+) -> None:
+    """The script of the charts makes no script, which the page forbids; nothing is cut off."""
+    del corrupted_runs  # in the same folder as the other
+    page = _with_figures(browser, learned_run, tmp_path)
+    for width in (1280, PHONE):
+        _show(page, width, scheme="dark")
+        page.refresh()
+        find(page, "a[href='#figures']").click()
+        _wait(page, ".marks")
+        titles = page.execute_script(
+            "return [...document.querySelectorAll('#figure-shown option')].map(e => e.value)"
+        )
+        for _ in titles:
+            page.execute_script("document.querySelector('.plot').replaceChildren()")
+            page.find_element("xpath", "//button[.='Next']").click()
+            _wait(page, ".plot .marks")
+            page.execute_async_script("setTimeout(arguments[0], 300)")
+            drawn, room = page.execute_script(
+                "const plot = document.querySelector('.plot');"
+                "return [plot.querySelector('.marks').getBoundingClientRect().width,"
+                " plot.clientWidth]"
+            )
+            caption = find(page, "figcaption").text
+            # Maps are scrolled where there is no room for them.
+            if not caption.startswith(("Coefficients · ", "Cosines")):
+                assert drawn == pytest.approx(room, abs=5), caption
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    assert page.get_log("browser") == []
+
+
+def test_a_mark_tells_its_numbers_and_a_legend_picks(
+    browser: Any, sweep_runs: Path, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    page = _with_figures(browser, sweep_runs, tmp_path)
+    find(page, "a[href='#figures']").click()
+    _wait(page, "svg.marks")
+    page.execute_async_script("setTimeout(arguments[0], 500)")
+    marks = (
+        "//*[name()='path'][contains(@aria-label, 'The ties') and contains(@aria-label, 'mnist')]"
+    )
+    mark = page.find_elements("xpath", marks)[-1]
+    ActionChains(page).move_to_element(mark).perform()
+    _wait(page, "#vg-tooltip-element.visible")
+    assert "55.00" in find(page, "#vg-tooltip-element").text
+    entry = page.find_element("xpath", "//*[name()='text'][.='The free']")
+    ActionChains(page).move_to_element(entry).click().perform()
+    page.execute_async_script("setTimeout(arguments[0], 300)")
+    faint = {float(item.get_attribute("opacity")) for item in page.find_elements("xpath", marks)}
+    assert faint == {0.1}
+
+
+def test_a_chart_has_the_colours_of_the_page(
+    browser: Any, sweep_runs: Path, tmp_path: Path
+) -> None:
+    page = _with_figures(browser, sweep_runs, tmp_path)
+    find(page, "a[href='#figures']").click()
+    _wait(page, "svg.marks")
+
+    def text_colour() -> str:
+        page.execute_async_script("setTimeout(arguments[0], 500)")
+        label = page.find_element("xpath", "//*[name()='text'][.='mnist']")
+        return str(label.get_attribute("fill"))
+
+    def page_colour() -> str:
+        script = "return getComputedStyle(document.querySelector('.plot')).color"
+        return str(page.execute_script(script))
+
+    light = text_colour()
+    assert light == page_colour()
+    find(page, "#theme").click()
+    dark = text_colour()
+    assert dark == page_colour() != light
+    page.execute_script("localStorage.clear()")
 
 
 def test_headings_sort_numbers_as_numbers(page: Any) -> None:

@@ -11,7 +11,7 @@ from statsmerging.data.corruptions.corrupt import corrupt
 from statsmerging.data.corruptions.kinds import CONSTANTS
 from statsmerging.data.pictures import as_seen
 from statsmerging.data.settings import CorruptionSettings
-from statsmerging.report.contact_sheet import contact_sheet
+from statsmerging.report.figures.pictures import contact_sheet
 from statsmerging.store.files import atomic_path
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def corruptions(run: Run) -> None:
     kinds = list(CONSTANTS[settings.constants]) if settings.kind == "none" else [settings.kind]
     tasks = run.open_suite().tasks[:TASKS]
     images = [next(iter(task.sources["test"].images())) for task in tasks]
-    figure = contact_sheet(
+    sheet = contact_sheet(
         {
             kind.replace("_", " "): [
                 shown
@@ -42,10 +42,10 @@ def corruptions(run: Run) -> None:
         },
         [text for task in tasks for text in (task.name.replace("_", " "), *map(str, SEVERITIES))],
     )
-    for suffix in ("png", "pdf"):
+    for suffix, content in sheet.items():
         path = run.directory.path / f"corruptions.{suffix}"
         with atomic_path(path) as partial:
-            figure.savefig(partial, format=suffix, dpi=200)
+            partial.write_bytes(content)
         log.info("written: %s", path)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from statsmerging.errors import UserError
 from statsmerging.progress import wide_console
 from statsmerging.report.drawings import DETAILED, drawings
+from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.style import spec_of
 from statsmerging.report.files import (
     INTERACTIVE_PAGE,
     PAGE,
@@ -17,7 +19,6 @@ from statsmerging.report.files import (
     write_figures,
     write_tables,
 )
-from statsmerging.report.interactive import interactive_figures
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import overruled_runs, runs_by_setting, unfinished_runs
 from statsmerging.report.tables.accuracy import group_content
@@ -66,8 +67,8 @@ def report(run: Run) -> None:
         log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
     figures = write_figures(planned, files)
     files.write_text(PAGE, page(tables, groups, figures))
-    interactive = interactive_figures(planned)
-    files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, interactive))
+    charts = {drawing.title: spec_of(chart(drawing)) for drawing in planned}
+    files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, charts))
     files.remove_earlier()
     log.info("tables and figures: %s", run.directory.path / INTERACTIVE_PAGE)
 

@@ -1,4 +1,4 @@
-"""Which figures a folder of runs gives: a figure is made only where its data exist."""
+"""The figures that a folder of runs gives; a figure is made only if its data exist."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Kind = Literal[
     "cosines",
 ]
 
-#: Of more settings than this, single ones have no figures of their own.
+#: Most settings of a folder whose single settings have figures of their own.
 DETAILED = 6
 
-#: So many settings have a figure that compares them.
+#: Fewest settings that one figure compares.
 COMPARED = 3
 
 
@@ -36,9 +36,9 @@ class Drawing:
     """A figure that can be drawn.
 
     Attributes:
-        kind: which figure.
-        title: names it among all.
-        frame: its data, and no other.
+        kind: of the figure; each has its function in ``figures.charts``.
+        title: unique among the figures of a folder.
+        frame: tidy table of its data alone.
     """
 
     kind: Kind
@@ -47,9 +47,10 @@ class Drawing:
 
 
 def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
-    """All figures, in the order in which a reader wants them.
+    """All figures of these runs, comparisons first.
 
-    Of many settings only what compares them is drawn; a folder of fewer gives the rest.
+    If there are more than ``DETAILED`` settings, only comparisons are drawn; a report on a part of
+    the folder gives the figures of single settings.
     """
     compared = list(_series(groups))
     if not compared:

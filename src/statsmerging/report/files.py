@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from statsmerging.progress import track
 from statsmerging.report.drawings import Drawing
-from statsmerging.report.figures.gallery import printed
-from statsmerging.report.figures.style import FORMATS, save
+from statsmerging.report.figures.charts import SHOWN, chart
+from statsmerging.report.figures.style import FORMATS, printed
 from statsmerging.report.runs import RunGroup
 from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
@@ -61,10 +61,9 @@ def write_figures(planned: Sequence[Drawing], files: WrittenFiles) -> dict[str, 
     names = _figure_names(planned)
     pairs = list(zip(names, planned, strict=True))
     for name, drawing in track(pairs, "drawing figures"):
-        figure = printed(drawing)
-        for kind in FORMATS:
+        for kind, content in printed(chart(drawing, SHOWN), drawing.title).items():
             with files.writing(f"figures/{name}.{kind}") as partial:
-                save(figure, partial, kind)
+                partial.write_bytes(content)
     log.info("figures: %d in %s", len(planned), files.folder / "figures")
     return {drawing.title: name for name, drawing in pairs}
 

@@ -1,10 +1,10 @@
-"""What the name of a tensor tells: its block, its place in the block, and its kind."""
+"""The name of a tensor, taken apart: its block, its place in the block, and its kind."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Kind of tensor → parts of names that tell it, in the order in which they are looked for.
+#: Kind of tensor → parts of a name that identify it; the first kind that matches holds.
 _KINDS = {
     "attention": ("attn", "attention"),
     "MLP": ("mlp", "fc", "c_proj"),
@@ -12,7 +12,7 @@ _KINDS = {
     "convolution": ("conv", "downsample"),
 }
 
-#: Kind of what is none of them, and of the one coefficient for all layers.
+#: Kind of all other tensors, and of a coefficient that all layers share.
 OTHER = "other"
 
 

@@ -1,4 +1,4 @@
-"""Averages along one key of the config: what changes when the images or the tasks do."""
+"""Average accuracies along one key of the config: severity, number of tasks, number of images."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from statsmerging.report.frames import method_rows
 from statsmerging.report.runs import RunGroup
 from statsmerging.report.settings import concerns, follows, setting_text
 
-#: Columns of all series.
+#: Columns of every table of this module.
 COLUMNS = ["problem", "line", "panel", "x", "mean", "std", "seeds"]
 
-#: What ``x`` is.
+#: Kind of figure → label of its horizontal axis, ``x``.
 LABELS = {
     "severity": "severity (0: clean)",
     "tasks": "number of merged tasks",
     "images": "learning images per task",
 }
 
-#: Label of an ``x`` that is not limited.
+#: Text of ``x`` where the number of images is not limited.
 ALL = "all"
 
 
 def by_severity(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Average accuracy against severity: a panel for each kind of corruption; 0 is clean.
 
-    Columns as in ``COLUMNS``: ``problem`` (suite and backbone), ``line`` (method and what else
-    tells it from others), ``panel``, ``x``, ``mean`` and ``std`` over seeds in percent, ``seeds``.
+    Columns as in ``COLUMNS``: ``problem`` (suite and backbone), ``line`` (the method, and settings
+    that distinguish it from other lines), ``panel``, ``x``, ``mean`` and ``std`` over seeds in
+    percent, ``seeds`` (their number).
     """
     rows = list(_rows(groups, "corruption."))
     clean = [row for row in rows if _kind(row) == "none"]
@@ -80,7 +81,7 @@ def _rows(groups: Sequence[RunGroup], varied: str) -> Iterator[dict[str, Any]]:
 
 
 def _fixed(settings: Mapping[str, Any], method: str, varied: str) -> dict[str, str]:
-    """All settings that concern this method, but for the varied ones."""
+    """All settings that concern this method, except the varied ones."""
     return {
         key: setting_text(value)
         for key, value in settings.items()
@@ -89,7 +90,7 @@ def _fixed(settings: Mapping[str, Any], method: str, varied: str) -> dict[str, s
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Means over seeds, without lines that have one point in all."""
+    """Means over seeds; a line of a single point is left out."""
     if not rows:
         return pd.DataFrame(columns=COLUMNS)
     keys = ["problem", "line", "panel", "x"]
@@ -101,7 +102,7 @@ def _series(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _without_twins(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line for a method that the settings do not touch: its numbers are the same in all."""
+    """One line for a method whose numbers are the same in all settings."""
     keys = ["problem", "title", "panel", "x", "seed"]
     differs = frame.groupby(keys)["average"].transform("nunique") > 1
     touched = differs.groupby([frame["problem"], frame["title"]]).transform("any")
@@ -110,7 +111,7 @@ def _without_twins(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_lines(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Name the line of each row: its method, and the settings in which that method's differ."""
+    """Name the line of each row: its method, and the settings in which its rows differ."""
     peers: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
         peers.setdefault((row["problem"], row["title"]), []).append(row["fixed"])
@@ -140,7 +141,7 @@ def _kind(row: Mapping[str, Any]) -> str:
 
 
 def _telling_corruptions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The kind, and what else of a corruption, but for its severity, not all rows share."""
+    """Keys of the kind, and of all else but the severity in which corruptions differ."""
     keys = [f"corruption.{name}" for name in ("constants", "protocol", "tasks", "seed")]
     differ = [key for key in keys if len({_value(row, key) for row in rows}) > 1]
     return ["corruption.kind", *differ]

@@ -21,7 +21,7 @@ from statsmerging.app.loggers.settings import MlflowSettings
 from statsmerging.app.loggers.store import LoggedRun, Store
 from statsmerging.app.mistakes import INTERRUPTED, TERMINATED, exit_status
 from statsmerging.errors import UserError, first_line
-from statsmerging.report.heatmap import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.settings import flatten
 from statsmerging.report.table import markdown_table
 from statsmerging.runs.directory import PRESENTATION

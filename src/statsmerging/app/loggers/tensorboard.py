@@ -13,7 +13,7 @@ from statsmerging.app.loggers.curves import MethodCurves
 from statsmerging.app.loggers.numbers import flat_numbers
 from statsmerging.app.loggers.settings import TensorboardSettings
 from statsmerging.app.loggers.store import LoggedRun, Store
-from statsmerging.report.heatmap import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.table import markdown_table
 
 

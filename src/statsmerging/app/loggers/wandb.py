@@ -16,7 +16,7 @@ from statsmerging.app.loggers.settings import WandbSettings
 from statsmerging.app.loggers.store import LoggedRun, Store
 from statsmerging.app.mistakes import exit_status
 from statsmerging.errors import UserError, first_line
-from statsmerging.report.heatmap import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.table import plain_table
 from statsmerging.store.hashing import key_of
 

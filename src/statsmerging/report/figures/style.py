@@ -1,129 +1,213 @@
-"""How all printed figures look, and how they are stored."""
+"""The look of all figures: colours, shapes, dashes and sizes; storage as PDF and PNG."""
 
 from __future__ import annotations
 
-import logging
+import re
 import textwrap
-from pathlib import Path
+from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
-import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+import altair as alt
+import vl_convert
+from PIL import Image
 
-from statsmerging.errors import printable
+from statsmerging.report.rows import BOUND_TITLES
 
-#: Legible at the width of a page, about 7 inches; text stays text in PDF.
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "figure.titlesize": 9,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 4,
-    "pdf.fonttype": 42,
-}
-
-#: Width of a page and resolution of pictures, in inches and dots per inch.
-PAGE, DPI = 7.0, 200
+#: A chart as JSON, in the grammar of Vega-Lite.
+Spec = dict[str, Any]
 
 #: Endings of the files of a figure.
 FORMATS = ("pdf", "png")
 
-#: Characters that fit across a page at the sizes above.
+#: Width of a figure on paper, in points; resolution of pictures, in dots per inch.
+PAGE, DPI = 7 * 72, 200
+
+#: Characters of a title that fit across a page.
 PAGE_CHARACTERS = 100
 
-# Each glyph of an embedded font is worth a line to it.
-logging.getLogger("fontTools").setLevel(logging.WARNING)
+#: Parameter of a chart: true where a pointer may rest on its marks, false on paper.
+POINTER = "pointer"
 
-#: Applied to a function that draws: everything it makes has this look.
-styled = rc_context(_STYLE)
+#: The colours of Okabe and Ito (2008) that are visible on white paper and on dark pages.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+#: Colours of the bounds, which are no results: dull, the lower bound lightest.
+BOUND_COLOURS = dict(
+    zip(BOUND_TITLES.values(), ("#a6a6a6", "#666666", "#8a6a4f", "#4f7f8a"), strict=True)
+)
+
+#: A bound is an upright bar; the last two shapes, a cross and a star, are not built in.
+BOUND_SHAPE = "M-.12,-1H.12V1H-.12Z"
+SHAPES = (
+    *("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"),
+    "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z",
+    "M0,-1.1L.3,-.35L1.1,-.35L.45,.1L.7,.9L0,.4L-.7,.9L-.45,.1L-1.1,-.35L-.3,-.35Z",
+)
+
+#: Lengths of strokes and gaps; the dash changes where the colours begin again.
+BOUND_DASH = (2, 2)
+DASHES = ((1, 0), (6, 3), (1, 2), (6, 2, 1, 2))
+
+#: Sizes and colours of the axes on paper; ``figures.js`` has those of the page, a chart has none.
+_PAPER: Spec = {
+    "background": "white",
+    # The converter brings this font along, so that a figure is the same on every machine.
+    "font": "Liberation Sans",
+    "axis": {
+        "gridColor": "#dddddd",
+        "gridWidth": 0.5,
+        "domainWidth": 0.6,
+        "tickWidth": 0.6,
+        "tickSize": 3,
+        "labelFontSize": 7,
+        # A name that takes more than half of a page ends in an ellipsis.
+        "labelLimit": PAGE // 2,
+        "titleFontSize": 8,
+        "titleFontWeight": "normal",
+    },
+    "concat": {"spacing": 10},
+    "header": {"labelFontSize": 8, "labelLimit": 0, "labelPadding": 3},
+    "line": {"strokeWidth": 1.2},
+    "point": {"size": 22},
+    "rule": {"strokeWidth": 0.8},
+    "text": {"fontSize": 6},
+    "title": {
+        "fontSize": 8,
+        "fontWeight": "normal",
+        "anchor": "start",
+        "subtitleFontSize": 7,
+        "offset": 4,
+    },
+    "view": {"stroke": None, "continuousHeight": 110},
+}
 
 
-def panels(
-    count: int, *, across: int, height: float, width: float = PAGE, **shared: Any
-) -> tuple[Figure, list[Axes]]:
-    """A figure with a grid of panels, of which the last may stay empty.
+def colours(names: Sequence[str]) -> alt.Scale:
+    """Colour of each name; bounds have their own, of the others the colours repeat."""
+    return _scale(names, OKABE_ITO, BOUND_COLOURS)
+
+
+def shapes(names: Sequence[str]) -> alt.Scale:
+    """Marker of each name; with 6 colours and 8 markers, 24 names differ."""
+    return _scale(names, SHAPES, dict.fromkeys(BOUND_COLOURS, BOUND_SHAPE))
+
+
+def dashes(names: Sequence[str]) -> alt.Scale:
+    """Dash of each name's line, so that names of one colour differ."""
+    repeated = [dash for dash in DASHES for _ in OKABE_ITO]
+    return _scale(names, repeated, dict.fromkeys(BOUND_COLOURS, BOUND_DASH))
+
+
+def _scale(names: Sequence[str], looks: Sequence[Any], bounds: dict[str, Any]) -> alt.Scale:
+    others = [name for name in names if name not in bounds]
+    chosen = {name: looks[number % len(looks)] for number, name in enumerate(others)} | bounds
+    return alt.Scale(domain=list(names), range=[chosen[name] for name in names])
+
+
+def heat(least: float, greatest: float) -> alt.Scale:
+    """Colours of values: centred at 0 where one is negative, so that its sign is visible."""
+    if least >= 0:
+        return alt.Scale(scheme="cividis", domain=[0.0, max(greatest, 1e-6)])
+    limit = max(-least, greatest)
+    return alt.Scale(scheme="redblue", reverse=True, domain=[-limit, limit])
+
+
+def folded(text: str, width: int) -> list[str]:
+    """Lines of at most ``width`` characters; names with a hyphen stay whole."""
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def laid_out(
+    chart: alt.TopLevelMixin, columns: int = 1, names: Sequence[str] = (), least: int = 0
+) -> alt.TopLevelMixin:
+    """The chart with what a medium needs to place it.
 
     Args:
-        count: of panels.
-        across: panels in a row at most.
-        height: of one row, in inches.
-        width: of the figure, in inches.
-        shared: further arguments of ``Figure.subplots``.
+        chart: of any kind.
+        columns: panels in a row on paper.
+        names: entries of the legend.
+        least: width on a screen, in pixels; a narrower one scrolls.
     """
-    columns = min(across, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
-    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False, **shared)).ravel()
-    for spare in grid[count:]:
-        spare.remove()
-    return figure, list(grid[:count])
-
-
-def drawn_text(text: str) -> str:
-    """Text as matplotlib draws it: no part of it is mathematics, nothing in it invisible."""
-    return printable(text).replace("$", r"\$")
-
-
-def entitle(figure: Figure, title: str) -> None:
-    """A title of the whole figure, in several lines if it is long."""
-    figure.suptitle(_folded(title, PAGE_CHARACTERS))
-
-
-def panel_title(axes: Axes, title: str, across: int) -> None:
-    """A title of one panel, in several lines if it is wider than its share of the page."""
-    axes.set_title(_folded(title, PAGE_CHARACTERS // across - 4))
-
-
-def _folded(text: str, width: int) -> str:
-    """Names with a hyphen stay whole."""
-    return textwrap.fill(text, width, break_on_hyphens=False)
-
-
-def whole_numbers(axes: Axes) -> None:
-    """Ticks of the horizontal axis, where nothing lies between them."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def legend_below(figure: Figure, axes: Axes, columns: int = 4, markers: float = 1.0) -> None:
-    """One legend for all panels, of what one of them shows.
-
-    Args:
-        figure: that has the legend.
-        axes: whose entries it shows.
-        columns: of the legend at most.
-        markers: their size, as a multiple of that in the panels.
-    """
-    handles, labels = axes.get_legend_handles_labels()
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        markerscale=markers,
+    longest = max(map(len, names), default=0)
+    placed: alt.TopLevelMixin = chart.properties(
+        usermeta={"columns": columns, "longest": longest, "least": least}
     )
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1.0)
+    return placed
 
 
-@styled
-def save(figure: Figure, file: Path, kind: str) -> None:
-    """Store a figure in one of ``FORMATS``; the same figure gives the same file."""
-    if kind == "pdf":
-        figure.savefig(file, format=kind, metadata={"CreationDate": None})
-    else:
-        figure.savefig(file, format=kind, dpi=DPI)
+def spec_of(chart: alt.TopLevelMixin) -> Spec:
+    """The chart as JSON, without a theme and without the address of the grammar."""
+    with alt.data_transformers.enable("default", max_rows=None):
+        spec: Spec = chart.to_dict()
+    return {key: value for key, value in spec.items() if key not in ("config", "$schema")}
+
+
+def printed(chart: alt.TopLevelMixin, title: str) -> dict[str, bytes]:
+    """The content of the files: format → bytes. The same chart gives the same bytes.
+
+    Args:
+        chart: of ``charts.chart``; its own title becomes a line below ``title``.
+        title: of the figure.
+    """
+    spec = spec_of(chart)
+    if title:
+        lines = folded(title, PAGE_CHARACTERS)
+        spec["title"] = {"text": lines, "subtitle": spec.get("title", ""), "fontSize": 9}
+    for parameter in spec.get("params", []):
+        if parameter["name"] == POINTER:
+            parameter["value"] = False
+    columns = spec["usermeta"]["columns"]
+    width = PAGE / columns - 60
+    svg, drawn = _svg(spec, width)
+    # Widths of charts exclude their axes, whose labels have any length: measure, then fit.
+    svg, _ = _svg(spec, max(40.0, width + (PAGE - drawn) / columns))
+    picture = Image.open(BytesIO(vl_convert.svg_to_png(svg, scale=DPI / 72)))
+    # Written anew, a picture is a quarter of the size, and tells its width in inches.
+    smaller = BytesIO()
+    picture.convert("RGB").save(smaller, "png", dpi=(DPI, DPI))
+    return {"pdf": _sorted_resources(vl_convert.svg_to_pdf(svg)), "png": smaller.getvalue()}
+
+
+def _svg(spec: Spec, width: float) -> tuple[str, float]:
+    """The figure, of panels of this width, and its whole width."""
+    meta = spec["usermeta"]
+    # The widest entry of the legend: 3.6 points each character, 24 for its symbol and a gap.
+    entry = 3.6 * meta["longest"] + 24
+    room = (width + 60) * meta["columns"] - 60
+    legend = {
+        "orient": "bottom",
+        "offset": 8,
+        "columns": max(1, int(room / entry)),
+        "gradientLength": 200,
+        "labelFontSize": 7,
+        "labelLimit": room,
+        "titleFontSize": 7,
+        "titleFontWeight": "normal",
+    }
+    view = _PAPER["view"] | {"continuousWidth": width, "discreteWidth": width}
+    config = _PAPER | {"legend": legend, "view": view}
+    svg = vl_convert.vegalite_to_svg(spec, config=config, allowed_base_urls=[])
+    # Identifiers count the charts that the process has drawn: begin at 0 in each.
+    names: dict[str, str] = {}
+    svg = re.sub(
+        r'(?:(?<=id=")|(?<=url\(#))(clip|gradient_)\d+',
+        lambda id_: names.setdefault(id_[0], f"{id_[1]}{len(names)}"),
+        svg,
+    )
+    size = re.search(r'width="([\d.]+)"', svg)
+    assert size is not None
+    return svg, float(size[1])
+
+
+def _sorted_resources(pdf: bytes) -> bytes:
+    """The document with the entries of each resource dictionary in order.
+
+    The converter writes them in the random order of a hash map. The length stays, and with it
+    every offset in the document's table of objects.
+    """
+
+    def ordered(entries: re.Match[bytes]) -> bytes:
+        return b"".join(sorted(entries[0].splitlines(keepends=True)))
+
+    return re.sub(rb"(?: +/\w+ \d+ 0 R\n){2,}", ordered, pdf)

@@ -6,17 +6,18 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import vl_convert
 
 from statsmerging.errors import printable
+from statsmerging.report.figures.style import Spec
 from statsmerging.report.page.content import Content, page_content
 from statsmerging.report.runs import RunGroup
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 #: In the order in which they stand in the page: later ones use earlier ones.
 STYLES = ("page", "tables", "sections", "runs", "print")
@@ -33,57 +34,37 @@ SCRIPTS = (
 )
 
 
-def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, Figure]) -> str:
+def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, Spec]) -> str:
     """The page of all finished runs below a folder; it loads nothing from anywhere.
 
     Args:
         groups: the runs.
         folder: from which their directories are named.
-        figures: title → interactive figure.
+        figures: title → chart, of ``style.spec_of``.
     """
     return _page(
         page_content(groups, folder), figures, heading=printable(f"Report on {folder.as_posix()}")
     )
 
 
-def _page(content: Content, figures: Mapping[str, Figure], heading: str) -> str:
+def _page(content: Content, figures: Mapping[str, Spec], heading: str) -> str:
     template = Template(_file("page.html"))
     return template.substitute(
         title=html.escape(f"{heading} · StatsMerging"),
         heading=html.escape(heading),
         styles="\n".join(_file(f"styles/{name}.css") for name in STYLES),
         content=_embedded_json(content),
-        figures=_embedded_json(
-            [{"title": title, **_figure(figure)} for title, figure in figures.items()]
-        ),
-        plotly=_plotly() if figures else "",
+        figures=_embedded_json([{"title": title, "spec": spec} for title, spec in figures.items()]),
+        vega=_vega() if figures else "",
         scripts="\n".join(_script(_file(f"scripts/{name}.js")) for name in SCRIPTS),
     )
 
 
-def _figure(figure: Figure) -> Content:
-    """Data and layout, with numbers as plotly's own encoder writes them, texts without markup."""
-    parts: Content = json.loads(figure.to_json())
-    return {"data": _unmarked(parts["data"]), "layout": _unmarked(parts["layout"])}
-
-
-def _unmarked(value: Any) -> Any:
-    """The value with texts that plotly does not take for its kind of HTML."""
-    match value:
-        case dict():
-            return {key: _unmarked(item) for key, item in value.items()}
-        case list():
-            return [_unmarked(item) for item in value]
-        case str():
-            return value.replace("&", "&amp;").replace("<", "&lt;")
-        case _:
-            return value
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return _script(get_plotlyjs())
+@cache
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, with no name of theirs among the page's."""
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return _script(f"(() => {{\n{bundle}\n}})();")
 
 
 def _script(code: str) -> str:

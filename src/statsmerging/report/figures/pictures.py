@@ -1,0 +1,85 @@
+"""Pictures outside of a report: heat maps of one run for loggers, contact sheets of images."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+from PIL import Image
+
+from statsmerging.errors import printable
+from statsmerging.report.drawings import Drawing
+from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.style import DPI, laid_out, printed
+from statsmerging.report.layers import layer_name
+
+#: Side of an image on a contact sheet, in points.
+SIDE = 43
+
+
+def coefficient_heatmaps(path: Path) -> dict[str, Image.Image]:
+    """Method → heat map of its coefficients, from ``coefficients.parquet``; none without the file.
+
+    Colours are centred at 0 where a coefficient is negative, so that its sign is visible.
+    """
+    if not path.exists():
+        return {}
+    frame = pd.read_parquet(path)
+    names = [layer_name(layer) for layer in frame["layer"]]
+    for column in ("block", "part", "kind"):
+        frame[column] = [getattr(name, column) for name in names]
+    pictures = {}
+    for method, rows in frame.groupby("method", sort=False):
+        content = printed(chart(Drawing("heatmap", str(method), rows)), str(method))["png"]
+        pictures[str(method)] = Image.open(BytesIO(content)).convert("RGB")
+    return pictures
+
+
+def contact_sheet(
+    rows: Mapping[str, Sequence[Image.Image]], columns: Sequence[str]
+) -> dict[str, bytes]:
+    """Many small images in labelled rows and columns: format → content of the file.
+
+    Args:
+        rows: label → one RGB image for each column, of any size.
+        columns: their headings.
+    """
+    cells = pd.DataFrame(
+        [
+            {"row": printable(label), "column": number, "image": _address(image)}
+            for label, images in rows.items()
+            for number, image in enumerate(images)
+        ]
+    )
+    headings = json.dumps([printable(heading) for heading in columns])
+    bare: dict[str, Any] = {"title": None, "domain": False, "ticks": False}
+    sheet = (
+        alt.Chart(cells, width=alt.Step(SIDE), height=alt.Step(SIDE))
+        .mark_image(width=SIDE - 2, height=SIDE - 2, smooth=False)
+        .encode(
+            alt.X(
+                "column:O",
+                axis=alt.Axis(
+                    orient="top", labelExpr=f"{headings}[datum.value]", labelAngle=0, **bare
+                ),
+            ),
+            alt.Y("row:N", sort=list(map(printable, rows)), axis=alt.Axis(**bare)),
+            alt.Url("image:N"),
+        )
+    )
+    return printed(laid_out(sheet), "")
+
+
+def _address(image: Image.Image) -> str:
+    """The image as a data URL, no larger than it is drawn."""
+    shown = image.copy()
+    shown.thumbnail((SIDE * DPI // 72, SIDE * DPI // 72))
+    stream = BytesIO()
+    shown.save(stream, format="png")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
