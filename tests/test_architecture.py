@@ -19,6 +19,7 @@ FLOORS = {
     "merging": 0,
     "records": 0,
     "data": 1,
+    "runs": 1,
     "zoo": 2,
     "report": 2,
     "distillation": 3,

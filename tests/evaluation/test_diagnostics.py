@@ -22,7 +22,7 @@ from statsmerging.evaluation.diagnostics import (
 from statsmerging.evaluation.teachers import TeacherQuality, teacher_quality
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
 from statsmerging.merging.learner import Granularity
-from statsmerging.records.results import MethodResult, TaskAccuracy
+from statsmerging.runs.results import MethodResult, TaskAccuracy
 from tests.evaluation.conftest import unlabeled
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from statsmerging.report.table import markdown_table
 
 from statsmerging.records.errors import UserError
-from statsmerging.report.table import markdown_table
 from tests.conftest import JobRunner
 
 METHOD = "method=[stats_merging]"

@@ -24,7 +24,7 @@ from statsmerging.jobs.loggers.store import LoggedRun
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import read_json
 from statsmerging.records.run_directory import RunDirectory
-from statsmerging.report.settings import flatten
+from statsmerging.report.groups import flatten
 from tests.conftest import ROOT, JobRunner
 from tests.jobs import test_command_line as shell
 from tests.jobs.test_configs import composed

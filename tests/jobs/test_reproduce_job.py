@@ -18,7 +18,7 @@ from statsmerging.jobs.received_config import received_config
 from statsmerging.records.comparison import differences, same_bits_promised
 from statsmerging.records.errors import IncompleteError, UserError
 from statsmerging.records.files import read_json
-from statsmerging.records.finished_run import read_finished_run
+from statsmerging.runs.finished import read_finished_run
 from tests.conftest import run_in_process, small_overrides
 from tests.jobs.test_configs import composed
 from tests.received_runs import change_config, change_manifest, change_results

@@ -13,7 +13,7 @@ from statsmerging.evaluation.accuracy import Scorer
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs import transfer as transfer_job
 from statsmerging.records.errors import UserError
-from statsmerging.records.results import MethodResult
+from statsmerging.runs.results import MethodResult
 from tests.conftest import JobRunner, run_in_process, write_suite
 
 METHODS = "method=[task_arithmetic,constant_input,free,stats_merging]"

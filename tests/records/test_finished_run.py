@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from statsmerging.records.files import read_json, write_json
-from statsmerging.records.finished_run import check_recorded, read_finished_run
 from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.finished import check_recorded, read_finished_run
 
 CONFIG: dict[str, Any] = {"seed": 0, "method": {"ties": {}}, "cache": "here"}
 RESULTS: dict[str, Any] = {"methods": {"ties": {"average": 0.5}}}

@@ -20,8 +20,8 @@ from statsmerging.records.errors import UserError
 from statsmerging.records.files import atomic_path, read_json, write_json
 from statsmerging.records.hashing import json_sha256, state_sha256
 from statsmerging.records.manifest import code_version, packages
-from statsmerging.records.results import MethodResult, TaskAccuracy, results_json
 from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
+from statsmerging.runs.results import MethodResult, TaskAccuracy, results_json
 
 CONFIG: dict[str, Any] = {"seed": 0, "cache": "here", "zoo": {"seed": 1}, "logger": {"csv": {}}}
 

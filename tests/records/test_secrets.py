@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from statsmerging.records.files import read_json
-from statsmerging.records.finished_run import read_finished_run
 from statsmerging.records.journal import Entry, Journal
 from statsmerging.records.manifest import manifest
 from statsmerging.records.run_directory import RunDirectory, run_hash
 from statsmerging.records.secrets import RedactingFormatter, redacted
+from statsmerging.runs.finished import read_finished_run
 
 URI = "postgresql://me:p@ss/w0rd@db.example/runs"
 

@@ -12,7 +12,8 @@ import pytest
 
 from statsmerging.records.files import read_json, write_json
 from statsmerging.records.hashing import file_sha256
-from statsmerging.report.runs import runs_by_setting, unfinished_runs
+from statsmerging.report.groups import runs_by_setting
+from statsmerging.report.runs import unfinished_runs
 from tests.report.conftest import WriteRun, write_records
 
 Damage = Callable[[Path], object]

@@ -15,9 +15,9 @@ from statsmerging.report.figures import accuracy, coefficients, statistics
 from statsmerging.report.figures.gallery import printed
 from statsmerging.report.figures.learning_curves import learning_curves, smooth
 from statsmerging.report.figures.style import FORMATS, entitle, panel_title, panels, save
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.interactive import dots, interactive_figures
 from statsmerging.report.palette import DIVERGING, SEQUENTIAL, scale
-from statsmerging.report.runs import runs_by_setting
 
 
 def points(line: Any) -> list[tuple[float, float]]:

@@ -15,13 +15,12 @@ import pytest
 from statsmerging.report.card import model_card
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.gallery import printed
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.interactive import interactive_figures
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content
-from statsmerging.report.tables.latex_text import escape as latex_escape
-from statsmerging.report.tables.markdown import escape, markdown
-from statsmerging.report.tables.tidy import spreadsheet_safe, tidy
+from statsmerging.report.tables.latex import escape as latex_escape
+from statsmerging.report.tables.text import escape, markdown, spreadsheet_safe, tidy
 from tests.report.conftest import WriteRun, results
 
 

@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from statsmerging.records.files import read_json, write_json
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting
 from tests.report.conftest import HOSTILE, WriteRun
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting
 from tests.report.conftest import WriteRun
 
 #: Width of a phone in CSS pixels.

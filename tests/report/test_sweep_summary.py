@@ -7,7 +7,7 @@ from typing import Any
 
 from statsmerging.records.files import write_json
 from statsmerging.records.journal import Entry, Journal
-from statsmerging.report.sweep import SweepSummary
+from statsmerging.report.sweep_summary import SweepSummary
 
 
 def done(journal: Journal, number: int, overrides: str, methods: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from statsmerging.report.table import accuracy_table, markdown_table, plain_table
 
 from statsmerging.records.errors import UserError
 from statsmerging.records.files import write_json
-from statsmerging.report.runs import overruled_runs, runs_by_setting
-from statsmerging.report.table import accuracy_table, markdown_table, plain_table
+from statsmerging.report.groups import overruled_runs, runs_by_setting
 from tests.report.conftest import write_records
 
 

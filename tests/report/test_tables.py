@@ -13,13 +13,12 @@ from statsmerging.records.files import read_json, write_json
 from statsmerging.records.published import published_rows
 from statsmerging.records.written_files import WrittenFiles
 from statsmerging.report.files import file_list, file_names, page, write_tables
-from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content, group_content
+from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import BEST, SECOND, Number, Row, with_places
 from statsmerging.report.tables.latex import latex
-from statsmerging.report.tables.markdown import markdown
-from statsmerging.report.tables.sweep import sweep_tables
-from statsmerging.report.tables.tidy import tidy
+from statsmerging.report.tables.text import markdown, tidy
 from tests.report.conftest import WriteRun, results
 
 AVERAGES = {"individual": 0.9, "ties": 0.6, "free": 0.7, "pcb": 0.5}

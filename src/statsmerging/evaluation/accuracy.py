@@ -10,7 +10,7 @@ from statsmerging.data.image_cache import SuiteImages
 from statsmerging.data.suites import Task
 from statsmerging.evaluation.candidate import Candidate
 from statsmerging.records.cache import Cache
-from statsmerging.records.results import MethodResult, TaskAccuracy
+from statsmerging.runs.results import MethodResult, TaskAccuracy
 from statsmerging.zoo.class_scores import class_scores
 
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from torch import Tensor
 
 from statsmerging.evaluation.teachers import TeacherQuality
-from statsmerging.records.results import MethodResult, TaskAccuracy, normalised_average
+from statsmerging.runs.results import MethodResult, TaskAccuracy, normalised_average
 
 #: A difference of two accuracies counts from this many standard errors on.
 SIGNIFICANT = 3.0

@@ -14,8 +14,8 @@ from statsmerging.jobs.stamps import stamps
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.records.inputs import file_records, file_stamps
 from statsmerging.records.manifest import manifest
-from statsmerging.records.results import MethodResult, results_json
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.results import MethodResult, run_results
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def finish(
     for line in warnings:
         log.warning("%s", line)
     departures = stamps(config)
-    results = results_json(
+    results = run_results(
         methods,
         run_hash=directory.run_hash,
         suite=config.suite.name,
@@ -65,7 +65,7 @@ def finish(
         inputs=file_stamps(config.input_paths),
         stamps=departures,
     )
-    directory.finish(results, record if complete else None)
+    directory.finish(results.as_json(), record if complete else None)
     show_table(results)
     run_log.results(results)
     log.info("results: %s", directory.path)

@@ -28,8 +28,8 @@ from statsmerging.jobs.schema import Config, parse_config
 from statsmerging.jobs.sweep import SweepJournal, run_in_sweep, sum_up
 from statsmerging.jobs.terminal import complain, settle_terminal
 from statsmerging.records.errors import IncompleteError, UserError, first_line
-from statsmerging.records.results import objective_of
 from statsmerging.records.run_directory import RunDirectory, remove_traces, run_hash
+from statsmerging.runs.results import objective_of
 
 
 def main(run: Callable[[], object]) -> None:
@@ -116,7 +116,7 @@ def _run_job(config: DictConfig, path: Path) -> float | None:
         directory.note_error(traceback.format_exc())
         raise
     directory.forget_error()
-    return objective_of(directory.results)
+    return objective_of(directory.path)
 
 
 def _end_sweep(error: Exception | None = None) -> NoReturn:

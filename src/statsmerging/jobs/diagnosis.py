@@ -12,8 +12,7 @@ from statsmerging.jobs.learning import Learned
 from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import Workbench
 from statsmerging.records.published import differences, published_rows
-from statsmerging.records.results import MethodResult
-from statsmerging.report.rows import BOUNDS
+from statsmerging.runs.results import BOUNDS, MethodResult
 
 
 def diagnose(

@@ -11,9 +11,9 @@ from statsmerging.jobs.schema import Config
 from statsmerging.jobs.workbench import prepare
 from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.errors import UserError
-from statsmerging.records.finished_run import check_recorded
 from statsmerging.records.hashing import file_sha256
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.finished import check_recorded
 from statsmerging.zoo.checkpoints import read_weights
 
 

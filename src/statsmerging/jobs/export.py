@@ -17,12 +17,12 @@ from statsmerging.jobs.schema import Config
 from statsmerging.merging.task_vectors import check_same_tensors
 from statsmerging.records.errors import UserError, printable
 from statsmerging.records.files import new_path, write_json, write_text
-from statsmerging.records.finished_run import FinishedRun, read_finished_run
 from statsmerging.records.hashing import file_sha256
 from statsmerging.records.layer_tables import read_coefficients
 from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import MANIFEST, RunDirectory
 from statsmerging.report.card import model_card
+from statsmerging.runs.finished import FinishedRun, read_finished_run
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.checkpoints import read_weights, write_weights
 from statsmerging.zoo.formats.clip_names import to_hugging_face
@@ -62,7 +62,7 @@ class MergedRun:
         if path is None:
             return pd.DataFrame(columns=["method", "layer", "task", "coefficient"])
         table = read_coefficients(path)
-        own: pd.DataFrame = table[table["method"] == self.finished.results.get("merged")]
+        own: pd.DataFrame = table[table["method"] == self.finished.results.merged]
         return own
 
     def card(self, backbone: BackboneSettings, library: str, usage: str) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Console
 
 from statsmerging.records.errors import UserError, printable
-from statsmerging.records.finished_run import read_finished_run
 from statsmerging.records.inputs import changed_files
 from statsmerging.records.manifest import code_version
 from statsmerging.records.received import ReceivedError
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.finished import read_finished_run
+from statsmerging.runs.results import RunResults
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +52,13 @@ def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
     show_table(run.results)
 
 
-def show_table(results: dict[str, Any]) -> None:
+def show_table(results: RunResults) -> None:
     """Print the accuracy table to standard output."""
-    from statsmerging.report.table import accuracy_table  # needs pandas, which --help does not
+    # These import pandas, which --help does not need.
+    from statsmerging.report.tables.accuracy import accuracy_content
+    from statsmerging.report.tables.text import terminal_table
 
-    wide_console().print(accuracy_table([results]))
+    wide_console().print(terminal_table(accuracy_content([results])))
 
 
 def wide_console() -> Console:

@@ -15,7 +15,7 @@ from statsmerging.evaluation.candidate import Candidate
 from statsmerging.jobs.schema import Config
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError
-from statsmerging.records.results import TaskAccuracy
+from statsmerging.runs.results import TaskAccuracy
 from statsmerging.zoo.backbones import preprocess_of
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.single_expert import single_expert_finetuned, single_expert_from_file

@@ -22,8 +22,8 @@ from statsmerging.jobs.workbench import Workbench, prepare
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.records.errors import IncompleteError, UserError
 from statsmerging.records.layer_tables import write_coefficients, write_statistics
-from statsmerging.records.results import MethodResult
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.results import MethodResult
 from statsmerging.zoo.checkpoints import write_weights
 from statsmerging.zoo.joint import joint_weights
 from statsmerging.zoo.settings import FinetunedZooSettings

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from statsmerging.jobs.schema import Config, describe, parse_config
 from statsmerging.merging.learner import ANCHORED_START
 from statsmerging.records.errors import printable, shown
-from statsmerging.records.finished_run import FinishedRun
 from statsmerging.records.received import ReceivedError, is_plain_name
+from statsmerging.runs.finished import FinishedRun
 from statsmerging.zoo.settings import (
     HUB,
     PRETRAIN,

@@ -28,8 +28,8 @@ from statsmerging.jobs.workbench import prepare
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.records.errors import UserError
 from statsmerging.records.layer_tables import write_coefficients
-from statsmerging.records.results import ANEW, MethodResult
 from statsmerging.records.run_directory import RunDirectory
+from statsmerging.runs.results import ANEW, MethodResult
 
 
 @dataclass

@@ -23,7 +23,7 @@ from statsmerging.jobs.process import settle_process
 from statsmerging.jobs.schema import Config, LearningDataSettings
 from statsmerging.records.cache import Cache
 from statsmerging.records.errors import UserError, gather_missing
-from statsmerging.records.results import MethodResult
+from statsmerging.runs.results import MethodResult
 from statsmerging.zoo.backbones import preprocess_of
 from statsmerging.zoo.experts import Zoo
 from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statsmerging.report.rows import BOUND_TITLES
+from statsmerging.runs.results import BOUND_TITLES
 
 #: Those colours of Okabe and Ito (2008) that show on white paper and on dark pages.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from importlib import import_module
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch.loggers import Logger
 
@@ -16,6 +16,7 @@ from statsmerging.jobs.schema import Config
 from statsmerging.records.errors import UserError
 from statsmerging.records.run_directory import RunDirectory
 from statsmerging.records.settings import Settings
+from statsmerging.runs.results import RunResults
 
 
 class RunLog:
@@ -28,8 +29,8 @@ class RunLog:
         """For the Lightning trainer that learns this method."""
         return [store.curves(method) for store in self.stores]
 
-    def results(self, results: dict[str, Any]) -> None:
-        """Send the content of ``results.json``, and what lies beside it."""
+    def results(self, results: RunResults) -> None:
+        """Send the results, and the files beside them."""
         for store in self.stores:
             store.results(results)
 

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from statsmerging.jobs.schema import Config
 from statsmerging.records.run_directory import PRESENTATION, RunDirectory
 from statsmerging.records.secrets import redacted
+from statsmerging.runs.results import RunResults
 
 
 @dataclass(frozen=True)
@@ -64,5 +65,5 @@ class Store(AbstractContextManager["Store"], ABC):
         """Where Lightning sends the metrics of one method's learning steps."""
 
     @abstractmethod
-    def results(self, results: dict[str, Any]) -> None:
-        """Take the content of ``results.json``, and what lies beside it."""
+    def results(self, results: RunResults) -> None:
+        """Take the results, and the files beside them."""

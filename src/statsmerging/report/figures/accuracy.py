@@ -14,7 +14,7 @@ from statsmerging.report.figures.style import (
     whole_numbers,
 )
 from statsmerging.report.palette import category, colour, line, marker
-from statsmerging.report.rows import BOUND_TITLES, BOUNDS
+from statsmerging.runs.results import BOUND_TITLES, BOUNDS
 
 #: Methods in one dot plot; more could not be told apart.
 SHOWN = 8

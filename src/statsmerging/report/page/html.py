@@ -12,8 +12,8 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from statsmerging.records.errors import printable
+from statsmerging.report.groups import RunGroup
 from statsmerging.report.page.content import Content, page_content
-from statsmerging.report.runs import RunGroup
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

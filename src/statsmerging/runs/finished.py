@@ -1,4 +1,4 @@
-"""A finished run as it was received: its records are checked before anything uses them."""
+"""A finished run as it was received; its records are checked before anything uses them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from statsmerging.records.received import (
 )
 from statsmerging.records.run_directory import CONFIG, MANIFEST, RESULTS, run_hash
 from statsmerging.records.secrets import redacted
+from statsmerging.runs.results import RunResults, read_results
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class FinishedRun:
         path: the directory.
         config: content of ``config.yaml``, the resolved config.
         manifest: content of ``manifest.json``.
-        results: content of ``results.json``.
+        results: typed content of ``results.json``.
     """
 
     path: Path
     config: dict[str, Any]
     manifest: dict[str, Any]
-    results: dict[str, Any]
+    results: RunResults
 
     def file(self, name: str) -> Path | None:
         """A file of the run as the run wrote it; ``None`` where it wrote none of that name.
@@ -92,15 +93,17 @@ def _read(folder: Path) -> FinishedRun:
     for name in (MANIFEST, CONFIG, RESULTS):
         if not os.path.lexists(folder / name):
             raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
-    manifest = check_record(_Manifest, received_json(folder, MANIFEST), folder / MANIFEST)
+    manifest = received_json(folder, MANIFEST)
+    check_record(_Manifest, manifest, folder / MANIFEST)
     others = {key: value for key, value in manifest.items() if key != "sha256"}
     if json_sha256(others) != manifest.get("sha256", json_sha256(others)):
         raise ReceivedError(f"{_shown(folder / MANIFEST)} is not what the run wrote")
-    config = check_record(_Anything, received_yaml(folder, CONFIG), folder / CONFIG)
+    config = received_yaml(folder, CONFIG)
+    check_record(_Anything, config, folder / CONFIG)
     _check_run_hash(folder, config, manifest)
     for name in (CONFIG, RESULTS):
         _verified(folder, name, manifest)
-    results = check_record(_Results, received_json(folder, RESULTS), folder / RESULTS)
+    results = read_results(folder)
     # Earlier versions recorded credentials too; nothing that is made of a record repeats them.
     return FinishedRun(folder, redacted(config), redacted(manifest), results)
 
@@ -128,35 +131,6 @@ class _Manifest(_Anything):
     files: dict[str, _File] = {}
     inputs: dict[str, list[int]] = {}
     outputs: dict[str, str] = {}
-
-
-class _Numbers(_Anything):
-    accuracy: dict[str, float] = {}
-    average: float | None = None
-    normalised_average: float | None = None
-    n: dict[str, int] = {}
-
-
-class _Row(_Numbers):
-    title: str = ""
-    needs: str = ""
-    returns: str = ""
-    parameters: dict[str, Any] = {}
-    teacher_agreement: float | None = None
-    unseen: _Numbers | None = None
-
-
-class _Results(_Anything):
-    methods: dict[str, _Row]
-    run_hash: str = ""
-    suite: str = ""
-    backbone: str = ""
-    seed: int = 0
-    stamps: list[str] = []
-    warnings: list[str] = []
-    merged: str | None = None
-    teachers: dict[str, dict[str, float]] = {}
-    task_vector_cosines: dict[str, dict[str, float]] = {}
 
 
 def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
