@@ -22,7 +22,7 @@ from statsmerging.app.loggers.store import LoggedRun
 from statsmerging.errors import UserError
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.module import StatsMerging
-from statsmerging.report.settings import flatten
+from statsmerging.report.groups import flatten
 from statsmerging.runs.directory import RunDirectory
 from statsmerging.store.files import read_json
 from tests.app import test_command_line as shell

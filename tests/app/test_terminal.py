@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 from statsmerging.app.terminal import PrintableFormatter, complain, settle_terminal, show_table
+from statsmerging.runs.results import RunResults
 from tests.report.test_table import results
 
 #: Clears the screen, and a line that looks like one of ours.
@@ -53,7 +54,7 @@ def test_a_terminal_without_unicode_gets_codes(monkeypatch: pytest.MonkeyPatch) 
     settle_terminal()
     table = results(0, 0.613)
     table["suite"] = "Straße"
-    show_table(table)
+    show_table(RunResults.model_validate(table))
     sys.stdout.flush()
     shown = written.getvalue()
     assert b"61.3" in shown
@@ -63,7 +64,7 @@ def test_a_terminal_without_unicode_gets_codes(monkeypatch: pytest.MonkeyPatch) 
 def test_names_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     table = results(0, 0.613)
     table["methods"]["stats_merging"]["title"] = "[red]:warning:\x1b[2J"
-    show_table(table)
+    show_table(RunResults.model_validate(table))
     shown = capsys.readouterr().out
     assert r"[red]:warning:\x1b[2J" in shown
     assert "\x1b" not in shown

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from statsmerging.errors import UserError
-from statsmerging.report.table import markdown_table
+from statsmerging.report.tables.accuracy import accuracy_content
+from statsmerging.runs.results import RunResults
 from tests.conftest import JobRunner
 
 METHOD = "method=[stats_merging]"
@@ -21,15 +22,19 @@ def accuracies(results: dict[str, Any]) -> dict[str, float]:
     return found
 
 
+def title(results: dict[str, Any]) -> str:
+    return accuracy_content([RunResults.model_validate(results)]).title
+
+
 def test_results_and_table_say_what_the_images_suffered(run_job: JobRunner, tmp_path: Path) -> None:
     clean = run_job(METHOD, directory=tmp_path / "clean")
     assert clean["corruption"] == "none"
-    assert "none" not in markdown_table([clean]).splitlines()[0]
+    assert "none" not in title(clean)
     shifted = run_job(
         METHOD, "corruption=contrast", "corruption.severity=5", directory=tmp_path / "dark"
     )
     assert shifted["corruption"] == "contrast 5, cifar10_c, adapt_and_test"
-    assert "folder · contrast 5, cifar10_c, adapt_and_test ·" in markdown_table([shifted])
+    assert "folder · contrast 5, cifar10_c, adapt_and_test ·" in title(shifted)
     assert shifted["run_hash"] != clean["run_hash"]
     assert accuracies(shifted) != accuracies(clean)
     assert shifted["teachers"] != clean["teachers"]

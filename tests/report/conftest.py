@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from statsmerging.runs.directory import run_hash
+from statsmerging.runs.results import RunResults
 from statsmerging.store.files import read_json, write_json
 
 #: Layers of a small network: two blocks, and a tensor before them.
@@ -32,6 +33,11 @@ def results(seed: int, averages: dict[str, float], **facts: Any) -> dict[str, An
     }
     about = {"suite": "toy", "backbone": "vit", "stamps": [], "seed": seed, "methods": rows}
     return about | facts
+
+
+def typed(content: dict[str, Any]) -> RunResults:
+    """The results that such a file is read as."""
+    return RunResults.model_validate(content)
 
 
 def write_records(folder: Path, config: dict[str, Any]) -> None:

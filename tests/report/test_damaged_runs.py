@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from statsmerging.report.runs import runs_by_setting, unfinished_runs
+from statsmerging.report.groups import runs_by_setting
+from statsmerging.report.runs import unfinished_runs
 from statsmerging.store.files import read_json, write_json
 from statsmerging.store.hashing import file_sha256
 from tests.report.conftest import WriteRun, write_records

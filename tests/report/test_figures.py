@@ -20,7 +20,7 @@ from statsmerging.report.drawings import Drawing, drawings
 from statsmerging.report.figures import charts, pictures, style
 from statsmerging.report.figures.charts import chart
 from statsmerging.report.figures.style import printed, spec_of
-from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.runs.layer_tables import write_coefficients
 
 ACCURACY = ["method", "title", "seed", "task", "seen", "accuracy"]

@@ -10,9 +10,8 @@ import pytest
 
 from statsmerging.report import frames, series
 from statsmerging.report.drawings import DETAILED, drawings
+from statsmerging.report.groups import runs_by_setting, setting_text
 from statsmerging.report.layers import LayerName, layer_name
-from statsmerging.report.runs import runs_by_setting
-from statsmerging.report.settings import setting_text
 from statsmerging.store.files import read_json, write_json
 from tests.report.conftest import WriteRun
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from statsmerging.report.tables.content import BEST, SECOND, Number, Row, Section, Table
-from statsmerging.report.tables.latex import latex
-from statsmerging.report.tables.latex_text import escape
+from statsmerging.report.tables.latex import escape, latex
 
 #: All that LaTeX could take for something else, and what its fonts lack.
 HOSTILE = r"\a_b {100 %} #1 & $x$ ~^<|>* “λ ≥ 0” → θ₀ ± 2² … é"

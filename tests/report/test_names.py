@@ -16,13 +16,12 @@ from statsmerging.report.card import model_card
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.charts import chart
 from statsmerging.report.figures.style import printed, spec_of
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content
-from statsmerging.report.tables.latex_text import escape as latex_escape
-from statsmerging.report.tables.markdown import escape, markdown
-from statsmerging.report.tables.tidy import spreadsheet_safe, tidy
-from tests.report.conftest import WriteRun, results
+from statsmerging.report.tables.latex import escape as latex_escape
+from statsmerging.report.tables.text import escape, markdown, spreadsheet_safe, tidy
+from tests.report.conftest import WriteRun, results, typed
 
 
 def run_on(*tasks: str) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def run_on(*tasks: str) -> dict[str, Any]:
 
 def test_no_task_has_the_column_of_another_number() -> None:
     tasks = ("average", "normalised", "agreement", "unseen: x", "task: average", "mnist")
-    content = accuracy_content([run_on(*tasks)])
+    content = accuracy_content([typed(run_on(*tasks))])
     assert len(set(content.columns)) == len(content.columns) == len(tasks) + 2
     assert content.columns[0] == "task: average"
     assert content.columns[5:] == ("mnist", "average", "normalised")
@@ -42,7 +41,11 @@ def test_no_task_has_the_column_of_another_number() -> None:
 
 
 def test_headings_of_two_tasks_stay_different() -> None:
-    assert accuracy_content([run_on("a_b", "a b", "c_d")]).headings[:3] == ["a_b", "a b", "c d"]
+    assert accuracy_content([typed(run_on("a_b", "a b", "c_d"))]).headings[:3] == [
+        "a_b",
+        "a b",
+        "c d",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_markdown_takes_no_name_for_markup(text: str, expected: str) -> None:
 def test_a_markdown_table_has_as_many_cells_whatever_the_names() -> None:
     run = run_on("a|b", "c\nd")
     run["methods"]["ties"]["title"] = "ties | <b>"
-    _, _, *rows = markdown(accuracy_content([run])).splitlines()
+    _, _, *rows = markdown(accuracy_content([typed(run)])).splitlines()
     assert {row.replace(r"\|", "").count("|") for row in rows} == {7}
 
 
@@ -79,7 +82,7 @@ def test_a_model_card_takes_no_name_for_markup() -> None:
     learned = pd.DataFrame([("all", task, 0.5)], columns=["layer", "task", "coefficient"])
     sizes = {"image_size": 32, "crop_mode": "center", "crop_ratio": 1.0, "interpolation": "bicubic"}
     card = model_card(
-        run,
+        typed(run),
         {"labels": {"kind": "hard"}, "seed": 0},
         learned,
         {**sizes, "mean": [0.5], "std": [0.5]},

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from statsmerging.report.drawings import drawings
 from statsmerging.report.figures.charts import chart
 from statsmerging.report.figures.style import spec_of
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting
 from statsmerging.store.files import read_json, write_json
 from tests.report.conftest import HOSTILE, WriteRun
 

@@ -12,8 +12,8 @@ import pytest
 from statsmerging.report.drawings import drawings
 from statsmerging.report.figures.charts import chart
 from statsmerging.report.figures.style import spec_of
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import runs_by_setting
 from tests.report.conftest import WriteRun
 
 #: Width of a phone in CSS pixels.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from statsmerging.report.sweep import SweepSummary
+from statsmerging.report.sweep_summary import SweepSummary
 from statsmerging.runs.journal import Entry, Journal
 from statsmerging.store.files import write_json
 
@@ -13,13 +13,14 @@ from statsmerging.store.files import write_json
 def done(journal: Journal, number: int, overrides: str, methods: dict[str, Any]) -> None:
     """Note a job that is done, with these rows in its results."""
     directory = journal.folder.parent / f"run{number}"
-    write_json(directory / "results.json", {"methods": methods})
+    about = {"suite": "toy", "backbone": "vit", "seed": 0, "stamps": []}
+    write_json(directory / "results.json", {**about, "methods": methods})
     journal.write(Entry(number, tuple(overrides.split()), str(directory), "done"))
 
 
 def row(title: str, average: float, unseen: float | None = None) -> dict[str, Any]:
     beside = {} if unseen is None else {"unseen": {"average": unseen}}
-    return {"title": title, "average": average, **beside}
+    return {"title": title, "accuracy": {"mnist": average}, "average": average, **beside}
 
 
 def table(journal: Journal) -> list[str]:

@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 
 from statsmerging.errors import UserError
-from statsmerging.report.runs import overruled_runs, runs_by_setting
-from statsmerging.report.table import accuracy_table, markdown_table, plain_table
+from statsmerging.report.groups import overruled_runs, runs_by_setting
+from statsmerging.report.tables.accuracy import accuracy_content
+from statsmerging.report.tables.text import markdown, plain_table, terminal_table
 from statsmerging.store.files import write_json
-from tests.report.conftest import write_records
+from tests.report.conftest import typed, write_records
 
 
 def results(seed: int, merged: float, granularity: str = "layer_wise") -> dict[str, Any]:
@@ -28,6 +29,10 @@ def results(seed: int, merged: float, granularity: str = "layer_wise") -> dict[s
     }
     facts = {"suite": "toy", "backbone": "vit", "granularity": granularity, "stamps": []}
     return {**facts, "learner": "shared", "labels": "hard", "seed": seed, "methods": rows}
+
+
+def markdown_table(runs: list[dict[str, Any]]) -> str:
+    return markdown(accuracy_content([*map(typed, runs)]))
 
 
 def test_several_seeds_give_mean_and_deviation() -> None:
@@ -57,7 +62,8 @@ def test_agreement_is_a_column_where_rows_have_it() -> None:
 def test_the_plain_table_has_numbers_and_gaps() -> None:
     run = results(0, 0.6)
     run["methods"]["stats_merging"]["teacher_agreement"] = 0.75
-    headings, rows = plain_table(run)
+    table = accuracy_content([typed(run)])
+    headings, rows = [*table.labels, *table.columns], plain_table(table, run["methods"])
     assert headings == ["method", "needs", "mnist", "average", "normalised", "agreement"]
     assert rows[0] == ["Individual", "", 95.0, 95.0, 100.0, None]
     assert rows[2] == ["StatsMerging", "images", 60.0, 60.0, 100.0, 75.0]
@@ -103,7 +109,7 @@ def test_a_seed_counts_once() -> None:
 def test_terminal_table_shows_every_number_in_80_columns() -> None:
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(accuracy_table([results(0, 0.613)]))
+        console.print(terminal_table(accuracy_content([typed(results(0, 0.613))])))
     assert "61.3" in capture.get()
     assert "…" not in capture.get()
 
@@ -119,7 +125,7 @@ def test_titles_say_which_methods_ran_and_seeds_are_seeds_everywhere(tmp_path: P
         write_json(tmp_path / folder / "results.json", results(seed, 0.5))
         config = {"seed": seed, "method": methods, "zoo": {"seed": 0}}
         write_records(tmp_path / folder, config)
-    assert [(len(group.runs), group.setting) for group in runs_by_setting(tmp_path)] == [
+    assert [(len(group.results), group.setting) for group in runs_by_setting(tmp_path)] == [
         # The baselines were run once, the other method with two seeds.
         (3, ("method.ties.scale=1.0", "method=5 methods")),
         (1, ("method.ties.scale=2.0", "method=dare, ties")),
@@ -134,12 +140,12 @@ def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
         write_records(folder, config)
     write_json(tmp_path / "unfinished" / "results.json", results(0, 0.1))
     groups = runs_by_setting(tmp_path)
-    assert [[run["seed"] for run in group.runs] for group in groups] == [[0, 1], [0]]
+    assert [[run.seed for run in group.results] for group in groups] == [[0, 1], [0]]
     assert [group.setting for group in groups] == [
         ("granularity=layer_wise",),
         ("granularity=task_wise",),
     ]
-    title = markdown_table(groups[1].runs, groups[1].setting).splitlines()[0]
+    title = accuracy_content(groups[1].results, groups[1].setting).title
     assert "granularity=task_wise · seed 0" in title
     # On another suite everything differs: that tells nothing about either setting.
     other = {"granularity": "row", "seed": 0, "trainer": {"seed": 0}, "suite": {"name": "other"}}
@@ -161,7 +167,7 @@ def test_other_seeds_than_the_run_s_are_settings(tmp_path: Path, part: str) -> N
             config = {"seed": run, part: {"seed": own}, "trainer": {"seed": run}}
             write_records(folder / str(seed), config)
     (group,) = runs_by_setting(fixed)
-    assert len(group.runs) == 3
+    assert len(group.results) == 3
     assert group.setting == ()
     assert [group.setting for group in runs_by_setting(varied)] == [
         (f"{part}.seed={seed}",) for seed in range(3)
@@ -187,7 +193,7 @@ def test_what_a_run_computes_on_tells_no_settings_apart(tmp_path: Path) -> None:
         write_json(folder / "results.json", results(seed, 0.5))
         write_records(folder, {"seed": seed, **machine})
     (group,) = runs_by_setting(tmp_path)
-    assert len(group.runs) == 3
+    assert len(group.results) == 3
     assert group.setting == ()
 
 

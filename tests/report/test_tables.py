@@ -9,18 +9,17 @@ from typing import Any
 
 import pytest
 
-from statsmerging.report.files import file_list, file_names, page, write_tables
-from statsmerging.report.runs import runs_by_setting
+from statsmerging.report.files import file_list, file_names, markdown_page, write_tables
+from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content, group_content
+from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import BEST, SECOND, Number, Row, with_places
 from statsmerging.report.tables.latex import latex
-from statsmerging.report.tables.markdown import markdown
-from statsmerging.report.tables.sweep import sweep_tables
-from statsmerging.report.tables.tidy import tidy
+from statsmerging.report.tables.text import markdown, tidy
 from statsmerging.runs.published import published_rows
 from statsmerging.store.files import read_json, write_json
 from statsmerging.store.written_files import WrittenFiles
-from tests.report.conftest import WriteRun, results
+from tests.report.conftest import WriteRun, results, typed
 
 AVERAGES = {"individual": 0.9, "ties": 0.6, "free": 0.7, "pcb": 0.5}
 
@@ -39,7 +38,7 @@ def test_best_and_second_best_are_told_as_printed() -> None:
 
 
 def test_a_second_best_is_underlined_and_bounds_are_not() -> None:
-    lines = markdown(accuracy_content([results(0, AVERAGES)])).splitlines()
+    lines = markdown(accuracy_content([typed(results(0, AVERAGES))])).splitlines()
     assert lines[4].startswith("| Individual |  | 95.0 |")
     assert "| <ins>65.0</ins> |" in lines[5]
     assert "| **75.0** |" in lines[6]
@@ -50,7 +49,10 @@ def test_latex_is_balanced_and_escaped() -> None:
     for run in runs:
         run["stamps"] = ["100 % test_images & labels"]
     text = latex(
-        accuracy_content(runs, ("trainer.learning_rate=0.1",), {"checkpoints": "f_b"}), "x"
+        accuracy_content(
+            [*map(typed, runs)], ("trainer.learning_rate=0.1",), {"checkpoints": "f_b"}
+        ),
+        "x",
     )
     body = re.sub(r"(?m)^%.*$", "", text)
     assert body.count("{") == body.count("}") + body.count(r"\{") - body.count(r"\}")
@@ -93,7 +95,7 @@ def eight_tasks(**facts: str) -> dict[str, Any]:
 
 def test_published_rows_stand_beside_ours_and_are_never_best() -> None:
     run = eight_tasks()
-    content = accuracy_content([run], (), {"checkpoints": "fusion_bench"})
+    content = accuracy_content([typed(run)], (), {"checkpoints": "fusion_bench"})
     titles = [row.labels[0] for row in content.rows]
     assert "published: tanganke/fusion_bench" in content.caption
     assert "WEMoE, published" in titles
@@ -116,7 +118,7 @@ def test_published_accuracies_on_unseen_tasks_stand_beside_ours() -> None:
     for row in run["methods"].values():
         cells = row["accuracy"]
         row["unseen"] = {"accuracy": {task: cells.pop(task) for task in ("mnist", "eurosat")}}
-    content = accuracy_content([run], (), {"checkpoints": "fusion_bench"})
+    content = accuracy_content([typed(run)], (), {"checkpoints": "fusion_bench"})
     row = next(row for row in content.rows if row.labels[0] == "WEMoE, published")
     cells = dict(zip(content.columns, row.numbers, strict=True))
     assert {name: cell.mean for name, cell in cells.items() if cell} == {
@@ -136,7 +138,7 @@ def test_published_accuracies_on_unseen_tasks_stand_beside_ours() -> None:
     ],
 )
 def test_another_setting_has_no_published_rows(run: dict[str, Any], checkpoints: str) -> None:
-    content = accuracy_content([run], (), {"checkpoints": checkpoints})
+    content = accuracy_content([typed(run)], (), {"checkpoints": checkpoints})
     assert {row.facts["source"] for row in content.rows} == {"ours"}
 
 
@@ -235,11 +237,11 @@ def test_a_stamp_of_some_settings_says_of_which(write_run: WriteRun) -> None:
 def test_a_title_says_nothing_twice() -> None:
     run = results(0, AVERAGES, labels="hard", learner="free", corruption="contrast 2, c, p")
     setting = ("labels.kind=hard", "corruption.kind=contrast", "corruption.tasks=[mnist]")
-    title = accuracy_content([run], setting).title
+    title = accuracy_content([typed(run)], setting).title
     assert title == (
         "toy · contrast 2, c, p · vit · free · labels.kind=hard · corruption.tasks=[mnist] · seed 0"
     )
-    clean = accuracy_content([run | {"corruption": "none"}], ("corruption.kind=none",)).title
+    clean = accuracy_content([typed(run | {"corruption": "none"})], ("corruption.kind=none",)).title
     assert clean == "toy · vit · free · hard · corruption.kind=none · seed 0"
 
 
@@ -256,7 +258,7 @@ def test_all_files_of_tables_are_written(learned_run: Path, tmp_path: Path) -> N
         "accuracy.csv",
         "accuracy_toy_vit_seed_0.tex",
     ]
-    text = page(tables, groups, {"A figure": "a_figure"})
+    text = markdown_page(tables, groups, {"A figure": "a_figure"})
     assert "## Warnings\n\n- a task is sacrificed\n" in text
     assert "| toy · vit | mnist | resnet18 | 95.0 | 90.5 | 200 |" in text
     assert "![A figure](figures/a_figure.png)" in text

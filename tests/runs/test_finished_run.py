@@ -14,7 +14,13 @@ from statsmerging.store.files import read_json, write_json
 from statsmerging.store.received import ReceivedError
 
 CONFIG: dict[str, Any] = {"seed": 0, "method": {"ties": {}}, "cache": "here"}
-RESULTS: dict[str, Any] = {"methods": {"ties": {"average": 0.5}}}
+RESULTS: dict[str, Any] = {
+    "suite": "toy",
+    "backbone": "vit",
+    "seed": 0,
+    "stamps": [],
+    "methods": {"ties": {"accuracy": {"mnist": 0.5}, "average": 0.5}},
+}
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def _forget_hashes(finished: Path) -> None:
 
 def test_it_holds_what_was_written(finished: Path) -> None:
     run = read_finished_run(finished)
-    assert (run.config, run.results) == (CONFIG, RESULTS)
+    assert (run.config, run.results.as_json()) == (CONFIG, RESULTS)
     assert run.file("coefficients.parquet") == finished / "coefficients.parquet"
     assert run.file("statistics.parquet") is None
     (curve,) = run.files_below("learning_curves")
@@ -137,9 +143,10 @@ def test_text_that_no_file_can_hold(finished: Path) -> None:
 
 def test_a_manifest_without_hashes_is_of_an_older_version(finished: Path) -> None:
     _forget_hashes(finished)
-    write_json(finished / "results.json", {"methods": {}})
+    other = {**RESULTS, "seed": 1}
+    write_json(finished / "results.json", other)
     run = read_finished_run(finished)
-    assert run.results == {"methods": {}}
+    assert run.results.as_json() == other
     assert run.file("coefficients.parquet") is not None
     assert run.file("statistics.parquet") is None
     assert run.files_below("learning_curves") == ["learning_curves/ties/version_0/metrics.csv"]

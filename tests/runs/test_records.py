@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from statsmerging.errors import UserError
 from statsmerging.runs.directory import RunDirectory, remove_traces, run_hash
 from statsmerging.runs.manifest import code_version, packages
-from statsmerging.runs.results import MethodResult, TaskAccuracy, results_json
+from statsmerging.runs.results import MethodResult, TaskAccuracy, run_results
 from statsmerging.store import locks
 from statsmerging.store.cache import Cache
 from statsmerging.store.files import atomic_path, read_json, write_json
@@ -191,7 +191,9 @@ def test_normalised_average_is_the_mean_ratio_to_the_individual_models() -> None
         {"a": TaskAccuracy(0.4, 10), "b": TaskAccuracy(0.5, 20)}, {"c": TaskAccuracy(0.3, 5)}
     )
     never_right = MethodResult(individual.seen, {"c": TaskAccuracy(0.0, 5)})
-    rows = results_json({"individual": never_right, "merged": merged}, seed=0)["methods"]
+    facts: dict[str, Any] = {"suite": "toy", "backbone": "vit", "seed": 0, "stamps": []}
+    results = run_results({"individual": never_right, "merged": merged}, **facts)
+    rows = results.as_json()["methods"]
     assert rows["merged"]["average"] == pytest.approx(0.45)
     assert rows["merged"]["normalised_average"] == pytest.approx((0.5 + 1.0) / 2)
     assert rows["merged"]["n"] == {"a": 10, "b": 20}

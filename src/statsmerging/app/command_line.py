@@ -107,7 +107,7 @@ def _run_job(config: DictConfig, path: Path) -> float | None:
         remove_traces(path, before)
         raise
     directory.forget_error()
-    return objective_of(directory.results)
+    return objective_of(directory.path)
 
 
 def run_checked(config: Config, directory: RunDirectory) -> None:

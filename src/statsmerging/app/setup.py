@@ -35,7 +35,7 @@ from statsmerging.learning.problem import MergingProblem
 from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.finished import FinishedRun
 from statsmerging.runs.manifest import file_records, file_stamps, manifest
-from statsmerging.runs.results import MethodResult, results_json
+from statsmerging.runs.results import MethodResult, run_results
 from statsmerging.scoring.scores import Scorer
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.backbones import preprocess_of
@@ -137,7 +137,7 @@ class Run:
         config, directory = self.config, self.directory
         for line in warnings:
             log.warning("%s", line)
-        results = results_json(
+        results = run_results(
             methods,
             run_hash=directory.run_hash,
             suite=config.suite.name,
@@ -160,7 +160,7 @@ class Run:
             inputs=file_stamps(config.input_paths),
             stamps=config.stamps,
         )
-        directory.finish(results, record if complete else None)
+        directory.finish(results.as_json(), record if complete else None)
         show_table(results)
         self.run_log.results(results)
         log.info("results: %s", directory.path)

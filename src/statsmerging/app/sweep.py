@@ -110,7 +110,7 @@ def sum_up(journal: Journal) -> bool:
         Whether all jobs are done.
     """
     from statsmerging.progress import wide_console
-    from statsmerging.report.sweep import SweepSummary
+    from statsmerging.report.sweep_summary import SweepSummary
 
     summary = SweepSummary.of(journal)
     wide_console().print(summary.table())

@@ -8,10 +8,10 @@ import sys
 import traceback
 import warnings
 from types import TracebackType
-from typing import Any
 
 from statsmerging.errors import printable
 from statsmerging.progress import wide_console
+from statsmerging.runs.results import RunResults
 from statsmerging.store.secrets import RedactingFormatter
 
 #: Messages of loggers below this one are single lines.
@@ -74,8 +74,10 @@ def _lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def show_table(results: dict[str, Any]) -> None:
+def show_table(results: RunResults) -> None:
     """Print the accuracy table to standard output."""
-    from statsmerging.report.table import accuracy_table  # needs pandas, which --help does not
+    # These import pandas, which --help does not need.
+    from statsmerging.report.tables.accuracy import accuracy_content
+    from statsmerging.report.tables.text import terminal_table
 
-    wide_console().print(accuracy_table([results]))
+    wide_console().print(terminal_table(accuracy_content([results])))

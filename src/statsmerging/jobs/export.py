@@ -63,7 +63,7 @@ class MergedRun:
         if path is None:
             return pd.DataFrame(columns=["method", "layer", "task", "coefficient"])
         table = read_coefficients(path)
-        own: pd.DataFrame = table[table["method"] == self.finished.results.get("merged")]
+        own: pd.DataFrame = table[table["method"] == self.finished.results.merged]
         return own
 
     def card(self, backbone: BackboneSettings, library: str, usage: str) -> str:

@@ -15,19 +15,21 @@ from statsmerging.report.files import (
     INTERACTIVE_PAGE,
     PAGE,
     file_list,
-    page,
+    markdown_page,
     write_figures,
     write_tables,
 )
+from statsmerging.report.groups import overruled_runs, runs_by_setting
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import overruled_runs, runs_by_setting, unfinished_runs
+from statsmerging.report.runs import unfinished_runs
 from statsmerging.report.tables.accuracy import group_content
-from statsmerging.report.tables.sweep import sweep_tables
-from statsmerging.report.tables.terminal import terminal_table
+from statsmerging.report.tables.by_setting import sweep_tables
+from statsmerging.report.tables.text import terminal_table
 from statsmerging.store.written_files import WrittenFiles
 
 if TYPE_CHECKING:
     from statsmerging.app.setup import Run
+
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ def report(run: Run) -> None:
     if len(groups) > DETAILED:
         log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))
     figures = write_figures(planned, files)
-    files.write_text(PAGE, page(tables, groups, figures))
+    files.write_text(PAGE, markdown_page(tables, groups, figures))
     charts = {drawing.title: spec_of(chart(drawing)) for drawing in planned}
     files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, charts))
     files.remove_earlier()

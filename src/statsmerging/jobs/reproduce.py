@@ -18,10 +18,12 @@ from statsmerging.runs.comparison import Difference, circumstances, differences,
 from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.finished import read_finished_run
 from statsmerging.runs.layer_tables import read_coefficients
+from statsmerging.runs.results import RunResults, read_results
 from statsmerging.store.files import read_json, write_json
 
 if TYPE_CHECKING:
     from statsmerging.app.setup import Run
+
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ def reproduce(run: Run) -> None:
     before = finished.manifest
     changed = circumstances(before, after)
     results = differences(
-        finished.results, _without_later_parameters(read_json(repeated.results), finished.results)
+        finished.results.as_json(),
+        _without_later_parameters(read_results(again), finished.results).as_json(),
     )
     numbers = [
         *(item for item in results if item.of_numbers),
@@ -109,20 +112,14 @@ def _warn_of_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
             log.warning("%s is not the file it was", printable(str(file)))
 
 
-def _without_later_parameters(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """The results without parameters that the earlier version had not yet, so did not record."""
-
-    def parameters(results: dict[str, Any], method: str) -> dict[str, Any]:
-        row = results["methods"].get(method)
-        recorded = row.get("parameters") if isinstance(row, dict) else None
-        return recorded if isinstance(recorded, dict) else {}
-
+def _without_later_parameters(after: RunResults, before: RunResults) -> RunResults:
+    """The results without the parameters of methods that an older version did not record."""
     rows = {}
-    for method, row in after["methods"].items():
-        known = parameters(before, method)
-        kept = {key: value for key, value in parameters(after, method).items() if key in known}
-        rows[method] = {**row, "parameters": kept} if known else row
-    return {**after, "methods": rows}
+    for method, row in after.methods.items():
+        recorded = before.methods[method].parameters if method in before.methods else {}
+        kept = {key: value for key, value in row.parameters.items() if key in recorded}
+        rows[method] = row.model_copy(update={"parameters": kept}) if recorded else row
+    return after.model_copy(update={"methods": rows})
 
 
 def _coefficient_differences(before: Path | None, after: Path) -> list[Difference]:

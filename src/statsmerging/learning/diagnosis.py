@@ -9,9 +9,8 @@ from torch import Tensor
 from statsmerging.learning.fit import LearnedCoefficients
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.settings import MergingSettings
-from statsmerging.report.rows import BOUNDS
 from statsmerging.runs.published import deviations, published_rows
-from statsmerging.runs.results import MethodResult
+from statsmerging.runs.results import BOUNDS, MethodResult
 from statsmerging.scoring import diagnostics
 from statsmerging.scoring.scores import TeacherQuality
 

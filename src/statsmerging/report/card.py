@@ -1,4 +1,4 @@
-"""The model card of an exported model: method, coefficients, table and record, as Markdown."""
+"""The model card of an exported model in Markdown: method, coefficients, results and record."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from statsmerging.report.table import markdown_table
-from statsmerging.report.tables.markdown import escape, markdown_row
+from statsmerging.report.tables.accuracy import accuracy_content
+from statsmerging.report.tables.text import escape, markdown, markdown_row
+from statsmerging.runs.results import RunResults
 
 
 def model_card(
-    results: dict[str, Any],
+    results: RunResults,
     config: dict[str, Any],
     coefficients: pd.DataFrame,
     preprocessing: dict[str, Any],
@@ -20,24 +21,27 @@ def model_card(
     library: str,
     usage: str,
 ) -> str:
-    """The card, with the metadata block that model hubs read.
+    """The card, with the block of metadata that model hubs read.
 
     Args:
-        results: content of the run's ``results.json``.
-        config: the run's resolved config.
-        coefficients: of the exported method, columns ``layer``, ``task``, ``coefficient``; no rows
-            where it learned none.
-        preprocessing: how an image becomes the model's input.
-        manifest_sha256: of the run's ``manifest.json``.
-        library: that loads the model.
+        results: results of the run.
+        config: resolved config of the run.
+        coefficients: coefficients of the exported method, columns ``layer``, ``task``,
+            ``coefficient``; no rows if it learned none.
+        preprocessing: preprocessing of an image.
+        manifest_sha256: hash of ``manifest.json`` of the run.
+        library: name of the library that loads the model.
         usage: Python code that loads the model.
+
+    Raises:
+        KeyError: the run exported no model, or config or preprocessing lack an entry.
     """
     side = preprocessing["image_size"]
     crop = f"{preprocessing['crop_mode']} crop, ratio {preprocessing['crop_ratio']:g}"
-    row = results["methods"][results["merged"]]
-    tasks = escape(", ".join(row["accuracy"]))
-    parameters = ", ".join(f"{name} = {value}" for name, value in row["parameters"].items())
-    title = escape(f"{results['backbone']}, merged on {results['suite']}")
+    row = results.methods[str(results.merged)]
+    tasks = escape(", ".join(row.accuracy))
+    parameters = ", ".join(f"{name} = {value}" for name, value in row.parameters.items())
+    title = escape(f"{results.backbone}, merged on {results.suite}")
     return f"""---
 library_name: {library}
 pipeline_tag: image-feature-extraction
@@ -46,7 +50,7 @@ tags: [model-merging, statsmerging]
 
 # {title}
 
-One image backbone, merged from experts for {tasks} by {escape(row["title"])}, with the software of
+One image backbone, merged from experts for {tasks} by {escape(row.title)}, with the software of
 StatsMerging ([arXiv 2506.04567](https://arxiv.org/abs/2506.04567)). The classification heads are
 not part of it.
 
@@ -63,15 +67,15 @@ not part of it.
 
 ## Results
 
-{markdown_table([results])}
+{markdown(accuracy_content([results]))}
 {_coefficient_section(coefficients)}## Record
 
-Run `{results["run_hash"]}`, sha256 of its manifest `{manifest_sha256}`.
+Run `{results.run_hash}`, sha256 of its manifest `{manifest_sha256}`.
 """
 
 
 def _coefficient_section(coefficients: pd.DataFrame) -> str:
-    """Mean and range over the layers, one row per task; empty where none were learned."""
+    """Mean and range over the layers, one row per task; empty if none were learned."""
     if coefficients.empty:
         return ""
     lines = ["## Coefficients", ""]

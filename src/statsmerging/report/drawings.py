@@ -10,7 +10,7 @@ import pandas as pd
 
 from statsmerging.report import frames, series
 from statsmerging.report.frames import split
-from statsmerging.report.runs import RunGroup
+from statsmerging.report.groups import RunGroup
 
 Kind = Literal[
     "dots",

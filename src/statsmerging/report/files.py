@@ -1,4 +1,4 @@
-"""The files of a report: tables as LaTeX and CSV, figures as PDF and PNG, and a page of all."""
+"""The files of a report: tables (LaTeX, CSV), figures (PDF, PNG), and all of them in Markdown."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from statsmerging.progress import track
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.charts import SHOWN, chart
 from statsmerging.report.figures.style import FORMATS, printed
-from statsmerging.report.runs import RunGroup
+from statsmerging.report.groups import RunGroup
 from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
-from statsmerging.report.tables.markdown import escape, markdown, markdown_row
-from statsmerging.report.tables.tidy import spreadsheet_safe, tidy
+from statsmerging.report.tables.text import (
+    escape,
+    markdown,
+    markdown_row,
+    spreadsheet_safe,
+    tidy,
+)
 from statsmerging.store.written_files import WrittenFiles
 
 log = logging.getLogger(__name__)
 
-#: The report to read as text, and the one to explore in a browser.
+#: The report as text, and the report for a browser.
 PAGE, INTERACTIVE_PAGE = "report.md", "report.html"
 
-#: Characters of a file's name; some systems take no more than 255 with all endings.
-LONGEST = 120
+#: Characters of the name of a file; some systems allow 255 at most, suffixes included.
+LONGEST_NAME = 120
 
-#: Columns of the table of experts; teacher and student are scored on the test images.
+#: Columns of the table of distilled experts.
 _DISTILLED = ("setting", "task", "architecture", "teacher, %", "student, %", "test images")
 
 
 def file_list(tables: Mapping[str, Sequence[Table]], planned: Sequence[Drawing]) -> list[str]:
-    """Names of all files of a report, from its folder."""
+    """Relative paths of all files of a report."""
     texts = [f"{name}.tex" for names in _table_names(tables).values() for name in names]
     numbers = [f"{kind}.csv" for kind in _table_names(tables)]
     pictures = [f"{name}.{kind}" for name in _figure_names(planned) for kind in FORMATS]
@@ -43,11 +48,11 @@ def file_list(tables: Mapping[str, Sequence[Table]], planned: Sequence[Drawing])
 
 
 def write_tables(tables: Mapping[str, Sequence[Table]], files: WrittenFiles) -> None:
-    """One LaTeX file for each table, and one tidy CSV file for each kind.
+    """One LaTeX file per table, and one tidy CSV file per kind of table.
 
     Args:
-        tables: kind, the beginning of the files' names → tables.
-        files: those of the report.
+        tables: kind → tables; the kind begins the names of the files.
+        files: the files of the report.
     """
     for kind, names in _table_names(tables).items():
         for name, content in zip(names, tables[kind], strict=True):
@@ -57,7 +62,7 @@ def write_tables(tables: Mapping[str, Sequence[Table]], files: WrittenFiles) -> 
 
 
 def write_figures(planned: Sequence[Drawing], files: WrittenFiles) -> dict[str, str]:
-    """``NAME.pdf`` and ``NAME.png`` of every figure; gives title → name."""
+    """Write every figure in all formats; returns title → name of the file without its suffix."""
     names = _figure_names(planned)
     pairs = list(zip(names, planned, strict=True))
     for name, drawing in track(pairs, "drawing figures"):
@@ -69,7 +74,7 @@ def write_figures(planned: Sequence[Drawing], files: WrittenFiles) -> dict[str, 
 
 
 def _table_names(tables: Mapping[str, Sequence[Table]]) -> dict[str, list[str]]:
-    """Kind → names of the LaTeX files; a kind without a table has no files."""
+    """Kind → names of the LaTeX files, for the kinds that have tables."""
     return {
         kind: file_names([f"{kind} {content.title}" for content in contents])
         for kind, contents in tables.items()
@@ -81,10 +86,10 @@ def _figure_names(planned: Sequence[Drawing]) -> list[str]:
     return file_names([drawing.title for drawing in planned])
 
 
-def page(
+def markdown_page(
     tables: Mapping[str, Sequence[Table]], groups: Sequence[RunGroup], figures: Mapping[str, str]
 ) -> str:
-    """Tables, warnings of the runs, experts of other architectures, and figures, as Markdown."""
+    """``report.md``: tables, warnings, experts of other architectures, and figures."""
     parts = [markdown(content) for contents in tables.values() for content in contents]
     warnings = list(_warnings(groups))
     if warnings:
@@ -102,40 +107,36 @@ def page(
 
 
 def file_names(titles: Sequence[str]) -> list[str]:
-    """Names of files, all different, with nothing that a shell or LaTeX would mind."""
+    """Distinct names of files, without characters that are special in a shell or in LaTeX."""
     names: list[str] = []
-    for slug in map(_slug, titles):
+    for title in titles:
+        words = re.sub(r"[^a-z0-9.]+", "_", title.lower().replace("+", "p")).strip("_")
+        slug = words.replace(".", "-")[:LONGEST_NAME]
         count = sum(re.fullmatch(rf"{re.escape(slug)}(_\d+)?", name) is not None for name in names)
         names.append(f"{slug}_{count + 1}" if count else slug)
     return names
 
 
-def _slug(title: str) -> str:
-    words = re.sub(r"[^a-z0-9.]+", "_", title.lower().replace("+", "p")).strip("_")
-    return words.replace(".", "-")[:LONGEST]
-
-
 def _warnings(groups: Sequence[RunGroup]) -> Iterator[str]:
-    """What the runs' own checks said, each once, with the settings whose runs said it."""
+    """The warnings of all runs, each once, with the settings it concerns if not all."""
     settings: dict[str, list[str]] = {}
     for group in groups:
-        lines = dict.fromkeys(line for run in group.runs for line in run.get("warnings", []))
+        lines = dict.fromkeys(line for results in group.results for line in results.warnings)
         for line in lines:
             settings.setdefault(line, []).append(group.label)
     for line, labels in settings.items():
         among = f"{len(labels)} of {len(groups)} settings" if len(labels) > 3 else "; ".join(labels)
-        told = line if len(labels) == len(groups) else f"{line} ({among})"
-        yield f"- {escape(told)}"
+        text = line if len(labels) == len(groups) else f"{line} ({among})"
+        yield f"- {escape(text)}"
 
 
 def _distilled(groups: Sequence[RunGroup]) -> Iterator[str]:
-    """One row for each expert of another architecture; runs that share it give one."""
+    """One row per expert of another architecture; runs that share an expert give one row."""
     rows: dict[str, None] = {}
     for group in groups:
-        for run in group.runs:
-            for task, expert in run.get("distilled", {}).items():
-                shares = [f"{100 * expert[name]:.1f}" for name in ("teacher", "student")]
-                setting = f"{run['suite']} · {run['backbone']}"
-                cells = [setting, task, expert["architecture"], *shares, str(expert["images"])]
+        for results in group.results:
+            for task, expert in results.distilled.items():
+                shares = [f"{100 * share:.1f}" for share in (expert.teacher, expert.student)]
+                cells = [group.problem, task, expert.architecture, *shares, str(expert.images)]
                 rows[markdown_row(map(escape, cells))] = None
     yield from rows

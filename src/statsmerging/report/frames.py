@@ -1,4 +1,4 @@
-"""Tidy tables of run directories: one row per number. All figures are drawn from these."""
+"""Tidy frames of groups of runs: one row per number. All figures are drawn from these."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from statsmerging.report.groups import RunGroup, rows_by_method, setting_text
 from statsmerging.report.layers import layer_name
-from statsmerging.report.reading import CURVES
-from statsmerging.report.rows import BOUNDS, method_title, rows_by_method
-from statsmerging.report.runs import RunGroup
-from statsmerging.report.settings import setting_text
+from statsmerging.report.runs import CURVES
+from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
 
 def accuracies(groups: Sequence[RunGroup]) -> pd.DataFrame:
-    """Accuracies on single tasks, in percent.
+    """Accuracies on the single tasks, in percent.
 
     Columns: ``setting``, ``method``, ``title``, ``seed``, ``task``, ``seen``, ``accuracy``.
     """
@@ -25,21 +24,22 @@ def accuracies(groups: Sequence[RunGroup]) -> pd.DataFrame:
             (group.label, method, title, seed, task, seen, 100 * accuracy)
             for group in groups
             for seed, method, title, row in method_rows(group)
-            for seen, numbers in ((True, row), (False, row.get("unseen", {})))
-            for task, accuracy in numbers.get("accuracy", {}).items()
+            for seen, cells in ((True, row.accuracy), (False, row.unseen.accuracy))
+            for task, accuracy in cells.items()
         ),
     )
 
 
 def averages(groups: Sequence[RunGroup]) -> pd.DataFrame:
-    """Averages over seen tasks by setting, in percent; the best setting comes first.
+    """Averages over the seen tasks by setting, in percent; the best setting comes first.
 
-    Columns as in ``accuracies``: ``setting`` is suite and backbone, ``task`` what else differs.
+    Columns as in ``accuracies``, where ``setting`` is suite and backbone, and ``task`` all further
+    differences of the setting.
     """
     frame = _frame(
         ["setting", "method", "title", "seed", "task", "seen", "accuracy"],
         (
-            (group.problem, method, title, seed, _own(group), True, 100 * row["average"])
+            (group.problem, method, title, seed, _short_setting(group), True, 100 * row.average)
             for group in groups
             for seed, method, title, row in method_rows(group)
         ),
@@ -50,7 +50,7 @@ def averages(groups: Sequence[RunGroup]) -> pd.DataFrame:
 
 
 def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:
-    """Merging coefficients, means over the seeds, in the network's order of layers.
+    """Merging coefficients, means over the seeds, in the order of the layers in the network.
 
     Columns: ``setting``, ``method``, ``title``, ``layer``, ``block``, ``part``, ``kind``, ``task``,
     ``coefficient``.
@@ -64,7 +64,10 @@ def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:
 
 
 def by_depth(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean coefficients: columns ``kind``, ``depth`` (block counted from 0), ``task``, and it."""
+    """Mean coefficients of ``coefficients`` by depth; layers outside of blocks are left out.
+
+    Columns: ``kind``, ``task``, ``depth`` (number of the block, from 0), ``coefficient``.
+    """
     inside = frame[frame["block"] != ""]
     order = {block: place for place, block in enumerate(inside["block"].unique())}
     placed = inside.assign(depth=inside["block"].map(order))
@@ -73,10 +76,9 @@ def by_depth(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def learning_curves(groups: Sequence[RunGroup]) -> pd.DataFrame:
-    """Loss and gradient of every optimiser step.
+    """Loss and norm of the gradient at every optimiser step.
 
-    Columns: ``setting``, ``method``, ``title``, ``seed``, ``quantity``, ``step``, ``value``. A run
-    that was killed and continued has written some steps twice; the later ones count.
+    Columns: ``setting``, ``method``, ``title``, ``seed``, ``quantity``, ``step``, ``value``.
     """
     frames = [frame for group in groups for frame in _curves_of(group)]
     if not frames:
@@ -86,7 +88,7 @@ def learning_curves(groups: Sequence[RunGroup]) -> pd.DataFrame:
 
 
 def statistics(groups: Sequence[RunGroup]) -> pd.DataFrame:
-    """Statistics of the experts' layers beside the layer-wise coefficients they were given.
+    """Statistics of the experts' layers, each with the layer-wise coefficient of that layer.
 
     Columns: those of ``coefficients``, ``statistic``, ``value``.
     """
@@ -105,22 +107,25 @@ def statistics(groups: Sequence[RunGroup]) -> pd.DataFrame:
 
 
 def axis_scale(rows: pd.DataFrame) -> str:
-    """``log`` for a statistic that is never negative: it spans orders of magnitude."""
+    """``log`` for a statistic that is never negative, because it spans orders of magnitude."""
     return "linear" if (rows["value"] < 0).any() else "log"
 
 
 def drawn(rows: pd.DataFrame) -> pd.DataFrame:
-    """Values of one statistic that have a place on its axis: singular values padded with 0 not."""
+    """The values of one statistic that its axis can show; a logarithmic one shows no zeros.
+
+    Singular values beyond the rank of a layer are padded with zeros.
+    """
     return rows if axis_scale(rows) == "linear" else rows[rows["value"] > 0]
 
 
 def cosines(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Cosines between whole task vectors: columns ``setting``, ``task``, ``other``, ``cosine``.
 
-    They belong to the experts: where all settings of a suite and backbone share these, ``setting``
-    names no more than suite and backbone.
+    If all settings of a suite and backbone have the same cosines, because they have the same
+    experts, ``setting`` is suite and backbone alone.
     """
-    known = [(group, _fact(group, "task_vector_cosines")) for group in groups]
+    known = [(group, _cosines_of(group)) for group in groups]
     shared = {
         group.problem
         for group, cells in known
@@ -138,21 +143,21 @@ def cosines(groups: Sequence[RunGroup]) -> pd.DataFrame:
     return frame.drop_duplicates(ignore_index=True)
 
 
-def method_rows(group: RunGroup) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
-    """Seed, name, title and row of ``results.json`` of every method; a seed counts once."""
-    for method, rows in rows_by_method(group.runs).items():
+def method_rows(group: RunGroup) -> Iterator[tuple[int, str, str, MethodRow]]:
+    """Seed, name, title and row of every method; of runs that repeat a seed, the first counts."""
+    for method, rows in rows_by_method(group.results).items():
         for seed, row in rows.items():
-            yield seed, method, method_title(method, row), row
+            yield seed, method, method_title(method, row.title), row
 
 
 def split(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Parts of a frame that agree in these columns, named by their values, in order."""
+    """Parts of a frame with equal values in these columns, each named by those values."""
     for values, part in frame.groupby(list(columns), sort=False):
         yield " · ".join(map(str, values)), part
 
 
-def _own(group: RunGroup) -> str:
-    """What tells this group from the others, without the places of the keys."""
+def _short_setting(group: RunGroup) -> str:
+    """The differences of a group, with the last part of each key."""
     own = {key: value for key, value in group.differences.items() if key != "method"}
     return ", ".join(f"{key.rpartition('.')[2]}={setting_text(own[key])}" for key in own)
 
@@ -161,8 +166,7 @@ def _coefficients_of(group: RunGroup) -> Iterator[pd.DataFrame]:
     for member in group.members:
         frame = member.coefficients
         if len(frame):
-            rows = member.results["methods"]
-            titles = {name: method_title(name, rows.get(name, {})) for name in frame["method"]}
+            titles = {name: _title(member.results, name) for name in frame["method"].unique()}
             yield frame.assign(setting=group.label, title=frame["method"].map(titles))
 
 
@@ -181,13 +185,20 @@ def _curves_of(group: RunGroup) -> Iterator[pd.DataFrame]:
             yield tidy.assign(
                 setting=group.label,
                 method=method,
-                title=method_title(method, member.results["methods"][method]),
-                seed=member.results["seed"],
+                title=_title(member.results, method),
+                seed=member.results.seed,
             )
 
 
-def _fact(group: RunGroup, key: str) -> dict[str, Any]:
-    return next((run[key] for run in group.runs if run.get(key)), {})
+def _cosines_of(group: RunGroup) -> dict[str, dict[str, float]]:
+    """Cosines of the first run that has some; they do not depend on the seed."""
+    known = (results.task_vector_cosines for results in group.results)
+    return next((cosines for cosines in known if cosines), {})
+
+
+def _title(results: RunResults, method: str) -> str:
+    row = results.methods.get(method)
+    return method_title(method, "" if row is None else row.title)
 
 
 def _frame(columns: list[str], rows: Any) -> pd.DataFrame:

@@ -1,132 +1,84 @@
-"""Finished runs on disk, and which of them belong together."""
+"""Run directories, as the report reads them; every record is checked before it is used."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statsmerging.errors import UserError
-from statsmerging.report.reading import ReportedRun, read_run
-from statsmerging.report.rows import rows_by_method
-from statsmerging.report.settings import (
-    flatten,
-    methods_of,
-    relevant_settings,
-    repeating_seeds,
-    setting_text,
-    told_apart,
-)
-from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS
-from statsmerging.store.received import ReceivedError, received_yaml
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from statsmerging.errors import first_line, printable
+from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS, WITH_RESULTS
+from statsmerging.runs.finished import FinishedRun, read_finished_run
+from statsmerging.runs.layer_tables import read_coefficients, read_statistics
+from statsmerging.runs.results import RunResults
+from statsmerging.store.received import LARGEST_TEXT, ReceivedError, check_record, received_yaml
 
 log = logging.getLogger(__name__)
 
-#: Jobs whose run directories hold results when they are complete.
-WITH_RESULTS = ("merge", "transfer", "finetune", "distill", "evaluate", "check")
+#: Columns of ``metrics.csv`` that the learning curves show → title of the curve.
+CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}
 
-#: Methods that a title names; of more it gives the number.
-LISTED = 4
+#: Learning curves of a method. Every start of the run, the first one and each resumption, has
+#: written a version of its own.
+_CURVE_FILE = re.compile(r"learning_curves/([^/]+)/version_(\d{1,9})/metrics\.csv")
 
 
 @dataclass(frozen=True)
-class RunGroup:
-    """Runs that differ in nothing but their seed.
+class ReportedRun:
+    """One finished run.
 
     Attributes:
-        members: the runs, in the order of seeds.
-        settings: dotted key → value, of everything that these runs have in common.
-        differences: those of the settings in which groups on the same suite and backbone differ.
+        path: the run directory.
+        config: the resolved config.
+        manifest: content of ``manifest.json``.
+        results: content of ``results.json``.
+        coefficients: columns ``method``, ``layer``, ``task``, ``coefficient``; no rows if the run
+            learned none.
+        statistics: columns ``layer``, ``task``, and one column per statistic; ``None`` if the run
+            has no such file.
+        curves: method → columns ``step`` and those of ``CURVES``; no step twice.
     """
 
-    members: Sequence[ReportedRun]
-    settings: Mapping[str, Any]
-    differences: Mapping[str, Any]
-
-    @property
-    def runs(self) -> list[dict[str, Any]]:
-        """Contents of ``results.json``, in the order of seeds."""
-        return [member.results for member in self.members]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The resolved config of the first run."""
-        return self.members[0].config
-
-    @property
-    def stamps(self) -> list[str]:
-        """Of any of the runs, each once."""
-        return list(dict.fromkeys(stamp for run in self.runs for stamp in run["stamps"]))
-
-    @property
-    def setting(self) -> tuple[str, ...]:
-        """``key=value`` of the differences."""
-        return tuple(f"{key}={setting_text(value)}" for key, value in self.differences.items())
-
-    @property
-    def label(self) -> str:
-        """Suite, backbone and differences: names the group among all others."""
-        return " · ".join([self.problem, *self.setting])
-
-    @property
-    def problem(self) -> str:
-        """Suite and backbone."""
-        first = self.members[0].results
-        return f"{first['suite']} · {first['backbone']}"
+    path: Path
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    results: RunResults
+    coefficients: pd.DataFrame
+    statistics: pd.DataFrame | None
+    curves: Mapping[str, pd.DataFrame]
 
 
-@dataclass
-class _Gathered:
-    """Runs of one setting while they are gathered, and what each of their methods was given."""
-
-    setting: dict[str, Any]
-    methods: dict[str, Any] = field(default_factory=dict)
-    runs: list[ReportedRun] = field(default_factory=list)
-
-    def takes(self, setting: dict[str, Any], methods: dict[str, Any]) -> bool:
-        """Whether a run belongs here: methods that both have were given the same."""
-        common = self.methods.keys() & methods.keys()
-        return setting == self.setting and all(
-            self.methods[name] == methods[name] for name in common
-        )
-
-
-def runs_by_setting(folder: Path) -> list[RunGroup]:
-    """All finished runs below a folder, grouped by all but their seed and their choice of methods.
-
-    So methods that draw nothing at random may be run once and the others with several seeds. Groups
-    are in the order of their settings' values, numbers by size.
+def read_run(folder: Path) -> ReportedRun:
+    """Read a run directory.
 
     Raises:
-        UserError: no finished run.
+        ReceivedError: a file is missing, damaged, a link, or of another kind.
     """
-    groups: list[_Gathered] = []
-    runs = list(finished_runs(folder))
-    repeating = repeating_seeds([run.config for run in runs])
-    for run in runs:
-        setting, methods = relevant_settings(run.config, repeating), methods_of(run.config)
-        group = next((group for group in groups if group.takes(setting, methods)), None)
-        if group is None:
-            group = _Gathered(setting)
-            groups.append(group)
-        group.methods.update(methods)
-        group.runs.append(run)
-    if not groups:
-        raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
-    settings = [_shown(group) for group in groups]
-    own = told_apart(settings)
-    found = [
-        RunGroup(sorted(group.runs, key=_order), setting, differences)
-        for group, setting, differences in zip(groups, settings, own, strict=True)
-    ]
-    return sorted(found, key=_place)
+    run = read_finished_run(folder)
+    check_record(_Config, run.config, folder / CONFIG)
+    check_record(_Manifest, run.manifest, folder / MANIFEST)
+    coefficients = run.file("coefficients.parquet")
+    statistics = run.file("statistics.parquet")
+    return ReportedRun(
+        folder,
+        run.config,
+        run.manifest,
+        run.results,
+        pd.DataFrame() if coefficients is None else read_coefficients(coefficients),
+        None if statistics is None else read_statistics(statistics),
+        _learning_curves(run),
+    )
 
 
 def finished_runs(folder: Path) -> Iterator[ReportedRun]:
-    """All below a folder, in the order of their names; a damaged one is named and left out."""
+    """All finished runs below a folder, by name; a warning names each damaged run."""
     for manifest in sorted(folder.rglob(MANIFEST)):
         if os.path.lexists(manifest.with_name(RESULTS)):
             try:
@@ -136,17 +88,95 @@ def finished_runs(folder: Path) -> Iterator[ReportedRun]:
 
 
 def unfinished_runs(folder: Path) -> list[str]:
-    """Run directories below a folder, named from there, that hold no whole results yet."""
+    """Relative paths of the run directories below a folder whose results are missing so far."""
     return [
         str(path.relative_to(folder))
         for path in _run_directories(folder)
         if not all(os.path.lexists(path / name) for name in (MANIFEST, RESULTS))
-        and _job(path) in WITH_RESULTS
+        and _job_of(path) in WITH_RESULTS
     ]
 
 
-def _job(folder: Path) -> str | None:
-    """What an unfinished run is for; ``None`` where that cannot be told."""
+class _Entry(BaseModel):
+    """The entries that a report uses; others are allowed."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Named(_Entry):
+    name: str | None = None
+    label: str | None = None
+
+
+class _Corruption(_Entry):
+    kind: str = "none"
+    severity: int = 0
+
+
+class _Learning(_Entry):
+    images: int | None = None
+
+
+class _Config(_Entry):
+    seed: int = 0
+    job: _Named = _Named()
+    suite: _Named = _Named()
+    backbone: _Named = _Named()
+    zoo: _Named = _Named()
+    corruption: _Corruption = _Corruption()
+    learning: _Learning = _Learning()
+    method: dict[str, dict[str, Any]] = {}
+
+
+class _Manifest(_Entry):
+    command: list[str] = []
+    code: dict[str, Any] = {}
+    hardware: dict[str, Any] = {}
+    packages: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+
+
+def _learning_curves(run: FinishedRun) -> dict[str, pd.DataFrame]:
+    versions: dict[str, list[tuple[int, str]]] = {}
+    for name in run.files_below("learning_curves"):
+        found = _CURVE_FILE.fullmatch(name)
+        if found and found[1] in run.results.methods:
+            versions.setdefault(found[1], []).append((int(found[2]), name))
+    curves = {}
+    for method in run.results.methods:
+        if method in versions:
+            steps = pd.concat([_metrics(run, name) for _, name in sorted(versions[method])])
+            # A run that was killed repeats the steps since its last checkpoint.
+            steps = steps.drop_duplicates("step", keep="last").sort_values("step")
+            curves[method] = steps[["step", *CURVES]]
+    return curves
+
+
+def _metrics(run: FinishedRun, name: str) -> pd.DataFrame:
+    path = run.file(name)
+    where = printable(str(run.path / name))
+    if path is None or path.stat().st_size > LARGEST_TEXT:
+        raise ReceivedError(f"{where} is too large to be a learning curve")
+    try:
+        frame = pd.read_csv(path, usecols=["step", *CURVES], encoding="utf-8")
+        return frame.astype({"step": int, **dict.fromkeys(CURVES, float)})
+    except (ValueError, OSError) as error:
+        raise ReceivedError(
+            f"{where} is no learning curve: {printable(first_line(error))}"
+        ) from error
+
+
+def _run_directories(folder: Path) -> Iterator[Path]:
+    """Folders with a config, except those inside another one: loggers write such files too."""
+    for config in sorted(folder.rglob(CONFIG)):
+        outer = config.parent.relative_to(folder).parents
+        if not any((folder / path / CONFIG).exists() for path in outer):
+            yield config.parent
+
+
+def _job_of(folder: Path) -> str | None:
+    """The job of an unfinished run; ``None`` if its config does not name one."""
     try:
         config = received_yaml(folder, CONFIG)
     except ReceivedError as error:
@@ -154,49 +184,3 @@ def _job(folder: Path) -> str | None:
         return None
     job = config.get("job") if isinstance(config, dict) else None
     return job.get("name") if isinstance(job, dict) else None
-
-
-def overruled_runs(groups: Sequence[RunGroup]) -> list[Path]:
-    """Directories that repeat the setting and seed of another run with other accuracies."""
-    shown = [(group, rows_by_method(group.runs)) for group in groups]
-    return [
-        run.path
-        for group, rows in shown
-        for run in group.members
-        if any(
-            row["accuracy"] != rows[method][run.results["seed"]]["accuracy"]
-            for method, row in run.results["methods"].items()
-        )
-    ]
-
-
-def _run_directories(folder: Path) -> Iterator[Path]:
-    """Folders with a config, but for those inside of others: loggers write such files too."""
-    for config in sorted(folder.rglob(CONFIG)):
-        outer = config.parent.relative_to(folder).parents
-        if not any((folder / path / CONFIG).exists() for path in outer):
-            yield config.parent
-
-
-def _order(run: ReportedRun) -> tuple[int, int]:
-    """Runs of most methods first, then by seed: the first tells the order of rows."""
-    return -len(run.results["methods"]), int(run.results["seed"])
-
-
-def _place(group: RunGroup) -> tuple[Any, ...]:
-    """Of a setting among others, which the names of directories do not tell."""
-    first = group.members[0].results
-    values = (first["suite"], first["backbone"], *group.differences.values())
-    return tuple((0, value, "") if _is_number(value) else (1, 0, str(value)) for value in values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _shown(group: _Gathered) -> dict[str, Any]:
-    """The setting as titles tell it from others."""
-    parameters = {f"method.{key}": value for key, value in flatten(group.methods)}
-    names = list(group.methods)
-    listed = ", ".join(names) if len(names) <= LISTED else f"{len(names)} methods"
-    return {**group.setting, **parameters, "method": listed}

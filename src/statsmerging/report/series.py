@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from statsmerging.report.frames import method_rows
-from statsmerging.report.runs import RunGroup
-from statsmerging.report.settings import concerns, follows, setting_text
+from statsmerging.report.groups import RunGroup, concerns, follows, setting_text
 
 #: Columns of every table of this module.
 COLUMNS = ["problem", "line", "panel", "x", "mean", "std", "seeds"]
@@ -74,9 +73,9 @@ def _rows(groups: Sequence[RunGroup], varied: str) -> Iterator[dict[str, Any]]:
                 "settings": group.settings,
                 "fixed": _fixed(group.settings, method, varied),
                 "title": title,
-                "tasks": len(row["accuracy"]),
+                "tasks": len(row.accuracy),
                 "seed": seed,
-                "average": 100 * row["average"],
+                "average": 100 * row.average,
             }
 
 

@@ -1,4 +1,4 @@
-"""A Weights & Biases report that compares runs, built as code; ``--dry-run`` prints its panels.
+"""A Weights & Biases report that compares runs; ``--dry-run`` prints its panels.
 
 ``python -m statsmerging.report.wandb_view outputs/merge --entity TEAM``
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from statsmerging.errors import UserError, first_line, printable
-from statsmerging.runs.results import check_results
-from statsmerging.store.received import received_json
+from statsmerging.runs.directory import RESULTS
+from statsmerging.runs.results import MethodRow, read_results
 
-#: Keys of the config by which runs are compared; those that lack one form a group of their own.
+#: Keys of the config by which runs are grouped; runs without a key form a group of their own.
 GROUP_BY = ("granularity", "labels.kind", "corruption.kind")
 
 TITLE = "StatsMerging: comparison of runs"
@@ -25,11 +25,13 @@ TITLE = "StatsMerging: comparison of runs"
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: what it shows, and from which logged keys.
+    """One panel.
 
     Attributes:
         kind: ``bars`` (of final numbers), ``curves`` (over learning steps), ``table`` or
             ``pictures``.
+        title: heading of the panel.
+        keys: logged keys that it shows.
     """
 
     kind: str
@@ -39,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """Panels over the runs of the project, grouped by a key of the config or one by one."""
+    """Panels over the runs of the project, grouped by a key of the config, or run by run."""
 
     title: str
     group_by: str | None
@@ -47,12 +49,18 @@ class Section:
 
 
 def sections(folder: Path, group_by: Sequence[str] = GROUP_BY) -> list[Section]:
-    """The report for the methods of the runs below a folder.
+    """The panels for the methods of all runs below a folder.
 
     Raises:
-        UserError: there is no run.
+        UserError: there is no run, or the results of a run are damaged.
     """
-    methods, learned = _methods(folder)
+    rows: dict[str, MethodRow] = {}
+    for path in sorted(folder.rglob(RESULTS)):
+        rows |= read_results(path.parent).methods
+    if not rows:
+        raise UserError(f"{folder} holds no run ({RESULTS})")
+    methods = list(rows)
+    learned = [name for name, row in rows.items() if "learner" in row.parameters]
     compared = [
         Panel("bars", "average accuracy on seen tasks", [f"average/{name}" for name in methods]),
         *(Panel("curves", f"loss of {name}", [f"{name}/loss"]) for name in learned),
@@ -66,7 +74,7 @@ def sections(folder: Path, group_by: Sequence[str] = GROUP_BY) -> list[Section]:
 
 
 def save(report: Sequence[Section], project: str, entity: str | None) -> str:
-    """Build the report with W&B's own package, save it on the server, and return its address.
+    """Build the report with the package of W&B, save it on the server, and return its address.
 
     Raises:
         UserError: the package is missing, or nobody is logged in.
@@ -107,25 +115,12 @@ def _panel(wr: Any, panel: Panel) -> Any:
             return wr.MediaBrowser(title=panel.title, media_keys=panel.keys)
 
 
-def _methods(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of all rows of the runs' tables, and of those with learned coefficients."""
-    rows: dict[str, Any] = {}
-    for path in sorted(folder.rglob("results.json")):
-        results = received_json(path.parent, path.name)
-        check_results(results, path.parent)
-        rows |= results["methods"]
-    if not rows:
-        raise UserError(f"{folder} holds no run (results.json)")
-    learned = [name for name, row in rows.items() if "learner" in row.get("parameters", {})]
-    return list(rows), learned
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m statsmerging.report.wandb_view",
         description="Build a W&B report that compares runs.",
     )
-    parser.add_argument("runs", type=Path, help="folder of runs, which tells the methods")
+    parser.add_argument("runs", type=Path, help="folder of the runs with the methods to show")
     parser.add_argument("--project", default="statsmerging", help="default: %(default)s")
     parser.add_argument("--entity", help="user or team; default: whoever is logged in")
     parser.add_argument("--group-by", nargs="+", default=GROUP_BY, metavar="KEY")

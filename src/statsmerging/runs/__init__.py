@@ -1,0 +1,1 @@
+"""A run on disk: its results as typed objects, and finished runs, checked on reading."""

@@ -1,4 +1,4 @@
-"""A finished run, maybe received from somebody: its records are checked before they are used."""
+"""A finished run as it was received; its records are checked before anything uses them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from statsmerging.errors import printable, shown
 from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS, run_hash
+from statsmerging.runs.results import RunResults, read_results
 from statsmerging.store.hashing import file_sha256, json_sha256
 from statsmerging.store.received import (
     ReceivedError,
@@ -34,13 +35,13 @@ class FinishedRun:
         path: the directory.
         config: content of ``config.yaml``, the resolved config, in today's keys.
         manifest: content of ``manifest.json``.
-        results: content of ``results.json``.
+        results: typed content of ``results.json``.
     """
 
     path: Path
     config: dict[str, Any]
     manifest: dict[str, Any]
-    results: dict[str, Any]
+    results: RunResults
 
     def file(self, name: str) -> Path | None:
         """A file of the run, verified by its hash; ``None`` if the run wrote none of that name.
@@ -95,15 +96,17 @@ def _read(folder: Path) -> FinishedRun:
     for name in (MANIFEST, CONFIG, RESULTS):
         if not os.path.lexists(folder / name):
             raise ReceivedError(f"{_shown(folder)} is no finished run: it has no {name}")
-    manifest = check_record(_Manifest, received_json(folder, MANIFEST), folder / MANIFEST)
+    manifest = received_json(folder, MANIFEST)
+    check_record(_Manifest, manifest, folder / MANIFEST)
     entries = {key: value for key, value in manifest.items() if key != "sha256"}
     if json_sha256(entries) != manifest.get("sha256", json_sha256(entries)):
         raise ReceivedError(f"{_shown(folder / MANIFEST)} is not what the run wrote")
-    config = check_record(_Anything, received_yaml(folder, CONFIG), folder / CONFIG)
+    config = received_yaml(folder, CONFIG)
+    check_record(_Anything, config, folder / CONFIG)
     _check_run_hash(folder, config, manifest)
     for name in (CONFIG, RESULTS):
         _verified(folder, name, manifest)
-    results = check_record(_Results, received_json(folder, RESULTS), folder / RESULTS)
+    results = read_results(folder)
     # Earlier versions recorded credentials; nothing that is made from a record repeats them.
     return FinishedRun(folder, redacted(_in_todays_keys(config)), redacted(manifest), results)
 
@@ -131,35 +134,6 @@ class _Manifest(_Anything):
     files: dict[str, _File] = {}
     inputs: dict[str, list[int]] = {}
     outputs: dict[str, str] = {}
-
-
-class _Numbers(_Anything):
-    accuracy: dict[str, float] = {}
-    average: float | None = None
-    normalised_average: float | None = None
-    n: dict[str, int] = {}
-
-
-class _Row(_Numbers):
-    title: str = ""
-    needs: str = ""
-    returns: str = ""
-    parameters: dict[str, Any] = {}
-    teacher_agreement: float | None = None
-    unseen: _Numbers | None = None
-
-
-class _Results(_Anything):
-    methods: dict[str, _Row]
-    run_hash: str = ""
-    suite: str = ""
-    backbone: str = ""
-    seed: int = 0
-    stamps: list[str] = []
-    warnings: list[str] = []
-    merged: str | None = None
-    teachers: dict[str, dict[str, float]] = {}
-    task_vector_cosines: dict[str, dict[str, float]] = {}
 
 
 def _in_todays_keys(config: dict[str, Any]) -> dict[str, Any]:

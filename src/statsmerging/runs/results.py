@@ -1,4 +1,9 @@
-"""``results.json``: every number of a run's table, with units and counts."""
+"""``results.json``: all numbers of a run, as the typed objects that it is written from and read as.
+
+A job scores its models as ``MethodResult``; ``run_results`` makes of them a ``RunResults``, which
+``as_json`` turns into the content of the file. ``read_results`` checks a file, of anybody and of
+any version, and gives the same ``RunResults`` again.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +16,28 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from statsmerging.runs.directory import RESULTS
-from statsmerging.store.files import read_json
-from statsmerging.store.received import check_record
+from statsmerging.store.received import check_record, received_json
 
 UNIT = "fraction of test images whose top-1 class is right"
 
-#: Ends the name of a row whose coefficients were learned anew for the unseen experts, beside the
-#: row of the same name without it, for which they were predicted.
+#: Titles of the rows that are bounds, not merged models; every other row has a title of its own.
+BOUND_TITLES = {
+    "pretrained": "Pre-trained",
+    "individual": "Individual",
+    "before_distillation": "Before distillation",
+    "joint": "Jointly trained",
+}
+
+BOUNDS = tuple(BOUND_TITLES)
+
+#: Suffix of a method's name if its coefficients were learned anew for the unseen experts. The row
+#: without the suffix has the coefficients that were predicted for them.
 ANEW = "_anew"
 
 
 @dataclass(frozen=True)
 class TaskAccuracy:
-    """Top-1 accuracy on one task's test split.
+    """Top-1 accuracy on the test split of one task.
 
     Attributes:
         accuracy: fraction between 0 and 1.
@@ -36,14 +50,14 @@ class TaskAccuracy:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One row of the table.
+    """Scores of one model, before they are compared with the individual models.
 
     Attributes:
         seen: accuracies on the seen tasks.
         unseen: accuracies on the unseen tasks.
-        teacher_agreement: share of unlabeled images on which the model predicts its teachers'
-            classes, averaged over seen tasks: what hyper-parameters are chosen by.
-        about: further entries of the row: title, needs, returns, parameters.
+        teacher_agreement: share of unlabeled images on which the model predicts the class of their
+            teacher, averaged over the seen tasks; hyper-parameters are selected by it.
+        about: title, needs, returns and parameters of the row.
     """
 
     seen: Mapping[str, TaskAccuracy]
@@ -53,52 +67,184 @@ class MethodResult:
 
     @property
     def accuracies(self) -> dict[str, TaskAccuracy]:
-        """Of all tasks, seen and unseen."""
+        """Accuracies on all tasks, seen and unseen."""
         return {**self.seen, **self.unseen}
 
-    def as_json(self, individual: MethodResult) -> dict[str, Any]:
-        """The row as ``results.json`` holds it."""
-        row = {**self.about, **_numbers(self.seen, individual.seen)}
-        if self.teacher_agreement is not None:
-            row["teacher_agreement"] = self.teacher_agreement
-        if self.unseen:
-            row["unseen"] = _numbers(self.unseen, individual.unseen)
-        return row
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-def results_json(methods: Mapping[str, MethodResult], **facts: Any) -> dict[str, Any]:
-    """The content of ``results.json``; ``facts`` are further entries before the table.
+class _Record(BaseModel):
+    """Strict types; entries of a later version are kept, so that no record loses any."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+
+class UnseenScores(_Record):
+    """Scores on the unseen tasks; the fields are those of ``MethodRow``."""
+
+    accuracy: dict[str, Fraction] = {}
+    average: Fraction | None = None
+    normalised_average: FiniteFloat | None = None
+    n: dict[str, int] = {}
+
+
+class MethodRow(_Record):
+    """One row of the table.
+
+    Attributes:
+        title: name of the method in tables; empty for bounds.
+        needs: what the method needs besides the weights.
+        returns: what comes out, e.g. ``state dict``.
+        parameters: parameters of the method.
+        accuracy: task → top-1 accuracy on its test images, a fraction.
+        average: mean of these.
+        normalised_average: mean over tasks of accuracy / accuracy of the individual model; ``None``
+            if no individual model is ever right.
+        n: task → number of test images.
+        teacher_agreement: as in ``MethodResult``.
+        unseen: scores on the unseen tasks.
+    """
+
+    title: str = ""
+    needs: str | None = None
+    returns: str = "state dict"
+    parameters: dict[str, Any] = {}
+    accuracy: dict[str, Fraction] = Field(min_length=1)
+    average: Fraction
+    normalised_average: FiniteFloat | None = None
+    n: dict[str, int] = {}
+    teacher_agreement: Fraction | None = None
+    unseen: UnseenScores = UnseenScores()
+
+    @property
+    def is_static(self) -> bool:
+        """Whether one model with fixed weights comes out."""
+        return self.returns == "state dict"
+
+
+class DistilledExpert(_Record):
+    """An expert of another architecture that was distilled into the backbone.
+
+    Attributes:
+        architecture: of the teacher.
+        teacher: accuracy of the teacher on the test images, a fraction.
+        student: accuracy of the distilled expert on them.
+        images: number of test images.
+        unlabeled_images: number of images it was distilled on.
+    """
+
+    architecture: str
+    teacher: Fraction
+    student: Fraction
+    images: int
+    unlabeled_images: int | None = None
+
+
+class LearningTeacher(_Record):
+    """A teacher on the learning images of its task.
+
+    Attributes:
+        label_agreement: share of images whose label it predicts; ``None`` without labels.
+        confidence: mean of its highest class probability.
+        images: number of images.
+    """
+
+    label_agreement: Fraction | None = None
+    confidence: FiniteFloat | None = None
+    images: int | None = None
+
+
+class RunResults(_Record):
+    """All numbers of a run. The order of the fields is the order of the entries in the file.
+
+    Attributes:
+        run_hash: hash of the config; empty in records of the first version.
+        suite: name of the suite.
+        backbone: label of the backbone.
+        corruption: e.g. ``contrast 2``; ``none`` for clean images.
+        seed: of the run.
+        stamps: departures from the label-free protocol.
+        distilled: task → its expert, if it was distilled.
+        granularity: of the coefficients.
+        learner: kind of the learner.
+        labels: kind of the teachers' labels.
+        counts: differences of the numbers of images from the catalogue (``job=check``).
+        off_published: differences of the scores from published ones (``job=check``).
+        checkpoint_sha256: of the checkpoint (``job=evaluate``).
+        merged: name of the method whose model is ``merged.safetensors``.
+        failed: method → error message.
+        teachers: task → quality of its teacher.
+        task_vector_cosines: task → task → cosine between their task vectors.
+        warnings: one line each.
+        unit: of the accuracies.
+        methods: rows by the method's name, in the order of the table.
+    """
+
+    run_hash: str = ""
+    suite: str
+    backbone: str
+    corruption: str = ""
+    seed: int
+    stamps: list[str]
+    distilled: dict[str, DistilledExpert] = {}
+    granularity: str = ""
+    learner: str = ""
+    labels: str = ""
+    counts: list[str] = []
+    off_published: list[str] = []
+    checkpoint_sha256: str = ""
+    merged: str | None = None
+    failed: dict[str, str] = {}
+    teachers: dict[str, LearningTeacher] = {}
+    task_vector_cosines: dict[str, dict[str, FiniteFloat]] = {}
+    warnings: list[str] = []
+    unit: str = UNIT
+    methods: dict[str, MethodRow] = Field(min_length=1)
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of ``results.json``: the entries that were given, in their order."""
+        return self.model_dump(exclude_unset=True)
+
+
+def run_results(methods: Mapping[str, MethodResult], **facts: Any) -> RunResults:
+    """The results of a run that ends.
 
     Args:
         methods: rows by method name; ``individual`` must be among them.
+        facts: all fields of ``RunResults`` besides ``methods`` and ``unit``.
     """
     individual = methods["individual"]
-    return {
-        **facts,
-        "unit": UNIT,
-        "methods": {name: row.as_json(individual) for name, row in methods.items()},
-    }
+    rows: dict[str, Any] = {}
+    for name, result in methods.items():
+        row = {**result.about, **_scores(result.seen, individual.seen)}
+        if result.teacher_agreement is not None:
+            row["teacher_agreement"] = result.teacher_agreement
+        if result.unseen:
+            row["unseen"] = _scores(result.unseen, individual.unseen)
+        rows[name] = row
+    return RunResults(**facts, unit=UNIT, methods=rows)
 
 
-def check_results(results: dict[str, Any], folder: Path) -> None:
-    """Check the content of a received ``results.json``: the rest of the software relies on it.
+def read_results(folder: Path) -> RunResults:
+    """Read ``results.json`` of a run directory.
 
     Raises:
-        ReceivedError: names the first wrong entry.
+        ReceivedError: names the file and its first wrong entry.
     """
-    check_record(_Results, results, folder / RESULTS)
+    return check_record(RunResults, received_json(folder, RESULTS), folder / RESULTS)
 
 
-def objective_of(path: Path) -> float | None:
-    """Teacher agreement of the last method in ``results.json``: what a sweep may maximise.
+def objective_of(folder: Path) -> float | None:
+    """Teacher agreement of the last method of a run, which a sweep may maximise.
 
-    Never an accuracy: those are on test images.
+    An accuracy would not do: accuracies are on test images. ``None`` if the run has no results, or
+    its last method no agreement.
     """
-    if not path.exists():
+    if not (folder / RESULTS).exists():
         return None
-    *_, last = read_json(path)["methods"].values()
-    agreement = last.get("teacher_agreement")
-    return None if agreement is None else float(agreement)
+    *_, last = read_results(folder).methods.values()
+    return last.teacher_agreement
 
 
 def normalised_average(
@@ -106,8 +252,8 @@ def normalised_average(
 ) -> float | None:
     """Mean over tasks of accuracy / accuracy of the individual model.
 
-    A task whose individual model is never right has no such ratio and is left out; ``None`` where
-    no task is left.
+    A task whose individual model is never right has no such ratio and is left out; ``None`` if no
+    task is left.
     """
     ratios = [
         result.accuracy / individual[task].accuracy
@@ -117,62 +263,12 @@ def normalised_average(
     return _mean(ratios)
 
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+def method_title(method: str, title: str = "") -> str:
+    """The name of a method in tables and figures: that of the bound, its own title, or its name."""
+    return BOUND_TITLES.get(method) or title or method
 
 
-class _Record(BaseModel):
-    """Entries that are used; there may be more."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _Unseen(_Record):
-    accuracy: dict[str, Fraction] = {}
-    average: Fraction | None = None
-    normalised_average: FiniteFloat | None = None
-
-
-class _Row(_Record):
-    accuracy: dict[str, Fraction] = Field(min_length=1)
-    average: Fraction
-    normalised_average: FiniteFloat | None
-    teacher_agreement: Fraction | None = None
-    unseen: _Unseen = _Unseen()
-    title: str = ""
-    needs: str | None = None
-    returns: str = ""
-    parameters: dict[str, Any] = {}
-
-
-class _Expert(_Record):
-    architecture: str
-    teacher: Fraction
-    student: Fraction
-    images: int
-
-
-class _Teacher(_Record):
-    label_agreement: Fraction
-
-
-class _Results(_Record):
-    suite: str
-    backbone: str
-    seed: int
-    stamps: list[str]
-    methods: dict[str, _Row] = Field(min_length=1)
-    run_hash: str = ""
-    corruption: str = ""
-    granularity: str = ""
-    learner: str = ""
-    labels: str = ""
-    warnings: list[str] = []
-    teachers: dict[str, _Teacher] = {}
-    distilled: dict[str, _Expert] = {}
-    task_vector_cosines: dict[str, dict[str, FiniteFloat]] = {}
-
-
-def _numbers(
+def _scores(
     tasks: Mapping[str, TaskAccuracy], individual: Mapping[str, TaskAccuracy]
 ) -> dict[str, Any]:
     return {

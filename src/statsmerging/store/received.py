@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -26,7 +26,9 @@ LARGEST_TEXT = 1 << 26
 #: Levels of lists and mappings within one another; records of ours have fewer than ten.
 DEEPEST = 50
 
-#: Names of methods, tasks and our own files: no separator, no leading dot, nothing invisible.
+Record = TypeVar("Record", bound=BaseModel)
+
+#: What names a method, a task or a file of ours: no separator, no leading dot, nothing invisible.
 _PLAIN = re.compile(r"[^\W_][\w.+-]*")
 
 
@@ -120,21 +122,19 @@ def received_yaml(folder: Path, name: str) -> Any:
     return value
 
 
-def check_record(kind: type[BaseModel], value: Any, path: Path) -> dict[str, Any]:
-    """The value, if it has the keys and types of the record.
+def check_record(kind: type[Record], value: Any, path: Path) -> Record:
+    """The value as a checked object.
 
     Raises:
         ReceivedError: names the file and its first wrong entry.
     """
     try:
-        kind.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         reason = f"{key}: {first['msg']}" if key else first["msg"]
         raise ReceivedError(printable(f"{path} is no record: {reason}")) from error
-    record: dict[str, Any] = value
-    return record
 
 
 def is_plain_name(name: str) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from statsmerging.app.loggers.settings import CsvSettings
 from statsmerging.app.loggers.store import LoggedRun, Store
+from statsmerging.runs.results import RunResults
 
 
 class CsvStore(Store):
@@ -24,7 +23,7 @@ class CsvStore(Store):
         folder = self.run.directory.path / "learning_curves"
         return CSVLogger(folder, name=method, flush_logs_every_n_steps=1)
 
-    def results(self, results: dict[str, Any]) -> None:
+    def results(self, results: RunResults) -> None:
         """Nothing to do: they lie there already."""
 
     def __exit__(self, *_: object) -> None:

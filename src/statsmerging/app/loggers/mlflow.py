@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lightning.pytorch.loggers import Logger
 from mlflow import MlflowClient
@@ -22,9 +22,11 @@ from statsmerging.app.loggers.store import LoggedRun, Store
 from statsmerging.app.mistakes import INTERRUPTED, TERMINATED, exit_status
 from statsmerging.errors import UserError, first_line
 from statsmerging.report.figures.pictures import coefficient_heatmaps
-from statsmerging.report.settings import flatten
-from statsmerging.report.table import markdown_table
+from statsmerging.report.groups import flatten
+from statsmerging.report.tables.accuracy import accuracy_content
+from statsmerging.report.tables.text import markdown
 from statsmerging.runs.directory import PRESENTATION
+from statsmerging.runs.results import RunResults
 from statsmerging.store.locks import waiting_lock
 
 #: As many entries as MLflow takes at once.
@@ -50,10 +52,10 @@ class MlflowStore(Store):
     def curves(self, method: str) -> Logger:
         return MethodCurves(method, self._write)
 
-    def results(self, results: dict[str, Any]) -> None:
-        self.client.set_tag(self.identifier, "stamps", ", ".join(results["stamps"]))
+    def results(self, results: RunResults) -> None:
+        self.client.set_tag(self.identifier, "stamps", ", ".join(results.stamps))
         self._write(flat_numbers(results), 0)
-        self.client.log_text(self.identifier, markdown_table([results]), "results.md")
+        self.client.log_text(self.identifier, markdown(accuracy_content([results])), "results.md")
         for method, picture in coefficient_heatmaps(self.run.directory.coefficients).items():
             self.client.log_image(self.identifier, picture, f"coefficients/{method}.png")
 

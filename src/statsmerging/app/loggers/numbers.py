@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from statsmerging.runs.results import RunResults
+
 Path = tuple[str, ...]
 
 
-def flat_numbers(results: dict[str, Any]) -> dict[str, float]:
+def flat_numbers(results: RunResults) -> dict[str, float]:
     """Every number, e.g. ``accuracy/ties/mnist`` or ``teachers/mnist/label_agreement``.
 
     The quantity stands before the method, so that all methods' values of it stand together.
     """
     found = {}
-    for path, value in _numbers(results, ()):
+    for path, value in _numbers(results.as_json(), ()):
         if path[0] == "methods":
             _, method, quantity, *rest = path
             path = (quantity, method, *rest)

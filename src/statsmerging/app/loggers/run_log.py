@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import Any, cast
+from typing import cast
 
 from lightning.pytorch.loggers import Logger
 
@@ -14,6 +14,7 @@ from statsmerging.app.loggers.environment import contained
 from statsmerging.app.loggers.store import LoggedRun, Store
 from statsmerging.errors import UserError
 from statsmerging.runs.directory import RunDirectory
+from statsmerging.runs.results import RunResults
 from statsmerging.settings import Settings
 
 
@@ -27,8 +28,8 @@ class RunLog:
         """For the Lightning trainer that learns this method."""
         return [store.curves(method) for store in self.stores]
 
-    def results(self, results: dict[str, Any]) -> None:
-        """Send the content of ``results.json``, and what lies beside it."""
+    def results(self, results: RunResults) -> None:
+        """Send the results, and the files beside them."""
         for store in self.stores:
             store.results(results)
 

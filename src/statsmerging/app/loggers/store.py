@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from statsmerging.app.config import Config
 from statsmerging.runs.directory import PRESENTATION, RunDirectory
+from statsmerging.runs.results import RunResults
 from statsmerging.store.secrets import redacted
 
 
@@ -64,5 +65,5 @@ class Store(AbstractContextManager["Store"], ABC):
         """Where Lightning sends the metrics of one method's learning steps."""
 
     @abstractmethod
-    def results(self, results: dict[str, Any]) -> None:
-        """Take the content of ``results.json``, and what lies beside it."""
+    def results(self, results: RunResults) -> None:
+        """Take the results, and the files beside them."""

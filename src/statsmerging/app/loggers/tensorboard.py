@@ -14,7 +14,9 @@ from statsmerging.app.loggers.numbers import flat_numbers
 from statsmerging.app.loggers.settings import TensorboardSettings
 from statsmerging.app.loggers.store import LoggedRun, Store
 from statsmerging.report.figures.pictures import coefficient_heatmaps
-from statsmerging.report.table import markdown_table
+from statsmerging.report.tables.accuracy import accuracy_content
+from statsmerging.report.tables.text import markdown
+from statsmerging.runs.results import RunResults
 
 
 class TensorboardStore(Store):
@@ -34,9 +36,9 @@ class TensorboardStore(Store):
     def curves(self, method: str) -> Logger:
         return MethodCurves(method, self._write)
 
-    def results(self, results: dict[str, Any]) -> None:
+    def results(self, results: RunResults) -> None:
         self._write(flat_numbers(results), 0)
-        self.writer.add_text("results", markdown_table([results]))
+        self.writer.add_text("results", markdown(accuracy_content([results])))
         for method, picture in coefficient_heatmaps(self.run.directory.coefficients).items():
             pixels = np.asarray(picture)
             self.writer.add_image(f"coefficients/{method}", pixels, dataformats="HWC")

@@ -17,7 +17,9 @@ from statsmerging.app.loggers.store import LoggedRun, Store
 from statsmerging.app.mistakes import exit_status
 from statsmerging.errors import UserError, first_line
 from statsmerging.report.figures.pictures import coefficient_heatmaps
-from statsmerging.report.table import plain_table
+from statsmerging.report.tables.accuracy import accuracy_content
+from statsmerging.report.tables.text import plain_table
+from statsmerging.runs.results import RunResults
 from statsmerging.store.hashing import key_of
 
 with temporary_folders() as _temporary:
@@ -46,9 +48,11 @@ class WandbStore(Store):
         self.session.define_metric(f"{method}/*", step_metric="learning_step")
         return MethodCurves(method, self._write)
 
-    def results(self, results: dict[str, Any]) -> None:
-        self.session.tags = (*self.session.tags, *(stamp[:TAG] for stamp in results["stamps"]))
-        headings, rows = plain_table(results)
+    def results(self, results: RunResults) -> None:
+        self.session.tags = (*self.session.tags, *(stamp[:TAG] for stamp in results.stamps))
+        table = accuracy_content([results])
+        headings = [*table.labels, *table.columns]
+        rows = plain_table(table, order=results.methods)
         heatmaps = coefficient_heatmaps(self.run.directory.coefficients)
         pictures = {f"coefficients/{name}": wandb.Image(image) for name, image in heatmaps.items()}
         self.session.log(

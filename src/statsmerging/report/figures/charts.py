@@ -25,8 +25,8 @@ from statsmerging.report.figures.style import (
     shapes,
 )
 from statsmerging.report.frames import axis_scale, by_depth, drawn
-from statsmerging.report.rows import BOUND_TITLES, BOUNDS
 from statsmerging.report.series import LABELS
+from statsmerging.runs.results import BOUND_TITLES, BOUNDS
 
 #: Methods of one dot plot on paper; more could not be told apart.
 SHOWN = 8

@@ -12,7 +12,7 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
-from statsmerging.report.rows import BOUND_TITLES
+from statsmerging.runs.results import BOUND_TITLES
 
 #: A chart as JSON, in the grammar of Vega-Lite.
 Spec = dict[str, Any]

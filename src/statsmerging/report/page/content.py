@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from statsmerging.report.reading import ReportedRun
-from statsmerging.report.rows import BOUNDS, is_static, method_title
-from statsmerging.report.runs import RunGroup
-from statsmerging.report.settings import QUESTION, flatten, problem_of
+from statsmerging.report.groups import QUESTION, RunGroup, flatten, problem_of
+from statsmerging.report.runs import ReportedRun
 from statsmerging.report.tables.accuracy import group_content
+from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Row, Table
-from statsmerging.report.tables.sweep import sweep_tables
+from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 
 #: What a command has that starts many runs.
 _SWEEP_FLAGS = {"-m", "--multirun"}
@@ -50,22 +49,22 @@ def _run(run: ReportedRun, folder: Path, keys: Iterable[str]) -> Content:
     manifest = run.manifest
     config = dict(flatten(run.config))
     setting = {key: config[key] for key in keys if key in config}
-    stamps, warnings = results.get("stamps", []), results.get("warnings", [])
+    stamps, warnings = results.stamps, results.warnings
     command = manifest.get("command", [])
     return {
         "name": _name(run, folder),
         "path": str(run.path),
-        "hash": results.get("run_hash", ""),
-        "suite": results["suite"],
-        "backbone": results["backbone"],
-        "seed": results["seed"],
+        "hash": results.run_hash,
+        "suite": results.suite,
+        "backbone": results.backbone,
+        "seed": results.seed,
         "setting": setting,
         "stamps": stamps,
         "warnings": warnings,
-        "distilled": results.get("distilled", {}),
+        "distilled": {task: expert.model_dump() for task, expert in results.distilled.items()},
         "methods": [
             _method(name, row, problem_of(config, stamps), warnings)
-            for name, row in results["methods"].items()
+            for name, row in results.methods.items()
         ],
         "config": run.config,
         "config_text": OmegaConf.to_yaml(run.config),
@@ -89,33 +88,29 @@ def _name(run: ReportedRun, folder: Path) -> str:
     return run.path.absolute().name if name == "." else name
 
 
-def _method(
-    name: str, row: Mapping[str, Any], problem: Sequence[str], warnings: Iterable[str]
-) -> Content:
-    unseen = row.get("unseen", {})
+def _method(name: str, row: MethodRow, problem: Sequence[str], warnings: Iterable[str]) -> Content:
     return {
         "name": name,
-        "title": method_title(name, dict(row)),
+        "title": method_title(name, row.title),
         "bound": name in BOUNDS,
         # The best number is the best among rows with equal peers.
-        "peers": json.dumps([*problem, *row["accuracy"], is_static(dict(row))]),
+        "peers": json.dumps([*problem, *row.accuracy, row.is_static]),
         "warnings": [line for line in warnings if line.startswith((f"{name} ", f"{name}:"))],
-        "parameters": row.get("parameters", {}),
-        "accuracy": row["accuracy"],
-        "average": row["average"],
-        "normalised": row["normalised_average"],
-        "agreement": row.get("teacher_agreement"),
-        "unseen": unseen.get("accuracy", {}),
-        "unseen_average": unseen.get("average"),
+        "parameters": row.parameters,
+        "accuracy": row.accuracy,
+        "average": row.average,
+        "normalised": row.normalised_average,
+        "agreement": row.teacher_agreement,
+        "unseen": row.unseen.accuracy,
+        "unseen_average": row.unseen.average,
     }
 
 
 def _setting(group: RunGroup, folder: Path) -> Content:
     """One setting with its table, as ``report.md`` has it."""
-    first = group.runs[0]
     return {
         **_table(group_content(group)),
-        "heading": ", ".join(group.setting) or f"{first['suite']} on {first['backbone']}",
+        "heading": ", ".join(group.setting) or group.problem.replace(" · ", " on "),
         "runs": [_name(run, folder) for run in group.members],
     }
 

@@ -16,8 +16,8 @@ import vl_convert
 
 from statsmerging.errors import printable
 from statsmerging.report.figures.style import Spec
+from statsmerging.report.groups import RunGroup
 from statsmerging.report.page.content import Content, page_content
-from statsmerging.report.runs import RunGroup
 
 #: In the order in which they stand in the page: later ones use earlier ones.
 STYLES = ("page", "tables", "sections", "runs", "print")

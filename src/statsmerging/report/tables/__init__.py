@@ -1,1 +1,1 @@
-"""Tables: what they hold (accuracy, sweep), and how they are written (one file a format)."""
+"""Tables of results: their content, and the formats they are written in."""

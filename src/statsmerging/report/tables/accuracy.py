@@ -1,20 +1,12 @@
-"""The accuracy table of a run, or of several that differ in their seed alone."""
+"""The accuracy table of a run, or of runs that differ in nothing but their seed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from statsmerging.report.rows import (
-    BOUNDS,
-    Results,
-    is_static,
-    method_title,
-    percentage,
-    rows_by_method,
-)
-from statsmerging.report.runs import RunGroup
+from statsmerging.report.groups import RunGroup, rows_by_method
 from statsmerging.report.tables.content import (
     Number,
     Row,
@@ -24,8 +16,9 @@ from statsmerging.report.tables.content import (
     with_places,
 )
 from statsmerging.runs.published import SOURCES, published_rows, published_tasks, published_unseen
+from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
-#: Short forms of what a method needs besides the weights.
+#: Short forms of the needs of a method besides the weights.
 NEEDS = {
     None: "",
     "nothing": "–",
@@ -37,49 +30,56 @@ NEEDS = {
 
 CAPTION = "top-1 accuracy on test images, %; agreement: with the teachers, on the learning images"
 
-#: What results of clean images say of their corruption; a title does not.
+#: Name of no corruption; titles leave it out.
 CLEAN = "none"
 
-#: Entries of ``results.json`` that say what was run.
+#: Entries of the results that describe the setting, in the order of a title.
 FACTS = ("suite", "corruption", "backbone", "granularity", "learner", "labels")
 
-#: Headings of the columns that are no task's.
-OWN_COLUMNS = ("average", "normalised", "agreement")
 
-#: Heading of a column, and the keys of its number in a row of ``results.json``.
-Column = tuple[str, tuple[str, ...]]
+class Column(NamedTuple):
+    """Heading of a column, and how its number, a fraction, is read from a row of the results."""
+
+    heading: str
+    number: Callable[[MethodRow], float | None]
+
+
+AVERAGE = Column("average", lambda row: row.average)
+NORMALISED = Column("normalised", lambda row: row.normalised_average)
+AGREEMENT = Column("agreement", lambda row: row.teacher_agreement)
+UNSEEN_AVERAGE = Column("unseen average", lambda row: row.unseen.average)
 
 
 def group_content(group: RunGroup) -> Table:
-    """The accuracy table of runs on disk, which also tell their checkpoints."""
-    return accuracy_content(group.runs, group.setting, group_facts(group))
+    """The accuracy table of a group of runs."""
+    return accuracy_content(group.results, group.setting, group_facts(group))
 
 
 def group_facts(group: RunGroup) -> dict[str, Any]:
-    """What tells the numbers of these runs from those of others, for programs that read them."""
+    """Setting, checkpoints and differences of a group; they identify its numbers in a CSV file."""
     checkpoints = group.config.get("zoo", {}).get("name")
-    return {**_facts(group.runs[0]), "checkpoints": checkpoints, **group.differences}
+    return {**_facts(group.results[0]), "checkpoints": checkpoints, **group.differences}
 
 
 def accuracy_content(
-    runs: Sequence[Results],
+    runs: Sequence[RunResults],
     setting: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
 ) -> Table:
-    """Rows of methods; columns of tasks, averages, and right of them the unseen tasks.
+    """One row per method; columns for tasks, averages and, on the right, unseen tasks.
 
-    Bounds come first, then static models, then what is more than one static model, then what
-    others published for the same tasks and checkpoints.
+    Bounds come first, then static models, then models that are not static, then published rows for
+    the same tasks and checkpoints.
 
     Args:
-        runs: contents of ``results.json``; several give mean ± standard deviation.
-        setting: ``key=value`` of what tells these runs from others; part of the title.
-        facts: those of ``group_facts``, where the runs are on disk.
+        runs: results of one setting; several seeds give mean ± standard deviation.
+        setting: ``key=value`` of the differences from other settings, for the title.
+        facts: ``group_facts`` of the runs; without them no published rows are shown.
     """
     facts = _facts(runs[0]) if facts is None else facts
     columns = accuracy_columns(runs[0])
-    sections = _sections(runs, [path for _, path in columns], facts)
-    published = _published(runs[0], columns, facts)
+    sections = _sections(runs, columns, facts)
+    published = _published(runs[0], [column.heading for column in columns], facts)
     parts = [caption(runs, facts.get("checkpoints"))]
     if published:
         sections.append(Section("Published", published))
@@ -89,36 +89,37 @@ def accuracy_content(
         title=_title(runs, setting),
         caption="; ".join(parts),
         labels=("method", "needs"),
-        columns=tuple(heading for heading, _ in columns),
+        columns=tuple(column.heading for column in columns),
         sections=sections,
     )
 
 
-def accuracy_columns(results: Results) -> list[Column]:
-    """All columns the rows of a run have numbers for."""
-    row = next(iter(results["methods"].values()))
-    columns: list[Column] = [(_heading(task), ("accuracy", task)) for task in row["accuracy"]]
-    columns += [("average", ("average",)), ("normalised", ("normalised_average",))]
-    if any("teacher_agreement" in other for other in results["methods"].values()):
-        columns.append(("agreement", ("teacher_agreement",)))
-    if "unseen" in row:
-        tasks = list(row["unseen"]["accuracy"])
-        columns += [(f"unseen: {task}", ("unseen", "accuracy", task)) for task in tasks]
-        if len(tasks) > 1:
-            columns.append(("unseen: average", ("unseen", "average")))
+def accuracy_columns(results: RunResults) -> list[Column]:
+    """All columns for which the rows of a run have numbers."""
+    row = next(iter(results.methods.values()))
+
+    def seen(task: str) -> Column:
+        # A task may have the name of another column.
+        taken = task in ("average", "normalised", "agreement")
+        taken = taken or task.startswith(("unseen: ", "task: "))
+        return Column(f"task: {task}" if taken else task, lambda row: row.accuracy.get(task))
+
+    def unseen(task: str) -> Column:
+        return Column(f"unseen: {task}", lambda row: row.unseen.accuracy.get(task))
+
+    columns = [*map(seen, row.accuracy), AVERAGE, NORMALISED]
+    if any(other.teacher_agreement is not None for other in results.methods.values()):
+        columns.append(AGREEMENT)
+    columns += map(unseen, row.unseen.accuracy)
+    if len(row.unseen.accuracy) > 1:
+        columns.append(Column("unseen: average", UNSEEN_AVERAGE.number))
     return columns
 
 
-def _heading(task: str) -> str:
-    """The task's name, unless another column has it."""
-    taken = task in OWN_COLUMNS or task.startswith(("unseen: ", "task: "))
-    return f"task: {task}" if taken else task
-
-
-def sections_of(methods: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
+def sections_of(methods: Mapping[str, MethodRow]) -> list[tuple[str, list[str]]]:
     """Headings and names of the methods below them: bounds, static models, others."""
     merged = [name for name in methods if name not in BOUNDS]
-    static = [name for name in merged if is_static(methods[name])]
+    static = [name for name in merged if methods[name].is_static]
     others = [name for name in merged if name not in static]
     sections = [
         ("", [name for name in methods if name in BOUNDS]),
@@ -129,34 +130,35 @@ def sections_of(methods: Mapping[str, Results]) -> list[tuple[str, list[str]]]:
 
 
 def _sections(
-    runs: Sequence[Results], paths: Sequence[tuple[str, ...]], facts: Mapping[str, Any]
+    runs: Sequence[RunResults], columns: Sequence[Column], facts: Mapping[str, Any]
 ) -> list[Section]:
-    """What was run; the best of a column is the best of its section."""
-    entries = {name: list(rows.values()) for name, rows in rows_by_method(runs).items()}
+    """The rows of the runs; best and second best are marked within each section."""
+    rows_of = {name: list(rows.values()) for name, rows in rows_by_method(runs).items()}
     seeds = len(seeds_of(runs))
 
-    def row(method: str) -> Row:
-        rows = entries[method]
-        return Row(
-            labels=(_row_title(method, rows, seeds), _needs(rows[0])),
-            numbers=numbers_over_seeds([[percentage(row, path) for row in rows] for path in paths]),
-            facts={**facts, "method": method, "source": "ours"},
-        )
+    def table_row(method: str) -> Row:
+        rows = rows_of[method]
+        title = method_title(method, rows[0].title)
+        if 1 < len(rows) < seeds:  # its ± is over fewer seeds than that of other rows
+            title = f"{title} ({len(rows)} of {seeds} seeds)"
+        needs = NEEDS.get(rows[0].needs, str(rows[0].needs))  # a plugin may have other needs
+        numbers = numbers_over_seeds([[column.number(row) for row in rows] for column in columns])
+        return Row((title, needs), numbers, {**facts, "method": method, "source": "ours"})
 
     sections = []
-    for heading, names in sections_of({name: rows[0] for name, rows in entries.items()}):
-        rows = [row(name) for name in names]
+    for heading, names in sections_of({name: rows[0] for name, rows in rows_of.items()}):
+        rows = [table_row(name) for name in names]
         sections.append(Section(heading, rows if names[0] in BOUNDS else with_places(rows)))
     return sections
 
 
-def _published(results: Results, columns: Sequence[Column], facts: Mapping[str, Any]) -> list[Row]:
-    """What others published for the same tasks and checkpoints, on clean images; never ranked."""
-    if results.get("corruption", CLEAN) != CLEAN:
+def _published(results: RunResults, headings: Sequence[str], facts: Mapping[str, Any]) -> list[Row]:
+    """Published rows for the same tasks and checkpoints on clean images; never ranked."""
+    if results.corruption not in ("", CLEAN):
         return []
-    family, backbone = str(facts.get("checkpoints")), str(results["backbone"])
-    row = next(iter(results["methods"].values()))
-    seen, unseen = list(row["accuracy"]), list(row.get("unseen", {}).get("accuracy", {}))
+    family, backbone = str(facts.get("checkpoints")), results.backbone
+    row = next(iter(results.methods.values()))
+    seen, unseen = list(row.accuracy), list(row.unseen.accuracy)
     if set(seen) | set(unseen) != published_tasks():
         return []
     if unseen:
@@ -168,10 +170,10 @@ def _published(results: Results, columns: Sequence[Column], facts: Mapping[str, 
         rows = _with_averages(published_rows(family, backbone), seen)
     return [
         Row(
-            labels=(f"{method_title(method, {})}, published", ""),
+            labels=(f"{method_title(method)}, published", ""),
             numbers=tuple(
                 Number(cells[heading], seeds=0) if heading in cells else None
-                for heading, _ in columns
+                for heading in headings
             ),
             facts={**facts, "method": method, "source": "published"},
         )
@@ -182,7 +184,10 @@ def _published(results: Results, columns: Sequence[Column], facts: Mapping[str, 
 def _with_averages(
     rows: Mapping[str, Mapping[str, float]], tasks: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Averages of the cells, plain and normalised; where only an average is published, that one."""
+    """The rows with averages of their cells, plain and normalised.
+
+    A row with a missing cell keeps the published average, if there is one.
+    """
     individual = rows.get("individual", {})
 
     def numbers(cells: Mapping[str, float]) -> dict[str, float]:
@@ -195,50 +200,40 @@ def _with_averages(
     return {method: numbers(cells) for method, cells in rows.items()}
 
 
-def _needs(row: Results) -> str:
-    """In short; of a plugin's method it may be anything."""
-    needs = row.get("needs")
-    return NEEDS.get(needs, str(needs))
+def _facts(results: RunResults) -> dict[str, Any]:
+    return {key: getattr(results, key) for key in FACTS if key in results.model_fields_set}
 
 
-def _row_title(method: str, rows: Sequence[Results], seeds: int) -> str:
-    """The method's title, with the number of seeds where ± stands for some of them only."""
-    title = method_title(method, rows[0])
-    return f"{title} ({len(rows)} of {seeds} seeds)" if 1 < len(rows) < seeds else title
-
-
-def _facts(results: Results) -> dict[str, Any]:
-    return {key: results[key] for key in FACTS if key in results}
-
-
-def _title(runs: Sequence[Results], setting: Sequence[str]) -> str:
-    """Facts and setting; what both say stands once. A stamp of any run is one of the table."""
-    first = runs[0]
+def _title(runs: Sequence[RunResults], setting: Sequence[str]) -> str:
+    """Facts, differences, seeds, and the stamps of all runs, each once."""
+    facts = _facts(runs[0])
     keys = {item.partition("=")[0].removesuffix(".kind") for item in setting} - {"corruption"}
-    facts = [first[key] for key in FACTS if key not in keys and first.get(key, CLEAN) != CLEAN]
-    corruption = first.get("corruption", CLEAN).replace(",", "").split()
-    own = [item for item in setting if not _told(item, corruption)]
+    shown = [value for key, value in facts.items() if key not in keys and value != CLEAN]
+
+    # "contrast 2" already tells the difference "corruption.severity=2".
+    corruption = runs[0].corruption.replace(",", "").split()
+
+    def is_shown(item: str) -> bool:
+        key, _, value = item.partition("=")
+        clean = corruption in ([], [CLEAN])
+        return not clean and key.startswith("corruption.") and value in corruption
+
+    own = [item for item in setting if not is_shown(item)]
     seeds = ", ".join(map(str, seeds_of(runs)))
-    stamps = dict.fromkeys(stamp for run in runs for stamp in run["stamps"])
-    return " · ".join([*facts, *own, f"seed {seeds}", *stamps])
+    stamps = dict.fromkeys(stamp for run in runs for stamp in run.stamps)
+    return " · ".join([*shown, *own, f"seed {seeds}", *stamps])
 
 
-def _told(item: str, corruption: Sequence[str]) -> bool:
-    """Whether the words of a corruption, ``contrast 2``, say what a key of it does."""
-    key, _, value = item.partition("=")
-    return corruption != [CLEAN] and key.startswith("corruption.") and value in corruption
-
-
-def caption(runs: Sequence[Results], family: str | None) -> str:
-    """What the numbers are, and how good the teachers' labels were where something was learned."""
+def caption(runs: Sequence[RunResults], family: str | None) -> str:
+    """The meaning of the numbers, and the accuracy of the teachers' labels on learning images."""
     parts = [CAPTION] if family is None else [CAPTION, f"checkpoints: {family}"]
     if len(seeds_of(runs)) > 1:
         parts.append("a row without ± ran with one seed or draws nothing at random")
     shares = [
-        teacher["label_agreement"]
+        teacher.label_agreement
         for run in runs
-        for teacher in run.get("teachers", {}).values()
-        if teacher["label_agreement"] is not None
+        for teacher in run.teachers.values()
+        if teacher.label_agreement is not None
     ]
     if shares:
         parts.append(
@@ -247,6 +242,6 @@ def caption(runs: Sequence[Results], family: str | None) -> str:
     return "; ".join(parts)
 
 
-def seeds_of(runs: Sequence[Results]) -> list[int]:
+def seeds_of(runs: Sequence[RunResults]) -> list[int]:
     """All seeds, in order."""
-    return sorted({run["seed"] for run in runs})
+    return sorted({run.seed for run in runs})

@@ -1,14 +1,13 @@
-"""What any table of results holds, whatever it is written as."""
+"""The content of a table of percentages, independent of the format it is written in."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-#: What all numbers are.
+#: Unit of all numbers.
 UNIT = "%"
 
 #: Places of a number in its column that are marked.
@@ -20,9 +19,9 @@ class Number:
     """A percentage.
 
     Attributes:
-        mean: over the seeds.
-        std: sample standard deviation over the seeds, with n − 1; ``None`` where nothing varies.
-        seeds: how many; 0 for a number that others published.
+        mean: mean over the seeds.
+        std: sample standard deviation over the seeds (with n − 1); ``None`` if nothing varies.
+        seeds: number of seeds; 0 for a published number.
         place: ``BEST``, ``SECOND`` or 0.
     """
 
@@ -43,8 +42,8 @@ class Row:
 
     Attributes:
         labels: texts before the numbers.
-        numbers: one for each column; ``None`` leaves a gap.
-        facts: what tells the row from all rows of all tables: its setting, method and source.
+        numbers: one per column; ``None`` leaves the cell empty.
+        facts: setting, method and source, which identify the row among the rows of all tables.
     """
 
     labels: tuple[str, ...]
@@ -54,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Section:
-    """Rows that stand together; the first section needs no heading."""
+    """Consecutive rows under a heading, which may be empty."""
 
     heading: str
     rows: Sequence[Row]
@@ -65,8 +64,8 @@ class Table:
     """A table of percentages.
 
     Attributes:
-        title: what tells it from other tables.
-        caption: what the numbers are.
+        title: suite, backbone and setting.
+        caption: what the numbers mean.
         labels: headings of the texts.
         columns: names of the numbers.
         sections: the rows.
@@ -80,7 +79,7 @@ class Table:
 
     @property
     def headings(self) -> list[str]:
-        """Of the numbers, with blanks for underscores where the columns stay different."""
+        """Headings of the numbers: underscores become blanks, unless two would become equal."""
         spaced = [name.replace("_", " ") for name in self.columns]
         return [
             blank if spaced.count(blank) == 1 else name
@@ -89,17 +88,17 @@ class Table:
 
     @property
     def rows(self) -> list[Row]:
-        """Of all sections."""
+        """Rows of all sections."""
         return [row for section in self.sections for row in section.rows]
 
 
-def numbers_over_seeds(cells: Sequence[Sequence[float]]) -> tuple[Number | None, ...]:
-    """One number for each column of a row; deviations everywhere if the seeds differ anywhere.
+def numbers_over_seeds(cells: Sequence[Sequence[float | None]]) -> tuple[Number | None, ...]:
+    """One number per column of a row; if the seeds differ in any column, all have a deviation.
 
     Args:
-        cells: for each column the values of the seeds; NaN where a seed has none.
+        cells: for each column the fractions of the seeds; ``None`` if a seed has none.
     """
-    known = [[value for value in cell if not math.isnan(value)] for cell in cells]
+    known = [[100 * value for value in cell if value is not None] for cell in cells]
     varies = any(len(set(values)) > 1 for values in known)
 
     def number(values: Sequence[float]) -> Number | None:
@@ -112,11 +111,10 @@ def numbers_over_seeds(cells: Sequence[Sequence[float]]) -> tuple[Number | None,
 
 
 def with_places(rows: Sequence[Row]) -> list[Row]:
-    """Rivals with the best and the second best of each column marked; equals share a place.
+    """Rival rows with the best and the second best number of each column marked.
 
-    Means are compared as they are printed, so that no reader sees two equal numbers of which one is
-    the better.
-    A column with one rival has no best, one with two has no second best.
+    Means are compared as they are printed, so that equal prints share a place. The only number of
+    a column is not marked, and of two only the best.
     """
     if not rows:
         return []
@@ -128,7 +126,7 @@ def with_places(rows: Sequence[Row]) -> list[Row]:
 
 
 def _places(column: Sequence[Number | None]) -> list[Number | None]:
-    means = [_printed(number) for number in column if number is not None]
+    means = [round(number.mean, 1) for number in column if number is not None]
     ranking = sorted(set(means), reverse=True)
     marked = {}
     if len(means) > 1:
@@ -136,10 +134,6 @@ def _places(column: Sequence[Number | None]) -> list[Number | None]:
     if len(means) > 2 and len(ranking) > 1 and means.count(ranking[0]) == 1:
         marked[ranking[1]] = SECOND
     return [
-        None if number is None else replace(number, place=marked.get(_printed(number), 0))
+        None if number is None else replace(number, place=marked.get(round(number.mean, 1), 0))
         for number in column
     ]
-
-
-def _printed(number: Number) -> float:
-    return round(number.mean, 1)

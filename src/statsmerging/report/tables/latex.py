@@ -1,50 +1,118 @@
-"""A table in LaTeX, with the lines of the package ``booktabs``; its first line tells what it needs.
+"""A table in LaTeX, with the rules of ``booktabs``; its first line lists the packages it needs.
 
-A table that is wider than the text is shrunk; one that would be too small to read then lies on its
-side; one that is longer than a page runs over several.
+A table that is wider than the text is shrunk; if it would become too small to read, it is turned
+sideways; if it is longer than a page, it becomes a ``longtable``. Text is printed by pdfLaTeX in
+its own fonts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from statsmerging.report.tables.content import BEST, SECOND, Number, Table
-from statsmerging.report.tables.latex_text import escape
 
-#: The text of ``article``, across and upwards, and a character of its font, in points.
+#: Text width, text height and mean width of a character of ``article``, in points.
 WIDTH, HEIGHT, CHARACTER = 345.0, 550.0, 5.0
 
-#: Between columns, in points: as LaTeX has it, and where room is scarce.
+#: Gaps between columns in points: LaTeX's own, and a narrow one.
 GAP, NARROW_GAP = 12.0, 6.0
 
-#: A table that is wider than this many widths of the text lies on its side.
+#: A table wider than this many text widths is turned sideways instead of shrunk.
 SHRUNK = 1.4
 
-#: Lines of a page, and of one that lies on its side.
+#: Lines of a page, and of a page that is turned sideways.
 LINES, SIDEWAYS_LINES = 40, 22
 
-#: Of more columns of numbers than this, the headings of a table on its side stand upright.
+#: A sideways table with more columns of numbers has its headings rotated.
 UPRIGHT = 6
 
-#: Characters of a text that stands in one line of its cell, and of a line of one that does not.
+#: A text of up to ``ONE_LINE`` characters is not broken; longer ones are, at ``SEVERAL_LINES``.
 ONE_LINE, SEVERAL_LINES = 36, 30
 
-#: Sizes of type, and the width of a character as part of the usual one.
+#: Font sizes, and the width of a character relative to the normal size.
 _SIZES = {"normalsize": 1.0, "small": 0.93, "footnotesize": 0.85, "scriptsize": 0.8}
 
 _MARKS = {BEST: r"\textbf{%s}", SECOND: r"\underline{%s}", 0: "%s"}
 
+#: Special characters of LaTeX, and those that its fonts lack.
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # The usual font encoding has no command for it, and some languages of babel use the sign.
+    '"': r"\texttt{\char34}",
+    # At the beginning of a row these two would be read as arguments of ``\\``.
+    "[": "{[}",
+    "*": "{*}",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+}
+
+#: Characters that exist in mathematics alone.
+_SYMBOLS = {
+    "·": r"\cdot",
+    "±": r"\pm",
+    "×": r"\times",
+    "−": "-",
+    "≥": r"\geq",
+    "≤": r"\leq",
+    "≠": r"\neq",
+    "≈": r"\approx",
+    "→": r"\rightarrow",
+    "√": r"\surd",
+    "∞": r"\infty",
+    "°": r"^{\circ}",
+    "₀": "_{0}",
+    "²": "^{2}",
+    "α": r"\alpha",
+    "β": r"\beta",
+    "γ": r"\gamma",
+    "δ": r"\delta",
+    "ε": r"\varepsilon",
+    "η": r"\eta",
+    "θ": r"\theta",
+    "λ": r"\lambda",
+    "μ": r"\mu",
+    "µ": r"\mu",
+    "π": r"\pi",
+    "ρ": r"\rho",
+    "σ": r"\sigma",
+    "τ": r"\tau",
+    "Δ": r"\Delta",
+    "Σ": r"\Sigma",
+}
+
+#: The last character of Latin Extended-A; pdfLaTeX knows the letters up to here.
+_LAST_LETTER = "\u017f"
+
+_ESCAPES = _SPECIAL | {character: f"${name}$" for character, name in _SYMBOLS.items()}
+
 
 @dataclass(frozen=True)
 class _Form:
-    """How a table comes onto its page.
+    """How a table is fitted to the page.
 
     Attributes:
-        shrunk: to the width of the text.
-        sideways: turned by a right angle.
-        long: over several pages.
-        size: of the type of a long table, which cannot be shrunk.
+        shrunk: whether it is scaled down to the width of the text.
+        sideways: whether it is turned by 90 degrees.
+        long: whether it continues over several pages.
+        size: font size; a long table cannot be scaled.
     """
 
     shrunk: bool = False
@@ -54,14 +122,14 @@ class _Form:
 
     @property
     def packages(self) -> list[str]:
-        """All that must be loaded."""
+        """Packages that the document must load."""
         turned = "lscape" if self.long else "rotating"
         wanted = {"graphicx": self.shrunk, turned: self.sideways, "longtable": self.long}
         return ["booktabs", *(name for name, needed in wanted.items() if needed)]
 
 
 def latex(content: Table, label: str) -> str:
-    """A float; the caption holds title, units, checkpoints and stamps.
+    """The table as a float, or as a ``longtable``; title and caption become its caption.
 
     Args:
         content: the table.
@@ -84,7 +152,7 @@ def _form(content: Table) -> _Form:
 
 
 def _long_form(characters: Sequence[int]) -> _Form:
-    """The largest type that fits, rather upright."""
+    """The largest font size that fits, upright if possible."""
     for room, sideways in ((WIDTH, False), (HEIGHT, True)):
         for size, part in _SIZES.items():
             width = part * CHARACTER * sum(characters) + NARROW_GAP * len(characters)
@@ -94,7 +162,7 @@ def _long_form(characters: Sequence[int]) -> _Form:
 
 
 def _characters(content: Table) -> list[int]:
-    """Of the widest cell of every column."""
+    """Number of characters of the widest cell of every column."""
     texts = [
         [heading, *(row.labels[place] for row in content.rows)]
         for place, heading in enumerate(content.labels)
@@ -108,7 +176,7 @@ def _characters(content: Table) -> list[int]:
 
 
 def _lines(content: Table) -> int:
-    """Of all rows; a long text takes several."""
+    """Number of lines of all rows; a long text takes several."""
     longest = [max(map(len, row.labels)) for row in content.rows]
     return sum(1 if count <= ONE_LINE else -(-count // SEVERAL_LINES) for count in longest)
 
@@ -145,7 +213,7 @@ def _long(content: Table, form: _Form, title: str) -> Iterator[str]:
     if form.sideways:
         around = ["begin{landscape}", "end{landscape}"]
     headings = [r"\toprule", _headings(content, upright=False), r"\midrule"]
-    _, *body = _body(content)  # the first line stands below the headings already
+    _, *body = _body(content)  # its first rule is part of the headings
     yield rf"\{around[0]}"
     yield rf"\{form.size}\setlength{{\tabcolsep}}{{{NARROW_GAP / 2:g}pt}}"
     yield r"\setlength{\LTcapwidth}{\linewidth}"
@@ -158,7 +226,7 @@ def _long(content: Table, form: _Form, title: str) -> Iterator[str]:
 
 
 def _columns(content: Table) -> str:
-    """One letter a column; texts that are too long for one line have a width."""
+    """The column specification; columns with long texts have a fixed width."""
     longest = [
         max((len(row.labels[place]) for row in content.rows), default=0)
         for place in range(len(content.labels))
@@ -197,3 +265,18 @@ def _cell(number: Number | None) -> str:
         return ""
     mean = _MARKS[number.place] % f"{number.mean:.1f}"
     return mean if number.std is None else rf"{mean} $\pm$ {number.std:.1f}"
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it; a character that it cannot print becomes its code, ``U+4E2D``.
+
+    A list of values may be broken after its commas.
+    """
+
+    def escaped(character: str) -> str:
+        if character in _ESCAPES:
+            return _ESCAPES[character]
+        known = character.isprintable() and character <= _LAST_LETTER
+        return character if known else rf"\texttt{{U+{ord(character):04X}}}"
+
+    return re.sub(r",(?=\S)", r",\\allowbreak{}", "".join(map(escaped, text)))

@@ -1,4 +1,4 @@
-"""The end of a sweep: rows per setting, and one line for every job that is not done."""
+"""The summary of a sweep: one row per setting, and one line for each job that is not done."""
 
 from __future__ import annotations
 
@@ -10,30 +10,25 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from statsmerging.report.rows import Results, method_title, percentage
+from statsmerging.report.tables.by_setting import COLUMNS
 from statsmerging.report.tables.content import numbers_over_seeds
-from statsmerging.report.tables.markdown import escape, markdown_row
-from statsmerging.report.tables.sweep import COLUMNS
-from statsmerging.report.tables.terminal import cell_text
+from statsmerging.report.tables.text import cell_text, escape, markdown_row
+from statsmerging.runs.directory import RESULTS
 from statsmerging.runs.journal import Entry, Journal
-from statsmerging.runs.results import ANEW
-from statsmerging.store.files import read_json
+from statsmerging.runs.results import ANEW, MethodRow, method_title, read_results
 
-#: Columns that say what was run; those of text stand to the left.
+#: Columns before the numbers; texts are aligned left.
 _LABELS = ("setting", "jobs done", "method")
 _TEXTS = ("setting", "method")
-
-#: Columns of numbers, and the keys of each in a row of ``results.json``.
-_NUMBERS = dict(COLUMNS)
 
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """What a journal says.
+    """The state of all jobs of a sweep.
 
     Attributes:
         entries: jobs that have begun.
-        not_begun: overrides of those that have not.
+        not_begun: overrides of the jobs that have not.
     """
 
     entries: Sequence[Entry]
@@ -50,7 +45,10 @@ class SweepSummary:
         return not self.not_begun and all(entry.state == "done" for entry in self.entries)
 
     def table(self) -> Table:
-        """Rows of each setting, named by what not all jobs have; its jobs differ in the seed."""
+        """The summary for the terminal: rows of each setting, over all its seeds.
+
+        A setting is named by the overrides that not all jobs share.
+        """
         table = Table(box=box.SIMPLE_HEAD, title=self._title())
         headings, rows = self._content()
         for heading in headings:
@@ -60,7 +58,7 @@ class SweepSummary:
         return table
 
     def markdown(self) -> str:
-        """The same, and the complaints, in Markdown."""
+        """Summary and complaints in Markdown."""
         headings, rows = self._content()
         lines = [f"**{self._title()}**", "", markdown_row(headings)]
         lines.append(markdown_row(["---" if name in _TEXTS else "---:" for name in headings]))
@@ -69,9 +67,9 @@ class SweepSummary:
         return "\n".join(lines).rstrip() + "\n"
 
     def complaints(self) -> Iterator[str]:
-        """One line per job that is not done: which, what happened, where to look."""
+        """One line per job that is not done: its overrides, what happened, and where to look."""
         for entry in self.entries:
-            name = f"job {entry.number} ({' '.join(self._own(entry.overrides))})"
+            name = f"job {entry.number} ({' '.join(self._distinctive(entry.overrides))})"
             if entry.state == "failed":
                 trace = Path(entry.directory) / "error.txt"
                 yield f"{name} failed: {entry.message}" + (f"; {trace}" if trace.exists() else "")
@@ -80,20 +78,21 @@ class SweepSummary:
             elif entry.state == "running":
                 yield f"{name} did not end: it is still running, or it was killed"
         for overrides in self.not_begun:
-            yield f"a job ({' '.join(self._own(overrides))}) never began"
+            yield f"a job ({' '.join(self._distinctive(overrides))}) never began"
 
     def _title(self) -> str:
         done = sum(entry.state == "done" for entry in self.entries)
         return f"{done} of {len(self.entries) + len(self.not_begun)} jobs done"
 
-    def _own(self, overrides: Sequence[str]) -> list[str]:
-        """Those that not all jobs have."""
+    def _distinctive(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides that not all jobs share."""
         jobs = [*(entry.overrides for entry in self.entries), *self.not_begun]
         return [item for item in overrides if not all(item in job for job in jobs)]
 
     def _content(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and rows, without the columns of numbers that no row has."""
-        headings, rows = (*_LABELS, *_NUMBERS), list(self._rows())
+        """Headings and rows, without columns of numbers that are empty in all rows."""
+        headings = (*_LABELS, *(column.heading for column in COLUMNS))
+        rows = list(self._rows())
         shown = [
             heading in _LABELS or any(row[column] for row in rows)
             for column, heading in enumerate(headings)
@@ -103,45 +102,39 @@ class SweepSummary:
     def _rows(self) -> Iterator[tuple[str, ...]]:
         settings: dict[str, list[Entry]] = {}
         for entry in self.entries:
-            own = [item for item in self._own(entry.overrides) if not _is_seed(item)]
-            settings.setdefault(" ".join(own), []).append(entry)
+            own = self._distinctive(entry.overrides)
+            without_seed = [item for item in own if not item.lstrip("+").startswith("seed=")]
+            settings.setdefault(" ".join(without_seed), []).append(entry)
         for setting, entries in settings.items():
             done = [entry for entry in entries if entry.state == "done"]
             labels = (setting, f"{len(done)}/{len(entries)}")
-            for cells in _methods(done) or [("",) * (1 + len(_NUMBERS))]:
+            for cells in _methods(done) or [("",) * (1 + len(COLUMNS))]:
                 yield (*labels, *cells)
                 labels = ("", "")
 
 
-def _is_seed(override: str) -> bool:
-    return override.lstrip("+").startswith("seed=")
-
-
 def _methods(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
-    """Title and numbers of each row of the last method, over the jobs that have it."""
-    rows: dict[str, list[Results]] = {}
+    """Title, means and deviations of each row of the last method, over the jobs that have it."""
+    rows: dict[str, list[MethodRow]] = {}
     for entry in entries:
-        for name, row in _last_method(entry).items():
+        for name, row in _last_method(Path(entry.directory)).items():
             rows.setdefault(name, []).append(row)
-    return [(method_title(name, found[0]), *_numbers(found)) for name, found in rows.items()]
+    cells = []
+    for name, found in rows.items():
+        numbers = numbers_over_seeds([[column.number(row) for row in found] for column in COLUMNS])
+        texts = ["" if number is None else number.text for number in numbers]
+        cells.append((method_title(name, found[0].title), *texts))
+    return cells
 
 
-def _last_method(entry: Entry) -> dict[str, Results]:
-    """The rows of the job's last method: predicted and learned anew, where it transfers.
+def _last_method(directory: Path) -> dict[str, MethodRow]:
+    """The rows of the last method of a run; none for jobs without results, such as report.
 
-    Jobs like report have none.
+    A transferred method has two: predicted coefficients, and coefficients learned anew.
     """
-    path = Path(entry.directory) / "results.json"
-    if not path.exists():
+    if not (directory / RESULTS).exists():
         return {}
-    methods = read_json(path)["methods"]
+    methods = read_results(directory).methods
     *_, last = methods
     names = [last.removesuffix(ANEW), last] if last.endswith(ANEW) else [last]
     return {name: methods[name] for name in names if name in methods}
-
-
-def _numbers(rows: Sequence[Results]) -> Iterator[str]:
-    """Means and deviations over the jobs, in the order of the columns."""
-    cells = [[percentage(row, path) for row in rows] for path in _NUMBERS.values()]
-    for number in numbers_over_seeds(cells):
-        yield "" if number is None else number.text

@@ -1,0 +1,208 @@
+"""Tables of sweeps: one row per setting and method, for ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from statsmerging.report.groups import (
+    QUESTION,
+    RunGroup,
+    concerns,
+    problem_of,
+    rows_by_method,
+    setting_text,
+)
+from statsmerging.report.tables.accuracy import (
+    AGREEMENT,
+    AVERAGE,
+    NORMALISED,
+    UNSEEN_AVERAGE,
+    caption,
+    group_facts,
+    sections_of,
+)
+from statsmerging.report.tables.content import (
+    Row,
+    Section,
+    Table,
+    numbers_over_seeds,
+    with_places,
+)
+from statsmerging.runs.results import BOUNDS, MethodRow, method_title
+
+#: Columns of a sweep; columns without any number are left out.
+COLUMNS = (AVERAGE, NORMALISED, AGREEMENT, UNSEEN_AVERAGE)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A method in one setting.
+
+    Attributes:
+        method: its name.
+        result: its row of the results with one of the seeds.
+        problem: images, experts and stamps; equal among the rows that are ranked together.
+        row: the row of the table, with all labels and columns.
+    """
+
+    method: str
+    result: MethodRow
+    problem: Hashable
+    row: Row
+
+
+def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
+    """One table for each suite, backbone and family of experts with several settings.
+
+    The labels of a row are the keys in which the settings differ, the method, and the number of
+    seeds if it varies. A method that scores the same in all settings has one row without a setting.
+    Best and second best are marked among rows with equal images, experts and stamps.
+    """
+
+    def question(group: RunGroup) -> tuple[str, ...]:
+        # Two families of experts differ even if they were fine-tuned on the same images.
+        return tuple(str(group.settings.get(key)) for key in (*QUESTION, "zoo.name"))
+
+    families = [list(members) for _, members in groupby(sorted(groups, key=question), key=question)]
+    return [_table(family) for family in families if len(family) > 1]
+
+
+def _table(groups: Sequence[RunGroup]) -> Table:
+    # Only keys that differ within this family; the methods of a run are told by its rows.
+    keys = dict.fromkeys(key for group in groups for key in group.differences if key != "method")
+    varied = [key for key in keys if len({_text(group, key) for group in groups}) > 1]
+
+    def by_values(group: RunGroup) -> list[tuple[bool, float, str]]:
+        """Numbers by size, before texts."""
+        values = [group.differences.get(key) for key in varied]
+        sizes = [float(v) if isinstance(v, int | float) else None for v in values]
+        return [(s is None, s or 0.0, str(v)) for s, v in zip(sizes, values, strict=True)]
+
+    groups = sorted(groups, key=by_values)
+    candidates = [candidate for group in groups for candidate in _candidates(group, varied)]
+    candidates = list(_without_repetition(candidates, len(groups), len(varied)))
+    results = {candidate.method: candidate.result for candidate in candidates}
+    sections = [
+        Section(heading, _ranked([each for each in candidates if each.method in names]))
+        for heading, names in sections_of(results)
+    ]
+    runs = [run for group in groups for run in group.results]
+    return _without_empty_columns(
+        Table(
+            title=" · ".join([runs[0].suite, runs[0].backbone, *_stamps(groups)]),
+            caption=caption(runs, groups[0].config.get("zoo", {}).get("name")),
+            labels=(*varied, "method", "seeds"),
+            columns=tuple(column.heading for column in COLUMNS),
+            sections=sections,
+        )
+    )
+
+
+def _stamps(groups: Sequence[RunGroup]) -> list[str]:
+    """Stamps of all settings; if only some settings have a stamp, they are named or counted.
+
+    They are named by the difference that all of them share and no other setting has, for example
+    ``labels.kind=ground_truth``.
+    """
+    texts = []
+    for stamp in dict.fromkeys(stamp for group in groups for stamp in group.stamps):
+        having = [group for group in groups if stamp in group.stamps]
+        lacking = [group for group in groups if stamp not in group.stamps]
+        names = [
+            item
+            for item in having[0].setting
+            if all(item in group.setting for group in having)
+            and not any(item in group.setting for group in lacking)
+        ]
+        which = names[0] if names else f"{len(having)} of {len(groups)} settings"
+        texts.append(f"{stamp} ({which})" if lacking else stamp)
+    return texts
+
+
+def _candidates(group: RunGroup, keys: Sequence[str]) -> Iterator[_Candidate]:
+    problem = problem_of(group.settings, group.stamps)
+    for method, by_seed in rows_by_method(group.results).items():
+        rows = list(by_seed.values())
+        texts = [_text(group, key) if concerns(key, method) else "" for key in keys]
+        labels = (*texts, method_title(method, rows[0].title), str(len(rows)))
+        numbers = numbers_over_seeds([[column.number(row) for row in rows] for column in COLUMNS])
+        facts = {**group_facts(group), "method": method, "source": "ours"}
+        yield _Candidate(method, rows[0], problem, Row(labels, numbers, facts))
+
+
+def _text(group: RunGroup, key: str) -> str:
+    return setting_text(group.differences[key]) if key in group.differences else ""
+
+
+def _without_repetition(
+    candidates: Sequence[_Candidate], settings: int, keys: int
+) -> Iterator[_Candidate]:
+    """Replace candidates with equal labels, or with equal numbers in all settings, by one.
+
+    The one with the most seeds stays; if all settings have the same numbers, without a setting.
+    """
+
+    def printed(row: Row) -> tuple[str, ...]:
+        return tuple("" if number is None else number.text for number in row.numbers)
+
+    def most_seeds(twins: Sequence[_Candidate]) -> Row:
+        return max((twin.row for twin in twins), key=lambda row: int(row.labels[-1]))
+
+    for candidate in candidates:
+        twins = [other for other in candidates if other.method == candidate.method]
+        alike = [twin for twin in twins if twin.row.labels[:-1] == candidate.row.labels[:-1]]
+        everywhere = len(twins) >= settings and len({printed(twin.row) for twin in twins}) == 1
+        if everywhere and candidate is twins[0]:
+            row = most_seeds(twins)
+            facts = {
+                key: value
+                for key, value in row.facts.items()
+                if all(twin.row.facts.get(key) == value for twin in twins)
+            }
+            labels = ("",) * keys + row.labels[keys:]
+            yield replace(candidate, row=Row(labels, row.numbers, facts))
+        elif not everywhere and candidate is alike[0]:
+            yield replace(candidate, row=most_seeds(alike))
+
+
+def _ranked(candidates: Sequence[_Candidate]) -> list[Row]:
+    """Rows in their order, with places among the merged models of the same problem."""
+    ranked: dict[int, Row] = {}
+    for problem in {candidate.problem for candidate in candidates}:
+        rivals = [
+            number
+            for number, candidate in enumerate(candidates)
+            if candidate.problem == problem and candidate.method not in BOUNDS
+        ]
+        ranked |= dict(zip(rivals, with_places([candidates[n].row for n in rivals]), strict=True))
+    return [ranked.get(number, candidate.row) for number, candidate in enumerate(candidates)]
+
+
+def _without_empty_columns(table: Table) -> Table:
+    """The table without labels that are empty in all rows, equal numbers of seeds, and gaps."""
+    rows = table.rows
+    texts = [
+        place
+        for place, heading in enumerate(table.labels)
+        if any(row.labels[place] for row in rows)
+        and (heading != "seeds" or len({row.labels[place] for row in rows}) > 1)
+    ]
+    numbers = [
+        place for place in range(len(table.columns)) if any(row.numbers[place] for row in rows)
+    ]
+
+    def narrowed(row: Row) -> Row:
+        labels = tuple(row.labels[place] for place in texts)
+        return replace(row, labels=labels, numbers=tuple(row.numbers[place] for place in numbers))
+
+    return replace(
+        table,
+        labels=tuple(table.labels[place] for place in texts),
+        columns=tuple(table.columns[place] for place in numbers),
+        sections=[
+            Section(section.heading, [narrowed(row) for row in section.rows])
+            for section in table.sections
+        ],
+    )

@@ -1,0 +1,137 @@
+"""A table as Markdown, for the terminal, and as a tidy frame for other programs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+import rich.markup
+import rich.table
+from rich import box
+
+from statsmerging.errors import printable
+from statsmerging.report.tables.content import BEST, SECOND, UNIT, Number, Table
+
+#: GitHub underlines ``ins`` and strips ``u``.
+_MARKDOWN_MARKS = {BEST: "**{}**", SECOND: "<ins>{}</ins>", 0: "{}"}
+_TERMINAL_MARKS = {BEST: "[bold]{}[/bold]", SECOND: "[underline]{}[/underline]", 0: "{}"}
+
+#: Markdown's special characters: those that count anywhere in a line, an underscore outside of
+#: words, and those that begin a heading, an item or a rule.
+_SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]|^\d+(?=[.)](?:\s|$))")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown: title and caption above, best bold, second best underlined."""
+    headings = [*map(escape, [*table.labels, *table.headings])]
+    lines = [
+        f"**{escape(table.title)}** · {escape(table.caption)}",
+        "",
+        markdown_row(headings),
+        markdown_row(["---"] * len(table.labels) + ["---:"] * len(table.columns)),
+    ]
+    for section in table.sections:
+        if section.heading:
+            gaps = [""] * (len(headings) - 1)
+            lines.append(markdown_row([f"*{escape(section.heading)}*", *gaps]))
+        for row in section.rows:
+            numbers = [_marked(number, _MARKDOWN_MARKS) for number in row.numbers]
+            lines.append(markdown_row([*map(escape, row.labels), *numbers]))
+    return "\n".join(lines) + "\n"
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """One line of a Markdown table; the cells are Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def escape(text: str) -> str:
+    """Text of any origin as Markdown that shows it literally."""
+
+    def escaped(found: re.Match[str]) -> str:
+        return f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}"
+
+    marked = _SPECIAL.sub(escaped, printable(text))
+    return re.sub("[&<>]", lambda found: _ENTITIES[found[0]], marked)
+
+
+def terminal_table(table: Table) -> rich.table.Table:
+    """The table for the terminal: best bold, second best underlined."""
+    shown = rich.table.Table(
+        title=cell_text(table.title),
+        caption=cell_text(table.caption),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in table.labels:
+        shown.add_column(cell_text(heading), no_wrap=heading == "method")
+    for heading in table.headings:
+        shown.add_column(cell_text(heading), justify="right", overflow="fold")
+    for section in table.sections:
+        if section.heading:
+            shown.add_row(f"[italic]{cell_text(section.heading)}[/italic]")
+        for row in section.rows:
+            numbers = [_marked(number, _TERMINAL_MARKS) for number in row.numbers]
+            shown.add_row(*map(cell_text, row.labels), *numbers)
+        shown.add_section()
+    return shown
+
+
+def cell_text(text: str) -> str:
+    """Text of any origin for the terminal: markup of rich and control characters are escaped."""
+    return rich.markup.escape(printable(text))
+
+
+def plain_table(table: Table, order: Iterable[str]) -> list[list[str | float | None]]:
+    """The rows of some methods in this order: labels and means; ``None`` for a missing number."""
+    rows = {row.facts["method"]: row for row in table.rows}
+    return [
+        [*row.labels, *(None if number is None else number.mean for number in row.numbers)]
+        for row in (rows[method] for method in order)
+    ]
+
+
+def tidy(tables: Iterable[Table]) -> pd.DataFrame:
+    """All numbers of all tables, one per row.
+
+    Columns: the settings, ``method``, ``source`` (ours or published), ``column``, ``mean``,
+    ``std``, ``n`` (number of seeds; missing for published numbers), ``unit``.
+    """
+    rows = [
+        {
+            **row.facts,
+            "column": heading,
+            "mean": number.mean,
+            "std": number.std,
+            "n": number.seeds or None,
+            "unit": UNIT,
+        }
+        for table in tables
+        for row in table.rows
+        for heading, number in zip(table.columns, row.numbers, strict=True)
+        if number is not None
+    ]
+    frame = pd.DataFrame(rows).astype({"n": "Int64"})
+    last = ["method", "source", "column", "mean", "std", "n", "unit"]
+    return frame[[*(name for name in frame.columns if name not in last), *last]]
+
+
+def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with a quote before each text that a spreadsheet would evaluate as a formula."""
+
+    def safe(text: str) -> str:
+        shown = printable(text)
+        try:
+            float(shown)
+        except ValueError:
+            return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+        return shown
+
+    texts = frame.map(lambda cell: safe(cell) if isinstance(cell, str) else cell)
+    return texts.rename(columns=safe)
+
+
+def _marked(number: Number | None, marks: dict[int, str]) -> str:
+    return "" if number is None else marks[number.place].format(number.text)
