@@ -6,7 +6,6 @@ legend depend on the medium: see ``style.printed`` and the page's ``figures.js``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -14,16 +13,22 @@ import pandas as pd
 
 from statsmerging.errors import printable
 from statsmerging.report.drawings import Drawing
-from statsmerging.report.figures.style import (
-    PAGE_CHARACTERS,
-    POINTER,
-    colours,
-    dashes,
-    folded,
-    heat,
+from statsmerging.report.figures.parts import (
+    LEGEND,
+    LINES,
+    PICKED,
+    SHARED,
+    WHOLE,
+    dash,
+    data_of,
     laid_out,
-    shapes,
+    lines_of,
+    panels,
+    under_the_pointer,
+    with_deviations,
+    zoom_of,
 )
+from statsmerging.report.figures.style import colours, heat, shapes
 from statsmerging.report.frames import axis_scale, by_depth, drawn
 from statsmerging.report.series import LABELS
 from statsmerging.runs.results import BOUND_TITLES, BOUNDS
@@ -46,19 +51,6 @@ MANY = 2000
 
 #: Steps of the running mean of a learning curve, as a share of all.
 WINDOW = 0.05
-
-#: Legends of markers, and of lines, which are long enough to show their dashes.
-_LEGEND = alt.Legend(symbolSize=36)
-_LINES = alt.Legend(symbolSize=400)
-
-#: A click on an entry of the legend shows that one alone.
-_PICKED: dict[str, Any] = {"name": "picked", "bind": "legend"}
-
-#: Panels with one vertical scale, to compare them.
-_SHARED = alt.Resolve(scale=alt.ScaleResolveMap(y="shared"))
-
-#: An axis on which nothing lies between whole numbers.
-_WHOLE = alt.Axis(format="d", tickMinStep=1)
 
 
 def chart(drawing: Drawing, most: int | None = None) -> alt.TopLevelMixin:
@@ -102,18 +94,18 @@ def dots(frame: pd.DataFrame, most: int | None = None) -> alt.TopLevelMixin:
     seen = frame["seen"].astype(bool)
     named = frame.assign(task=frame["task"].where(seen, "unseen: " + frame["task"]))
     groups = named.groupby(["title", "task"], sort=False)["accuracy"]
-    means = _with_deviations(groups.agg(["mean", "std", "count"]).reset_index())
+    means = with_deviations(groups.agg(["mean", "std", "count"]).reset_index())
     merged = [name for name in means["title"].unique() if name not in BOUND_TITLES.values()]
     bounds = [name for name in BOUND_TITLES.values() if name in set(means["title"])]
-    picked = alt.selection_point(fields=["title"], **_PICKED)
+    picked = alt.selection_point(fields=["title"], **PICKED)
     base = alt.Chart().encode(
         y=alt.Y("task:N", sort=list(means["task"].unique()), title=None).scale(paddingInner=0.3),
         opacity=alt.condition(picked, alt.value(1), alt.value(0.1)),
-        color=alt.Color("title:N", scale=colours([*bounds, *merged]), title=None, legend=_LEGEND),
+        color=alt.Color("title:N", scale=colours([*bounds, *merged]), title=None, legend=LEGEND),
         tooltip=["title:N", "task:N", alt.Tooltip("text:N", title="accuracy, %")],
     )
     axis = alt.X("mean:Q", title="top-1 accuracy, %").scale(zero=False, nice=False, padding=8)
-    look = alt.Shape("title:N", scale=shapes([*bounds, *merged]), title=None, legend=_LEGEND)
+    look = alt.Shape("title:N", scale=shapes([*bounds, *merged]), title=None, legend=LEGEND)
     beside = alt.YOffset("title:N").scale(domain=merged)
     of_bounds = alt.FieldOneOfPredicate(field="title", oneOf=bounds)
     others = base.transform_filter(alt.LogicalNotPredicate(**{"not": of_bounds})).encode(
@@ -125,8 +117,8 @@ def dots(frame: pd.DataFrame, most: int | None = None) -> alt.TopLevelMixin:
         others.mark_point(filled=True).encode(axis, look),
     ]
     step = {"step": max(ROW, METHOD * len(merged)), "for": "position"}
-    layered = alt.layer(*layers, data=_data(means), height=step, title=note)
-    layered = layered.add_params(picked, _zoom(0, ["x"]))
+    layered = alt.layer(*layers, data=data_of(means), height=step, title=note)
+    layered = layered.add_params(picked, zoom_of(0, ["x"]))
     return laid_out(layered, 1, [*bounds, *merged])
 
 
@@ -148,28 +140,28 @@ def against(frame: pd.DataFrame, label: str) -> alt.TopLevelMixin:
     """
     number = pd.api.types.is_numeric_dtype(frame["x"])
     across = (
-        alt.X("x:Q", title=label, axis=_WHOLE).scale(zero=False, nice=False, padding=6)
+        alt.X("x:Q", title=label, axis=WHOLE).scale(zero=False, nice=False, padding=6)
         if number
         else alt.X("x:O", title=label, sort=list(frame["x"].unique()), axis=alt.Axis(labelAngle=0))
     )
     names = [name for name in frame["line"].unique() if name not in BOUND_TITLES.values()]
     names += [name for name in BOUND_TITLES.values() if name in set(frame["line"])]
-    base = _lines(
+    base = lines_of(
         "line",
         names,
         ["panel:N", alt.Tooltip("x:N", title=label), alt.Tooltip("text:N", title="accuracy, %")],
-        _LEGEND,
+        LEGEND,
     )
     up = alt.Y("mean:Q", title="average accuracy, %").scale(zero=False, nice=False, padding=6)
-    look = alt.Shape("line:N", scale=shapes(names), title=None, legend=_LEGEND)
+    look = alt.Shape("line:N", scale=shapes(names), title=None, legend=LEGEND)
     layers = [
         base.mark_rule().encode(across, alt.Y("low:Q"), alt.Y2("high:Q")),
-        base.mark_line().encode(across, up, _dash("line", names, _LEGEND)),
+        base.mark_line().encode(across, up, dash("line", names, LEGEND)),
         base.mark_point(filled=True).encode(across, up, look),
     ]
-    means = _with_deviations(frame.rename(columns={"seeds": "count"}))
+    means = with_deviations(frame.rename(columns={"seeds": "count"}))
     zoom = ["x", "y"] if number else ["y"]
-    return _panels(means, "panel", "line", layers, 3, zoom, resolve=_SHARED)
+    return panels(means, "panel", "line", layers, 3, zoom, resolve=SHARED)
 
 
 def heatmap(frame: pd.DataFrame) -> alt.TopLevelMixin:
@@ -194,7 +186,7 @@ def heatmap(frame: pd.DataFrame) -> alt.TopLevelMixin:
         step = min(CELL, MAP / len(names)) if title else CELL
         down = alt.Axis(labelOverlap="parity", ticks=False, domain=False, labelPadding=3)
         return (
-            alt.Chart(_data(rows[columns]), height=alt.Step(step))
+            alt.Chart(data_of(rows[columns]), height=alt.Step(step))
             .mark_rect()
             .encode(
                 alt.X(
@@ -231,13 +223,13 @@ def depth(frame: pd.DataFrame) -> alt.TopLevelMixin:
         alt.Tooltip("depth:Q", title="block"),
         alt.Tooltip("coefficient:Q", format=".4~g"),
     ]
-    across = alt.X("depth:Q", title="block", axis=_WHOLE).scale(nice=False)
+    across = alt.X("depth:Q", title="block", axis=WHOLE).scale(nice=False)
     up = alt.Y("coefficient:Q").scale(zero=False, nice=False, padding=5)
     layers = [
-        _lines("task", tasks).mark_line().encode(across, up, _dash("task", tasks, _LINES)),
-        _under_the_pointer(tooltip).encode(across, up),
+        lines_of("task", tasks).mark_line().encode(across, up, dash("task", tasks, LINES)),
+        under_the_pointer(tooltip).encode(across, up),
     ]
-    return _panels(means, "kind", "task", layers, 3, resolve=_SHARED)
+    return panels(means, "kind", "task", layers, 3, resolve=SHARED)
 
 
 def learning_curves(frame: pd.DataFrame) -> alt.TopLevelMixin:
@@ -255,20 +247,18 @@ def learning_curves(frame: pd.DataFrame) -> alt.TopLevelMixin:
         alt.Tooltip("value:Q", title=quantity, format=".4~g"),
         alt.Tooltip("mean:Q", title="running mean", format=".4~g"),
     ]
-    base = _lines("seed", seeds)
-    step = alt.X("step:Q", axis=_WHOLE).scale(nice=False)
+    base = lines_of("seed", seeds)
+    step = alt.X("step:Q", axis=WHOLE).scale(nice=False)
     layers = [
         base.mark_line(strokeWidth=0.5, strokeOpacity=0.3).encode(
             step, alt.Y("value:Q", title=quantity).scale(zero=False)
         ),
-        base.mark_line().encode(
-            step, alt.Y("mean:Q", title=quantity), _dash("seed", seeds, _LINES)
-        ),
-        _under_the_pointer(tooltip).encode(step, alt.Y("mean:Q", title=quantity)),
+        base.mark_line().encode(step, alt.Y("mean:Q", title=quantity), dash("seed", seeds, LINES)),
+        under_the_pointer(tooltip).encode(step, alt.Y("mean:Q", title=quantity)),
     ]
     columns = ["title", "seed", "step", "value", "mean"]
     note = f"thick: running mean over {WINDOW:.0%} of the steps"
-    return _panels(named[columns], "title", "seed", layers, 4, title=note)
+    return panels(named[columns], "title", "seed", layers, 4, title=note)
 
 
 def smooth(values: pd.Series) -> pd.Series:
@@ -292,9 +282,9 @@ def statistics(frame: pd.DataFrame) -> alt.TopLevelMixin:
     keys = ["layer", "task", "kind", "coefficient"]
     wide = shown.pivot(index=keys, columns="statistic", values="value")
     fields = {name: f"value_{number}" for number, name in enumerate(names)}
-    data = _data(wide.rename(columns=fields).reset_index())
-    picked = alt.selection_point(fields=["kind"], **_PICKED)
-    panels = [
+    data = data_of(wide.rename(columns=fields).reset_index())
+    picked = alt.selection_point(fields=["kind"], **PICKED)
+    made = [
         alt.Chart(name=f"panel_{number}")
         .mark_point(size=12 if len(wide) < MANY else 5, strokeWidth=0.6)
         .encode(
@@ -302,8 +292,8 @@ def statistics(frame: pd.DataFrame) -> alt.TopLevelMixin:
             .scale(**scales[name], nice=False, padding=4)
             .axis(format="~g", tickCount=4, labelOverlap=True, labelSeparation=6),
             alt.Y("coefficient:Q").scale(zero=False, nice=False, padding=5),
-            alt.Color("kind:N", scale=colours(kinds), title=None, legend=_LEGEND),
-            alt.Shape("kind:N", scale=shapes(kinds), title=None, legend=_LEGEND),
+            alt.Color("kind:N", scale=colours(kinds), title=None, legend=LEGEND),
+            alt.Shape("kind:N", scale=shapes(kinds), title=None, legend=LEGEND),
             opacity=alt.condition(picked, alt.value(1), alt.value(0.05)),
             tooltip=[
                 "layer:N",
@@ -312,10 +302,10 @@ def statistics(frame: pd.DataFrame) -> alt.TopLevelMixin:
                 alt.Tooltip("coefficient:Q", format=".4~g"),
             ],
         )
-        .add_params(_zoom(number, ["x", "y"]), *[picked] * (number == 0))
+        .add_params(zoom_of(number, ["x", "y"]), *[picked] * (number == 0))
         for number, name in enumerate(names)
     ]
-    grid = alt.concat(*panels, data=data, columns=3, resolve=_SHARED)
+    grid = alt.concat(*made, data=data, columns=3, resolve=SHARED)
     return laid_out(grid, min(3, len(names)), kinds)
 
 
@@ -327,7 +317,7 @@ def cosine_matrix(frame: pd.DataFrame) -> alt.TopLevelMixin:
     """
     tasks = list(frame["task"].unique())
     value = alt.Tooltip("cosine:Q", format=".4f")
-    base = alt.Chart(_data(frame[["task", "other", "cosine"]])).encode(
+    base = alt.Chart(data_of(frame[["task", "other", "cosine"]])).encode(
         alt.X("other:N", sort=tasks, title=None, axis=alt.Axis(labelAngle=-90)),
         alt.Y("task:N", sort=tasks, title=None),
         tooltip=["task:N", "other:N", value],
@@ -341,95 +331,3 @@ def cosine_matrix(frame: pd.DataFrame) -> alt.TopLevelMixin:
     # As many as fit a page, each wide enough for its number.
     side = alt.Step(max(NUMBER[0], min(NUMBER[1], 380 / len(tasks))))
     return laid_out(layered.properties(width=side, height=side))
-
-
-def _lines(
-    group: str, names: Sequence[str], tooltip: Sequence[Any] = (), legend: alt.Legend = _LINES
-) -> alt.Chart:
-    """Marks that a column tells apart by colour, for ``_panels``."""
-    return alt.Chart().encode(
-        color=alt.Color(f"{group}:N", scale=colours(names), title=None, legend=legend),
-        opacity=alt.condition(
-            alt.selection_point(fields=[group], **_PICKED), alt.value(1), alt.value(0.1)
-        ),
-        tooltip=[f"{group}:N", *tooltip],
-    )
-
-
-def _dash(group: str, names: Sequence[str], legend: alt.Legend) -> alt.StrokeDash:
-    return alt.StrokeDash(f"{group}:N", scale=dashes(names), title=None, legend=legend)
-
-
-def _under_the_pointer(tooltip: Sequence[Any]) -> alt.Chart:
-    """Invisible points that show the numbers of a line: a line itself has only its first."""
-    points = alt.Chart().mark_point(size=50, fillOpacity=0, strokeOpacity=0)
-    shown: alt.Chart = points.encode(tooltip=tooltip).transform_filter(f"datum && {POINTER}")
-    return shown
-
-
-def _panels(
-    frame: pd.DataFrame,
-    panel: str,
-    group: str,
-    layers: Sequence[alt.Chart],
-    columns: int,
-    zoom: Sequence[Any] = ("x", "y"),
-    **of_all: Any,
-) -> alt.TopLevelMixin:
-    """A panel for each value of a column, with these layers in each.
-
-    Args:
-        frame: the data of all.
-        panel: column that tells panels apart.
-        group: column that tells lines apart.
-        layers: of ``_lines``.
-        columns: panels in a row at most.
-        zoom: channels whose scales move and zoom; those of numbers alone can.
-        of_all: properties of the whole, such as ``resolve``.
-    """
-    values = list(frame[panel].unique())
-    columns = min(columns, len(values))
-    picked = alt.selection_point(fields=[group], **_PICKED)
-    panels = []
-    for number, value in enumerate(values):
-        data = _data(frame[frame[panel] == value])
-        made = alt.layer(*layers, data=data, name=f"panel_{number}")
-        if value:
-            lines = folded(value, PAGE_CHARACTERS // columns - 4)
-            made = made.properties(title=alt.TitleParams(lines, anchor="middle", frame="group"))
-        # The first panel's selection holds in all.
-        panels.append(made.add_params(_zoom(number, zoom), *[picked] * (number == 0)))
-    grid = alt.concat(*panels, columns=columns, **of_all)
-    # Paper has no pointer; ``style.printed`` turns the parameter off.
-    names = list(frame[group].unique())
-    return laid_out(grid.add_params(alt.param(POINTER, value=True)), columns, names)
-
-
-def _zoom(number: int, encodings: Sequence[Any]) -> alt.Parameter:
-    """A panel is moved with the mouse, and zoomed with its wheel while Shift is held."""
-    return alt.selection_interval(
-        name=f"zoom_{number}",
-        bind="scales",
-        encodings=list(encodings),
-        translate="[mousedown, window:mouseup] > window:mousemove!",
-        zoom="wheel![event.shiftKey]",
-    )
-
-
-def _with_deviations(means: pd.DataFrame) -> pd.DataFrame:
-    """The table with ``low``, ``high`` and ``text`` in place of ``std`` and ``count``."""
-    deviation = means["std"].fillna(0.0)
-    text = [
-        f"{mean:.2f} ± {std:.2f} ({seeds} seeds)" if seeds > 1 else f"{mean:.2f}"
-        for mean, std, seeds in zip(means["mean"], deviation, means["count"], strict=True)
-    ]
-    ends = {"low": means["mean"] - deviation, "high": means["mean"] + deviation}
-    return means.drop(columns=["std", "count"]).assign(**ends, text=text)
-
-
-def _data(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table that a chart carries: numbers have 6 digits."""
-    shown = frame.copy()
-    for name in frame.select_dtypes("float"):
-        shown[name] = [float(f"{value:.6g}") for value in frame[name]]
-    return shown

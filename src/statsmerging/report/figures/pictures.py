@@ -16,11 +16,12 @@ from PIL import Image
 from statsmerging.errors import printable
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.charts import chart
-from statsmerging.report.figures.style import DPI, laid_out, printed
+from statsmerging.report.figures.parts import laid_out
+from statsmerging.report.figures.style import DPI, printed
 from statsmerging.report.layers import layer_name
 
-#: Side of an image on a contact sheet, in points.
-SIDE = 43
+#: Side of an image on a contact sheet, and the room for a row's label, in points.
+SIDE, LABEL = 43, 100
 
 
 def coefficient_heatmaps(path: Path) -> dict[str, Image.Image]:
@@ -60,7 +61,14 @@ def contact_sheet(
     headings = json.dumps([printable(heading) for heading in columns])
     bare: dict[str, Any] = {"title": None, "domain": False, "ticks": False}
     sheet = (
-        alt.Chart(cells, width=alt.Step(SIDE), height=alt.Step(SIDE))
+        alt.Chart(
+            cells,
+            width=alt.Step(SIDE),
+            height=alt.Step(SIDE),
+            # Sheets of as many columns have one width, whatever their labels.
+            autosize="none",
+            padding={"left": LABEL, "top": 20, "right": 4, "bottom": 4},
+        )
         .mark_image(width=SIDE - 2, height=SIDE - 2, smooth=False)
         .encode(
             alt.X(
@@ -69,7 +77,9 @@ def contact_sheet(
                     orient="top", labelExpr=f"{headings}[datum.value]", labelAngle=0, **bare
                 ),
             ),
-            alt.Y("row:N", sort=list(map(printable, rows)), axis=alt.Axis(**bare)),
+            alt.Y(
+                "row:N", sort=list(map(printable, rows)), axis=alt.Axis(labelLimit=LABEL, **bare)
+            ),
             alt.Url("image:N"),
         )
     )

@@ -118,24 +118,6 @@ def folded(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
-def laid_out(
-    chart: alt.TopLevelMixin, columns: int = 1, names: Sequence[str] = (), least: int = 0
-) -> alt.TopLevelMixin:
-    """The chart with what a medium needs to place it.
-
-    Args:
-        chart: of any kind.
-        columns: panels in a row on paper.
-        names: entries of the legend.
-        least: width on a screen, in pixels; a narrower one scrolls.
-    """
-    longest = max(map(len, names), default=0)
-    placed: alt.TopLevelMixin = chart.properties(
-        usermeta={"columns": columns, "longest": longest, "least": least}
-    )
-    return placed
-
-
 def spec_of(chart: alt.TopLevelMixin) -> Spec:
     """The chart as JSON, without a theme and without the address of the grammar."""
     with alt.data_transformers.enable("default", max_rows=None):
