@@ -29,7 +29,7 @@ from statsmerging.scoring.scores import class_scores
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Expert, Zoo, copy_state
 from statsmerging.zoo.heads import Head
-from statsmerging.zoo.inference import BATCH
+from statsmerging.zoo.network import BATCH
 from statsmerging.zoo.weights import Weights
 
 TASK = "photographs"

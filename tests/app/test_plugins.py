@@ -17,7 +17,7 @@ from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod, method_named, methods
 from statsmerging.store.files import read_json
 from statsmerging.store.hashing import file_sha256
-from statsmerging.zoo.inference import architecture_key
+from statsmerging.zoo.network import architecture_key
 from tests.conftest import ROOT, JobRunner
 
 

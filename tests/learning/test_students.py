@@ -19,7 +19,7 @@ from statsmerging.merging import TaskVectorBank
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Expert, Zoo, copy_state
 from statsmerging.zoo.heads import Head
-from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.network import extract_features
 from statsmerging.zoo.weights import Weights
 from tests.small_models import TinyBackbone
 

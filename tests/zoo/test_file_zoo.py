@@ -16,12 +16,11 @@ from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.images import SuiteImages
 from statsmerging.errors import MissingFilesError, UserError
 from statsmerging.store.cache import Cache
-from statsmerging.zoo import file_zoo
+from statsmerging.zoo import experts as file_zoo
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
-from statsmerging.zoo.experts import Zoo, copy_state
-from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files
-from statsmerging.zoo.foreign_weights import weights_for
+from statsmerging.zoo.experts import Zoo, ZooFiles, copy_state, locate, zoo_from_files
 from statsmerging.zoo.formats.clip_names import find_tower
+from statsmerging.zoo.formats.foreign import weights_for
 from statsmerging.zoo.head_sources import ProbedHeads
 from statsmerging.zoo.settings import (
     BackboneSettings,

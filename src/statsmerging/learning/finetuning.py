@@ -27,7 +27,7 @@ from statsmerging.zoo.backbones import create_backbone, feature_dimension
 from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
 from statsmerging.zoo.head_sources import HeadSource, ProbedHeads, head_source
 from statsmerging.zoo.heads import check_tells_apart
-from statsmerging.zoo.inference import architecture_key, inference_device
+from statsmerging.zoo.network import architecture_key, inference_device
 from statsmerging.zoo.settings import (
     PRETRAIN,
     BackboneSettings,

@@ -28,10 +28,9 @@ from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of, state_sha256
 from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
 from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert
-from statsmerging.zoo.foreign_weights import classifier_in, weights_for
-from statsmerging.zoo.formats.foreign import CLASSIFIERS
-from statsmerging.zoo.heads import check_classes, check_features
-from statsmerging.zoo.inference import inference_device
+from statsmerging.zoo.formats.foreign import CLASSIFIERS, weights_for
+from statsmerging.zoo.heads import check_classes, check_features, classifier_in
+from statsmerging.zoo.network import inference_device
 from statsmerging.zoo.settings import BackboneSettings, FinetunedZooSettings, OwnHeadsSettings
 from statsmerging.zoo.weights import FileTensors, Weights, write_weights
 

@@ -43,7 +43,7 @@ from statsmerging.scoring.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import CorrectedHead
-from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.network import extract_features
 
 
 def parse_methods(section: Mapping[str, Mapping[str, Any]]) -> list[LearnedMethod | FixedMethod]:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from statsmerging.data.images import ImageSplit
 from statsmerging.progress import track
 from statsmerging.zoo.experts import Expert, Zoo
-from statsmerging.zoo.inference import weights_on
+from statsmerging.zoo.network import weights_on
 
 #: Called with the name of a weight tensor and its inputs, the features along the last axis.
 Observer = Callable[[str, Tensor], None]

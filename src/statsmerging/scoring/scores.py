@@ -18,7 +18,7 @@ from statsmerging.runs.results import MethodResult, TaskAccuracy
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of, state_sha256
 from statsmerging.zoo.experts import Zoo
-from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.network import extract_features
 from statsmerging.zoo.weights import Weights
 
 

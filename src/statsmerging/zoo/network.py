@@ -1,4 +1,4 @@
-"""A network: identified by a hash, and run under given weights."""
+"""The network of a zoo: identified by a hash, and run under given weights."""
 
 from __future__ import annotations
 
