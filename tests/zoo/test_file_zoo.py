@@ -18,10 +18,11 @@ from statsmerging.errors import MissingFilesError, UserError
 from statsmerging.store.cache import Cache
 from statsmerging.zoo import experts as file_zoo
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
-from statsmerging.zoo.experts import Zoo, ZooFiles, copy_state, locate, zoo_from_files
+from statsmerging.zoo.experts import Zoo, ZooFiles, locate, zoo_from_files
 from statsmerging.zoo.formats.clip_names import find_tower
 from statsmerging.zoo.formats.foreign import weights_for
 from statsmerging.zoo.head_sources import ProbedHeads
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FileHeadsSettings,
@@ -248,15 +249,9 @@ def test_a_probe_is_that_of_its_number_of_classes(
     """The same images with one class more, which none of them shows, need another head."""
     network, cache = small_network(small_weights), Cache(tmp_path / "cache")
     suite = folder_suite(suite_root, TASKS, [], cache=tmp_path / "cache" / "datasets")
-    backbone = create_backbone(network)
-    probed = ProbedHeads(
-        backbone,
-        "architecture",
-        copy_state(backbone),
-        SuiteImages(suite, preprocess_of(network), cache),
-        cache,
-        torch.device("cpu"),
-    )
+    preprocess = preprocess_of(network)
+    made = Network(create_backbone(network), preprocess, torch.device("cpu"), network)
+    probed = ProbedHeads(made, made.initial, SuiteImages(suite, preprocess, cache), cache)
     task = suite.tasks[0]
     wider = replace(task, read_classes=lambda: (*task.classes, "neither"))
     assert [len(probed(one).weight) for one in (task, wider, task)] == [2, 3, 2]

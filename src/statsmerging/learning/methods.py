@@ -43,7 +43,6 @@ from statsmerging.scoring.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import CorrectedHead
-from statsmerging.zoo.network import extract_features
 
 
 def parse_methods(section: Mapping[str, Mapping[str, Any]]) -> list[LearnedMethod | FixedMethod]:
@@ -268,14 +267,7 @@ def corrected_features(
     experts = {task: zoo.experts[task].state for task in images}
 
     def features(weights: Mapping[str, Tensor], task: str) -> Tensor:
-        return extract_features(
-            zoo.backbone,
-            weights,
-            images[task].images,
-            zoo.preprocess,
-            zoo.device,
-            description=f"features of {task}",
-        )
+        return zoo.network.features(weights, images[task].images, description=f"features of {task}")
 
     corrections = method.fit(
         {task: features(state, task) for task in images},
@@ -315,11 +307,10 @@ def routed_experts(
             yield dict(zip(heads, inputs.split(images_per_task), strict=True))
 
     model = method.fit(
-        zoo.backbone.to(zoo.device),
+        zoo.network.frozen(),
         bank,
         batches(),
         lambda task, features: entropy(heads[task](features)),
     )
-    return Candidate.of_state(
-        method.title, replace(zoo, backbone=model), model.state_dict(), keep=False
-    )
+    routed = replace(zoo, network=replace(zoo.network, module=model))
+    return Candidate.of_state(method.title, routed, model.state_dict(), keep=False)

@@ -31,7 +31,7 @@ from statsmerging.zoo.heads import (
     head_from,
     read_head,
 )
-from statsmerging.zoo.network import architecture_key, inference_device
+from statsmerging.zoo.network import Network, inference_device
 from statsmerging.zoo.settings import (
     PRETRAIN,
     BackboneSettings,
@@ -58,25 +58,24 @@ class Zoo:
     """What is merged.
 
     Attributes:
-        backbone: the common architecture; its own weights are nobody's to rely on.
-        preprocess: the preprocessing of the checkpoint.
+        network: the architecture of all experts.
         pretrained: θ₀ by tensor name.
         experts: one expert per task, of seen and unseen tasks.
-        device: where forward passes and task vectors belong.
-        settings: the backbone was made with; ``None`` if it was made without any.
     """
 
-    backbone: nn.Module
-    preprocess: Preprocess
+    network: Network
     pretrained: Weights
     experts: Mapping[str, Expert]
-    device: torch.device
-    settings: BackboneSettings | None = None
 
-    @cached_property
-    def architecture(self) -> str:
-        """Hash of what the backbone is, besides its weights."""
-        return architecture_key(self.backbone, self.settings)
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images become the input of the network."""
+        return self.network.preprocess
+
+    @property
+    def device(self) -> torch.device:
+        """The device of forward passes and task vectors."""
+        return self.network.device
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -86,11 +85,6 @@ class Zoo:
             hashes[f"{task}/backbone"] = expert.state.sha256
             hashes[f"{task}/head"] = state_sha256(expert.head.state_dict())
         return hashes
-
-
-def copy_state(backbone: nn.Module) -> Weights:
-    """The module's state dict, independent of its further training."""
-    return Weights({name: value.detach().clone() for name, value in backbone.state_dict().items()})
 
 
 def write_expert(path: Path, expert: Expert) -> None:
@@ -224,13 +218,11 @@ def zoo_from_files(
             head with another number of classes than its task.
         MergingError: tensors that do not match the backbone (names and both shapes), or NaN.
     """
-    network, pretrained = _pretrained(backbone, files.base)
-    device = inference_device(accelerator)
-    reader = _ExpertReader(network, pretrained, cache)
-    width = feature_dimension(network, preprocess_of(backbone))
-
-    architecture = architecture_key(network, backbone)
-    probed = ProbedHeads(network, architecture, pretrained, images, cache, device)
+    module = _pretrained_module(backbone, files.base)
+    width = feature_dimension(module, preprocess_of(backbone))
+    network = Network(module, preprocess_of(backbone), inference_device(accelerator), backbone)
+    pretrained = network.initial
+    probed = ProbedHeads(network, pretrained, images, cache)
 
     def own(task: Task) -> Head:
         if task.name not in files.experts:
@@ -238,7 +230,7 @@ def zoo_from_files(
         if task.name in files.heads:
             return read_head(first_file([files.heads[task.name]]))
         source = files.experts[task.name]
-        head = read_expert_head(source) if holds_expert(source) else classifier_in(source, network)
+        head = read_expert_head(source) if holds_expert(source) else classifier_in(source, module)
         if head is None:
             raise UserError(
                 f"{printable(str(source))} has no head: choose heads=zero_shot, probed or files"
@@ -253,49 +245,40 @@ def zoo_from_files(
         check_features(head, task, width)
         if task.name not in files.experts:
             return Expert(pretrained, head)
-        return Expert(reader.read(files.experts[task.name]), head)
+        return Expert(_backbone_weights(files.experts[task.name], module, pretrained, cache), head)
 
     experts = {task.name: expert(task) for task in images.suite.tasks}
-    return Zoo(network, preprocess_of(backbone), pretrained, experts, device, backbone)
+    return Zoo(network, pretrained, experts)
 
 
-class _ExpertReader:
-    """Reads experts of any known format as weights with the backbone's names."""
+def _backbone_weights(path: Path, module: nn.Module, pretrained: Weights, cache: Cache) -> Weights:
+    """Weights of one expert with the module's names; they stay on disk until they are used.
 
-    def __init__(self, backbone: nn.Module, pretrained: Weights, cache: Cache) -> None:
-        self.backbone = backbone
-        self.pretrained = pretrained
-        self.cache = cache
+    Both ways check that they are finite, a foreign file when it is converted.
+    """
+    if holds_expert(path):
+        weights, found = read_expert(path).state, printable(str(path))
+        check_same_tensors(pretrained, weights, expected="backbone", found=found)
+        return weights
+    key = key_of([pretrained.sha256, *map(file_sha256, files_of(path))])
 
-    def read(self, path: Path) -> Weights:
-        """Weights of one expert, on disk until they are used.
+    def convert(target: Path) -> None:
+        write_weights(target, weights_for(module, path, pretrained))
 
-        Both ways check that they are finite, a foreign file when it is converted.
-        """
-        if holds_expert(path):
-            weights, found = read_expert(path).state, printable(str(path))
-            check_same_tensors(self.pretrained, weights, expected="backbone", found=found)
-            return weights
-        key = key_of([self.pretrained.sha256, *map(file_sha256, files_of(path))])
-
-        def convert(target: Path) -> None:
-            write_weights(target, weights_for(self.backbone, path, self.pretrained))
-
-        return Weights(self.cache.load("converted", f"{key}.safetensors", convert, FileTensors))
+    return Weights(cache.load("converted", f"{key}.safetensors", convert, FileTensors))
 
 
-def _pretrained(settings: BackboneSettings, base: Path | None) -> tuple[nn.Module, Weights]:
-    """The network, and θ₀: the zoo's own, or the backbone's published weights."""
+def _pretrained_module(settings: BackboneSettings, base: Path | None) -> nn.Module:
+    """The backbone with θ₀: weights of the zoo's own file, or those of the settings."""
     if base is None and settings.weights == PRETRAIN:
         raise UserError(
             f"backbone.weights={PRETRAIN}: experts from files need the weights they started from; "
             "give a .safetensors file (job=finetune writes pretrained.safetensors)"
         )
-    network = create_backbone(settings, load=base is None)
+    module = create_backbone(settings, load=base is None)
     if base is not None:
-        network.load_state_dict(weights_for(network, base))
-    # Not copied: nobody trains this network, so one copy of θ₀ serves all.
-    return network, Weights({name: value.detach() for name, value in network.state_dict().items()})
+        module.load_state_dict(weights_for(module, base))
+    return module
 
 
 def _local_expert(root: Path, task: str) -> Path:

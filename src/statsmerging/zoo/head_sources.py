@@ -27,7 +27,7 @@ from statsmerging.zoo.heads import (
     fit_linear_probe,
     read_head,
 )
-from statsmerging.zoo.network import extract_features
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.settings import (
     BASE,
     HUB,
@@ -45,50 +45,34 @@ class ProbedHeads:
     """Fits a linear probe on the pre-trained backbone's features of a task's training images.
 
     Args:
-        backbone: the network.
-        architecture: its ``architecture_key``.
-        pretrained: its weights.
+        network: the backbone.
+        pretrained: its weights θ₀.
         images: the suite; train splits are opened.
         cache: of heads.
-        device: where the forward passes run.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        architecture: str,
-        pretrained: Weights,
-        images: SuiteImages,
-        cache: Cache,
-        device: torch.device,
+        self, network: Network, pretrained: Weights, images: SuiteImages, cache: Cache
     ) -> None:
-        self.backbone = backbone
-        self.architecture = architecture
+        self.network = network
         self.pretrained = pretrained
         self.images = images
         self.cache = cache
-        self.device = device
 
     def __call__(self, task: Task) -> Head:
         """The probe of one task, C × D."""
         train = self.images.split(task, "train")
-        preprocess = self.images.preprocess
 
         def write(path: Path) -> None:
-            features = extract_features(
-                self.backbone,
-                self.pretrained,
-                train.images,
-                preprocess,
-                self.device,
-                description=f"probing {task.name}",
+            features = self.network.features(
+                self.pretrained, train.images, description=f"probing {task.name}"
             )
             head = fit_linear_probe(features, train.labels, len(task.classes))
             write_weights(path, head.state_dict())
 
-        images = [preprocess.key, train.key]
+        images = [self.images.preprocess.key, train.key]
         fit = [str(PROBE_STRENGTH), str(PROBE_ITERATIONS), str(len(task.classes))]
-        key = key_of([self.architecture, self.pretrained.sha256, *images, *fit])
+        key = key_of([self.network.architecture, self.pretrained.sha256, *images, *fit])
         return self.cache.load("heads", f"{key}.safetensors", write, read_head)
 
 

@@ -1,10 +1,13 @@
-"""The network of a zoo: identified by a hash, and run under given weights."""
+"""The network of a zoo: one architecture that is run, copied and identified, and never changed."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -15,82 +18,116 @@ from statsmerging.errors import UserError
 from statsmerging.progress import track
 from statsmerging.store.hashing import json_sha256
 from statsmerging.zoo.settings import BackboneSettings
-
-
-def architecture_key(backbone: nn.Module, settings: BackboneSettings | None) -> str:
-    """Hash of the modules as they print themselves, and of the settings they were made with.
-
-    The weights do not tell: under another activation the same ones give other outputs. Nor do
-    the modules alone: timm's attention prints no number of heads. Of a user's own classes the code
-    may be another next time: it is part of the hash.
-
-    Args:
-        settings: ``None`` for a network that no settings made.
-    """
-    modules = re.sub(r" at 0x[0-9a-f]+", "", repr(backbone))
-    made_with = None if settings is None else settings.architecture
-    return json_sha256([modules, made_with, *_plugins(backbone)])
-
-
-def _plugins(backbone: nn.Module) -> list[str]:
-    """sha256 of the user's files that the modules come from, as ``load_plugins`` left it there."""
-    sources = {type(module).__module__ for module in backbone.modules()}
-    hashes = {getattr(sys.modules.get(source), "__sha256__", None) for source in sources}
-    return sorted(hash_ for hash_ in hashes if hash_ is not None)
-
+from statsmerging.zoo.weights import Weights
 
 #: Images in one forward pass.
 BATCH = 128
 
 
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Owns the module of an architecture: images N × 3 × S × S → features N × D.
+
+    The weights of a forward pass are given with it. The module itself is neither moved, nor
+    frozen, nor trained: who needs that takes a copy, ``fresh`` or ``frozen``.
+
+    Attributes:
+        module: the architecture, in evaluation mode, on the CPU.
+        preprocess: how images become its input.
+        device: where forward passes run.
+        settings: what the module was made from; ``None`` for a module without settings.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+    device: torch.device
+    settings: BackboneSettings | None = None
+
+    def __post_init__(self) -> None:
+        self.module.eval()
+
+    @cached_property
+    def architecture(self) -> str:
+        """sha256 of everything that determines the outputs besides the weights.
+
+        The same weights give other outputs under another activation, which the printed modules
+        show. timm prints no number of attention heads, which the settings have. The source code of
+        a plugin's classes may change between two runs, so its hash is included.
+        """
+        modules = re.sub(r" at 0x[0-9a-f]+", "", repr(self.module))
+        made_with = None if self.settings is None else self.settings.architecture
+        sources = {sys.modules.get(type(module).__module__) for module in self.module.modules()}
+        # `load_plugins` leaves the hash of a plugin's file in its module.
+        plugins = {str(source.__sha256__) for source in sources if hasattr(source, "__sha256__")}
+        return json_sha256([modules, made_with, *sorted(plugins)])
+
+    @property
+    def initial(self) -> Weights:
+        """The weights that the module was made with; they share its memory."""
+        return Weights(self.module.state_dict())
+
+    def weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors for ``torch.func.functional_call``: on the device, floating point in float32.
+
+        Args:
+            state: backbone weights by tensor name, in any precision.
+        """
+        # Buffers outside the state dict, such as tables of positions, are needed on the device too.
+        buffers = {
+            name: buffer.to(self.device)
+            for name, buffer in self.module.named_buffers()
+            if name not in state
+        }
+        return buffers | {
+            name: tensor.to(
+                self.device, torch.float32 if tensor.is_floating_point() else tensor.dtype
+            )
+            for name, tensor in state.items()
+        }
+
+    @torch.inference_mode()
+    def features(self, state: Mapping[str, Tensor], images: Tensor, *, description: str) -> Tensor:
+        """Features of every image under the given weights, on the CPU: N × D, float32.
+
+        Args:
+            state: backbone weights by tensor name.
+            images: uint8, N × 3 × S × S.
+            description: shown beside the progress bar.
+        """
+        weights = self.weights(state)
+        batches = images.split(BATCH)
+        return torch.cat(
+            [
+                functional_call(
+                    self.module, weights, (self.preprocess.normalise(batch.to(self.device)),)
+                )
+                .float()
+                .cpu()
+                for batch in track(batches, description, total=len(batches))
+            ]
+        )
+
+    def fresh(self, state: Mapping[str, Tensor]) -> nn.Module:
+        """A copy of the module with its own memory and the given weights, to be trained."""
+        module = deepcopy(self.module)
+        module.load_state_dict(state)
+        return module
+
+    def frozen(self) -> nn.Module:
+        """A frozen copy on the device, to be given weights; on the CPU it shares the memory."""
+        shared: dict[int, Tensor] = {id(buffer): buffer for buffer in self.module.buffers()}
+        for parameter in self.module.parameters():
+            shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        return deepcopy(self.module, shared).to(self.device)
+
+
 def inference_device(accelerator: str) -> torch.device:
-    """The first GPU, unless ``accelerator`` is ``cpu``, or ``auto`` where there is none.
+    """The first GPU, unless ``accelerator`` is ``cpu``, or ``auto`` on a machine without one.
 
     Raises:
-        UserError: ``gpu`` where there is none.
+        UserError: ``gpu`` on a machine without one.
     """
     available = torch.cuda.is_available()
     if accelerator == "gpu" and not available:
         raise UserError("accelerator=gpu: there is no GPU here; choose auto or cpu")
     return torch.device("cuda" if accelerator != "cpu" and available else "cpu")
-
-
-def weights_on(device: torch.device, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Backbone weights as a forward pass takes them: in float32, whatever files hold them in."""
-    return {
-        name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
-        for name, tensor in state.items()
-    }
-
-
-@torch.inference_mode()
-def extract_features(
-    backbone: nn.Module,
-    state: Mapping[str, Tensor],
-    images: Tensor,
-    preprocess: Preprocess,
-    device: torch.device,
-    *,
-    description: str,
-) -> Tensor:
-    """Features of every image under the given weights, on the CPU: N × D, float32.
-
-    The backbone's own weights are neither used nor changed: others may share them.
-
-    Args:
-        state: backbone weights by tensor name.
-        images: uint8, N × 3 × S × S.
-        device: where the forward passes run.
-        description: shown beside the progress bar.
-    """
-    backbone.eval().to(device)
-    weights = weights_on(device, state)
-    batches = images.split(BATCH)
-    return torch.cat(
-        [
-            functional_call(backbone, weights, (preprocess.normalise(batch.to(device)),))
-            .float()
-            .cpu()
-            for batch in track(batches, description, total=len(batches))
-        ]
-    )
