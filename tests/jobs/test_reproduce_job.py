@@ -77,6 +77,7 @@ def test_a_run_of_a_version_with_fewer_choices_is_reproduced(again: Any, finishe
         for key in later:
             del config["method"]["stats_merging"][key]
         del config["learner"]["start"], config["backbone"]["crop_ratio"]
+        config["zoo"]["name"] = config["zoo"].pop("kind")
 
     def forget_parameters(results: dict[str, Any]) -> None:
         for key in later:

@@ -67,7 +67,7 @@ def open_zoo(
 
 def fusion_bench(root: Path) -> FusionBenchZooSettings:
     return FusionBenchZooSettings(
-        name="fusion_bench",
+        kind="fusion_bench",
         root=root,
         seed=None,
         series="clip-vit-base-patch32",
@@ -146,7 +146,7 @@ def test_task_vectors_files(suite_root: Path, tmp_path: Path) -> None:
         shutil.copy(FIXTURES / "task_vectors_head.pt", root / f"head_{name}.pt")
     shutil.copy(FIXTURES / "task_vectors_encoder.pt", root / "zeroshot.pt")
     settings = TaskVectorsZooSettings(
-        name="task_vectors",
+        kind="task_vectors",
         root=root,
         seed=None,
         base="zeroshot.pt",
@@ -174,7 +174,7 @@ def test_local_experts_may_be_adapters_or_plain_state_dicts(
     shutil.copytree(FIXTURES / "adapters" / "rslora", root / "parity")
     tower = find_tower(load_file(clip)).tensors
     torch.save({name: value + 0.5 for name, value in tower.items()}, root / "size.pt")
-    settings = LocalZooSettings(name="local", root=root, seed=None)
+    settings = LocalZooSettings(kind="local", root=root, seed=None)
     zoo = open_zoo(suite_root, tmp_path / "cache", settings, PROBED, backbone(str(clip)))
     merged = find_tower(load_file(FIXTURES / "adapters" / "rslora" / "merged.safetensors")).tensors
     layer = "transformer.resblocks.1.attn.in_proj_weight"
@@ -224,7 +224,7 @@ def test_local_experts_may_be_whole_classifiers_in_shards(
     content = {f"model.{name}": value + 0.25 for name, value in {**state, **head}.items()}
     torch.save({"state_dict": content}, root / "size.ckpt")
 
-    settings = LocalZooSettings(name="local", root=root, seed=None)
+    settings = LocalZooSettings(kind="local", root=root, seed=None)
     assert set(locate(settings, TASKS).by_name) == {
         "parity/backbone/model.safetensors.index.json",
         "parity/backbone/model-00001-of-00001.safetensors",

@@ -10,7 +10,7 @@ from statsmerging.app.config import Config, parse_config
 from statsmerging.errors import printable, shown
 from statsmerging.merging.learner import ANCHORED_START
 from statsmerging.runs.directory import WITH_RESULTS
-from statsmerging.runs.finished import FinishedRun
+from statsmerging.runs.finished import FinishedRun, with_current_keys
 from statsmerging.store.received import ReceivedError, is_plain_name
 from statsmerging.zoo.backbones import check_backbone
 from statsmerging.zoo.settings import (
@@ -84,7 +84,7 @@ def _with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, entry in _section(config, "method").items()
         if isinstance(entry, dict)
     }
-    return {**config, "method": {**_section(config, "method"), **methods}}
+    return {**with_current_keys(config), "method": {**_section(config, "method"), **methods}}
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:

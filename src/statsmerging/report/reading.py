@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from statsmerging.errors import first_line, printable
 from statsmerging.runs.directory import CONFIG, MANIFEST
-from statsmerging.runs.finished import FinishedRun, read_finished_run
+from statsmerging.runs.finished import FinishedRun, read_finished_run, with_current_keys
 from statsmerging.runs.layer_tables import read_coefficients, read_statistics
 from statsmerging.runs.results import check_results
 from statsmerging.store.received import LARGEST_TEXT, ReceivedError, check_record
@@ -58,13 +58,14 @@ def read_run(folder: Path) -> ReportedRun:
     """
     run = read_finished_run(folder)
     check_results(run.results, folder)
-    check_record(_Config, run.config, folder / CONFIG)
+    config = with_current_keys(run.config)
+    check_record(_Config, config, folder / CONFIG)
     check_record(_Manifest, run.manifest, folder / MANIFEST)
     coefficients = run.file("coefficients.parquet")
     statistics = run.file("statistics.parquet")
     return ReportedRun(
         folder,
-        run.config,
+        config,
         run.manifest,
         run.results,
         pd.DataFrame() if coefficients is None else read_coefficients(coefficients),
@@ -89,6 +90,10 @@ class _Corruption(_Entry):
     severity: int = 0
 
 
+class _Zoo(_Entry):
+    kind: str | None = None
+
+
 class _Learning(_Entry):
     images: int | None = None
 
@@ -98,7 +103,7 @@ class _Config(_Entry):
     job: _Named = _Named()
     suite: _Named = _Named()
     backbone: _Named = _Named()
-    zoo: _Named = _Named()
+    zoo: _Zoo = _Zoo()
     corruption: _Corruption = _Corruption()
     learning: _Learning = _Learning()
     method: dict[str, dict[str, Any]] = {}

@@ -171,6 +171,15 @@ def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, An
         )
 
 
+def with_current_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run with the keys of this version: ``zoo.kind`` was ``zoo.name`` before."""
+    zoo = config.get("zoo")
+    if not isinstance(zoo, dict) or "name" not in zoo or "kind" in zoo:
+        return dict(config)
+    renamed = {"kind" if key == "name" else key: value for key, value in zoo.items()}
+    return {**config, "zoo": renamed}
+
+
 def _verified(folder: Path, name: str, manifest: Mapping[str, Any]) -> Path | None:
     outputs = manifest.get("outputs")
     if name not in outputs if outputs is not None else not os.path.lexists(folder / name):

@@ -58,7 +58,7 @@ class Network:
         made_with = None if self.settings is None else self.settings.architecture
         sources = {sys.modules.get(type(module).__module__) for module in self.module.modules()}
         # `load_plugins` leaves the hash of a plugin's file in its module.
-        plugins = {str(source.__sha256__) for source in sources if hasattr(source, "__sha256__")}
+        plugins = {str(getattr(source, "__sha256__", "")) for source in sources} - {""}
         return json_sha256([modules, made_with, *sorted(plugins)])
 
     @property

@@ -57,7 +57,7 @@ def group_content(group: RunGroup) -> Table:
 
 def group_facts(group: RunGroup) -> dict[str, Any]:
     """What tells the numbers of these runs from those of others, for programs that read them."""
-    checkpoints = group.config.get("zoo", {}).get("name")
+    checkpoints = group.config.get("zoo", {}).get("kind")
     return {**_facts(group.runs[0]), "checkpoints": checkpoints, **group.differences}
 
 

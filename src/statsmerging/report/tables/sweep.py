@@ -59,7 +59,7 @@ def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
 
 def _question(group: RunGroup) -> tuple[str, ...]:
     # Experts of another family are others, although they are fine-tuned on the same images.
-    return tuple(str(group.settings.get(key)) for key in (*QUESTION, "zoo.name"))
+    return tuple(str(group.settings.get(key)) for key in (*QUESTION, "zoo.kind"))
 
 
 def _table(groups: Sequence[RunGroup]) -> Table:
@@ -77,7 +77,7 @@ def _table(groups: Sequence[RunGroup]) -> Table:
     return _without_empty_columns(
         Table(
             title=" · ".join([runs[0]["suite"], runs[0]["backbone"], *_stamps(groups)]),
-            caption=caption(runs, groups[0].config.get("zoo", {}).get("name")),
+            caption=caption(runs, groups[0].config.get("zoo", {}).get("kind")),
             labels=(*keys, "method", "seeds"),
             columns=tuple(heading for heading, _ in COLUMNS),
             sections=sections,
