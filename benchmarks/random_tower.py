@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from statsmerging.zoo.backbones import create_clip
 from statsmerging.zoo.settings import PRETRAIN, BackboneSettings
-from statsmerging.zoo.zero_shot import create_clip
 
 
 def random_tower(model: str) -> dict[str, Tensor]:

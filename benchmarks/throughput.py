@@ -27,9 +27,9 @@ from statsmerging.data.images import ImageSplit, load_split
 from statsmerging.data.pictures import Preprocess
 from statsmerging.scoring.scores import class_scores
 from statsmerging.store.cache import Cache
-from statsmerging.zoo.experts import Expert, Zoo, copy_state
+from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import Head
-from statsmerging.zoo.inference import BATCH
+from statsmerging.zoo.network import BATCH, Network
 from statsmerging.zoo.weights import Weights
 
 TASK = "photographs"
@@ -104,8 +104,8 @@ def random_zoo(name: str, preprocess: Preprocess) -> Zoo:
     network = backbone(name, preprocess.image_size)
     width = int(network(torch.zeros(1, 3, preprocess.image_size, preprocess.image_size)).shape[1])
     head = Head(torch.randn(CLASSES, width), torch.zeros(CLASSES))
-    state = copy_state(network)
-    return Zoo(network, preprocess, state, {TASK: Expert(state, head)}, torch.device("cpu"))
+    whole = Network(network, preprocess, torch.device("cpu"))
+    return Zoo(whole, whole.initial, {TASK: Expert(whole.initial, head)})
 
 
 def forward_passes(zoo: Zoo, images: Tensor) -> Callable[[], object]:
@@ -113,7 +113,7 @@ def forward_passes(zoo: Zoo, images: Tensor) -> Callable[[], object]:
 
     @torch.inference_mode()
     def run() -> list[Tensor]:
-        return [zoo.backbone(batch) for batch in images.split(BATCH)]
+        return [zoo.network.module(batch) for batch in images.split(BATCH)]
 
     return run
 

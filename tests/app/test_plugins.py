@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from statsmerging.app.plugins import load_plugins, plugin_records
+from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
 from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod, method_named, methods
 from statsmerging.store.files import read_json
 from statsmerging.store.hashing import file_sha256
-from statsmerging.zoo.inference import architecture_key
+from statsmerging.zoo.network import Network
 from tests.conftest import ROOT, JobRunner
 
 
@@ -122,6 +123,7 @@ def test_what_nobody_can_give_a_method_is_refused_before_anything_runs(
 
 def test_a_cache_knows_the_code_of_the_users_own_network(tmp_path: Path) -> None:
     file, keys = tmp_path / "network.py", []
+    preprocess = Preprocess(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     for sign in ("", "-", ""):
         file.write_text(
             "from torch import nn\n\n\nclass Own(nn.Module):\n"
@@ -129,5 +131,6 @@ def test_a_cache_knows_the_code_of_the_users_own_network(tmp_path: Path) -> None
         )
         load_plugins([file])
         (name,) = (name for name in sys.modules if name.startswith("statsmerging_plugins.network"))
-        keys.append(architecture_key(torch.nn.Sequential(sys.modules[name].Own()), None))
+        module = torch.nn.Sequential(sys.modules[name].Own())
+        keys.append(Network(module, preprocess, torch.device("cpu")).architecture)
     assert keys[0] == keys[2] != keys[1]

@@ -17,12 +17,13 @@ from statsmerging.learning.heterogeneous import Distillation, student_weights
 from statsmerging.learning.settings import StudentSettings
 from statsmerging.merging import TaskVectorBank
 from statsmerging.store.cache import Cache
-from statsmerging.zoo.experts import Expert, Zoo, copy_state
+from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import Head
-from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.weights import Weights
 from tests.small_models import TinyBackbone
 
+CPU = torch.device("cpu")
 PREPROCESS = Preprocess(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
@@ -34,9 +35,9 @@ def target() -> Zoo:
     """A small backbone at θ₀ with a head for three classes."""
     torch.manual_seed(0)
     backbone = TinyBackbone()
-    start = copy_state(backbone)
+    network = Network(backbone, PREPROCESS, CPU)
     head = Head(torch.randn(3, 5), torch.zeros(3))
-    return Zoo(backbone, PREPROCESS, start, {"task": Expert(start, head)}, torch.device("cpu"))
+    return Zoo(network, network.initial, {"task": Expert(network.initial, head)})
 
 
 def images_without_labels(count: int = 64) -> ImageSplit:
@@ -49,9 +50,7 @@ def images_without_labels(count: int = 64) -> ImageSplit:
 
 
 def scores_of(zoo: Zoo, state: Weights, images: ImageSplit) -> Tensor:
-    features = extract_features(
-        zoo.backbone, state, images.images, PREPROCESS, zoo.device, description="test"
-    )
+    features = zoo.network.features(state, images.images, description="test")
     scores: Tensor = zoo.experts["task"].head(features)
     return scores
 
@@ -191,7 +190,7 @@ def test_a_student_of_another_architecture_is_another(tmp_path: Path) -> None:
 
     def student(activation: nn.Module, cache: str) -> str:
         backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5), activation)
-        zoo = Zoo(backbone, PREPROCESS, expert.state, {"task": expert}, torch.device("cpu"))
+        zoo = Zoo(Network(backbone, PREPROCESS, CPU), expert.state, {"task": expert})
         options: Any = {"cache": Cache(tmp_path / cache), "accelerator": "cpu"}
         return student_weights(zoo, "task", images, teacher, settings(), **options).sha256
 

@@ -193,12 +193,25 @@ def test_settings_with_other_experts_are_no_rivals(write_run: WriteRun, key: str
 def test_families_of_experts_never_share_a_table(write_run: WriteRun) -> None:
     for family in ("task_vectors", "fusion_bench"):
         for rate in (1, 2):
-            config = {"zoo": {"name": family}, "trainer": {"learning_rate": rate}}
+            config = {"zoo": {"kind": family}, "trainer": {"learning_rate": rate}}
             averages = {"individual": 0.9, "ties": 0.4 + rate / 10}
             runs = write_run(f"{family}-{rate}", averages, **config)
     tables = sweep_tables(runs_by_setting(runs))
     assert [table.labels[0] for table in tables] == ["trainer.learning_rate"] * 2
     assert ["fusion_bench" in table.caption for table in tables] == [True, False]
+
+
+def test_a_run_that_names_its_experts_by_an_older_key_is_of_the_same_family(
+    write_run: WriteRun,
+) -> None:
+    for key, rate in (("name", 1), ("kind", 2)):
+        config = {"zoo": {key: "task_vectors"}, "trainer": {"learning_rate": rate}}
+        runs = write_run(key, {"individual": 0.9, "ties": 0.4 + rate / 10}, **config)
+    groups = runs_by_setting(runs)
+    assert {group.settings["zoo.kind"] for group in groups} == {"task_vectors"}
+    assert not any("zoo.name" in group.settings for group in groups)
+    (table,) = sweep_tables(groups)
+    assert table.labels[0] == "trainer.learning_rate"
 
 
 def test_a_stamp_of_any_run_is_one_of_the_table(write_run: WriteRun) -> None:

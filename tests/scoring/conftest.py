@@ -12,6 +12,7 @@ from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import Head
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.weights import Weights
 from tests.small_models import random_experts
 
@@ -37,8 +38,8 @@ def zoo_of() -> ZooOf:
             )
             for task, state in random_experts(start, TASKS).items()
         }
-        preprocess = Preprocess(size, HALF, HALF)
-        return Zoo(backbone, preprocess, Weights(start), experts, torch.device("cpu"))
+        network = Network(backbone, Preprocess(size, HALF, HALF), torch.device("cpu"))
+        return Zoo(network, Weights(start), experts)
 
     return make
 

@@ -104,7 +104,7 @@ def test_what_comes_out_of_a_layer_follows_from_what_goes_in(
     images = images_of_all(6, SIZE)
     found = gram_matrices(zoo, images)["cars"]
     state = zoo.experts["cars"].state
-    expert = double(zoo.backbone, dict(state))
+    expert = double(zoo.network.module, dict(state))
     outputs: dict[str, Tensor] = {}
     for name, module in expert.named_modules():
         weight = "out_proj." if isinstance(module, nn.MultiheadAttention) else ""
@@ -142,9 +142,11 @@ def test_regmean_accepts_them_and_the_backbone_stays_as_it_was(
     zoo_of: ZooOf, make: Callable[[], nn.Module]
 ) -> None:
     zoo = zoo_of(make(), SIZE)
-    before = {name: tensor.clone() for name, tensor in zoo.backbone.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in zoo.network.module.state_dict().items()}
     found = gram_matrices(zoo, images_of_all(5, SIZE))
     states = {task: expert.state for task, expert in zoo.experts.items()}
     RegMean().merge(TaskVectorBank.from_state_dicts(zoo.pretrained, states), found)
-    assert all(torch.equal(before[name], now) for name, now in zoo.backbone.state_dict().items())
-    assert not any(module._forward_pre_hooks for module in zoo.backbone.modules())
+    assert all(
+        torch.equal(before[name], now) for name, now in zoo.network.module.state_dict().items()
+    )
+    assert not any(module._forward_pre_hooks for module in zoo.network.module.modules())

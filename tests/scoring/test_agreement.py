@@ -16,6 +16,7 @@ from statsmerging.scoring.scores import Candidate, TeacherAgreement, class_score
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import Head
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.weights import Weights
 
 HALF = (0.5, 0.5, 0.5)
@@ -31,7 +32,8 @@ def zoo(
         task: Expert(Weights(state), Head(torch.randn(4, 5, generator=generator), torch.zeros(4)))
         for task, state in experts.items()
     }
-    return Zoo(backbone, Preprocess(8, HALF, HALF), Weights(pretrained), made, torch.device("cpu"))
+    network = Network(backbone, Preprocess(8, HALF, HALF), torch.device("cpu"))
+    return Zoo(network, Weights(pretrained), made)
 
 
 @pytest.fixture
@@ -78,13 +80,8 @@ def test_cached_scores_are_those_of_the_architecture(
     scores = []
     for activation in (nn.ReLU(), nn.Tanh()):
         backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5), activation)
-        zoo = Zoo(
-            backbone,
-            Preprocess(8, HALF, HALF),
-            Weights(state),
-            {"mnist": Expert(Weights(state), head)},
-            torch.device("cpu"),
-        )
+        network = Network(backbone, Preprocess(8, HALF, HALF), torch.device("cpu"))
+        zoo = Zoo(network, Weights(state), {"mnist": Expert(Weights(state), head)})
         split = images["mnist"]
         cache = Cache(tmp_path)
         scores.append(class_scores(zoo, Weights(state), "mnist", split, cache, description=""))

@@ -31,7 +31,7 @@ def reference(zoo: Zoo, seen: dict[str, Tensor]) -> nn.Module:
     """timm's ViT of two blocks, merged by propagating tokens through the modules themselves."""
     experts = {}
     for task in TASKS:
-        network = deepcopy(zoo.backbone)
+        network = deepcopy(zoo.network.module)
         network.load_state_dict(dict(zoo.experts[task].state))
         experts[task] = network.double().eval()
     merged = deepcopy(experts[TASKS[0]])

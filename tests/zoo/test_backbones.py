@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
@@ -111,7 +112,8 @@ def test_unknown_tags_are_answered_with_the_known_ones(library: str, name: str, 
 
 @pytest.mark.parametrize("name", ["vit_tiny", "vit_b_16", "vit_b_32", "vit_l_14", "resnet50"])
 def test_presets_are_what_the_checkpoints_were_evaluated_with(name: str) -> None:
-    choice = OmegaConf.create({"backbone": OmegaConf.load(ROOT / "conf/backbone" / f"{name}.yaml")})
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        choice = compose("config", overrides=[f"backbone={name}"])
     values: Any = OmegaConf.to_container(choice.backbone, resolve=True)
     preset = BackboneSettings(**values)
     own = preprocess_of(preset.model_copy(update=OPEN))

@@ -21,8 +21,9 @@ from statsmerging.learning import finetuning as finetuned
 from statsmerging.learning.finetuning import train_supervised, warmup_cosine
 from statsmerging.learning.joint import joint_weights
 from statsmerging.store.cache import Cache
-from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
+from statsmerging.zoo.experts import Expert, Zoo, read_expert, write_expert
 from statsmerging.zoo.heads import PROBE_STRENGTH, Head, fit_linear_probe
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FinetunedZooSettings,
@@ -96,16 +97,11 @@ def test_training_leaves_frozen_head_and_running_statistics() -> None:
 
 
 def test_joint_training_leaves_running_statistics_too(tmp_path: Path) -> None:
-    backbone = timm.create_model("resnet10t", num_classes=0).requires_grad_(False)
-    start = copy_state(backbone)
+    backbone = timm.create_model("resnet10t", num_classes=0)
+    network = Network(backbone, Preprocess(32, HALF, HALF), torch.device("cpu"))
+    start = network.initial
     head = Head(torch.randn(3, 512, generator=torch.Generator().manual_seed(0)), torch.zeros(3))
-    zoo = Zoo(
-        backbone,
-        Preprocess(32, HALF, HALF),
-        start,
-        {"task": Expert(start, head)},
-        torch.device("cpu"),
-    )
+    zoo = Zoo(network, start, {"task": Expert(start, head)})
     pixels = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
     splits = {"task": ImageSplit(pixels, torch.arange(16) % 3, torch.zeros(16, 16), "key")}
     cache = Cache(tmp_path)
@@ -129,7 +125,7 @@ def make_zoo(
     suite = folder_suite(root, tasks, [], cache=cache / "datasets")
     images = SuiteImages(suite, Preprocess(32, HALF, HALF), Cache(cache))
     settings = FinetunedZooSettings(
-        name="finetuned", root=None, seed=0, pretraining=training(), finetuning=training()
+        kind="finetuned", root=None, seed=0, pretraining=training(), finetuning=training()
     )
     zoo = finetuned.finetuned_zoo(
         backbone,

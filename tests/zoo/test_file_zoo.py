@@ -16,13 +16,13 @@ from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.images import SuiteImages
 from statsmerging.errors import MissingFilesError, UserError
 from statsmerging.store.cache import Cache
-from statsmerging.zoo import file_zoo
+from statsmerging.zoo import experts as file_zoo
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
-from statsmerging.zoo.experts import Zoo, copy_state
-from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files
-from statsmerging.zoo.foreign_weights import weights_for
+from statsmerging.zoo.experts import Zoo, ZooFiles, locate, zoo_from_files
 from statsmerging.zoo.formats.clip_names import find_tower
+from statsmerging.zoo.formats.foreign import weights_for
 from statsmerging.zoo.head_sources import ProbedHeads
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.settings import (
     BackboneSettings,
     FileHeadsSettings,
@@ -67,7 +67,7 @@ def open_zoo(
 
 def fusion_bench(root: Path) -> FusionBenchZooSettings:
     return FusionBenchZooSettings(
-        name="fusion_bench",
+        kind="fusion_bench",
         root=root,
         seed=None,
         series="clip-vit-base-patch32",
@@ -146,7 +146,7 @@ def test_task_vectors_files(suite_root: Path, tmp_path: Path) -> None:
         shutil.copy(FIXTURES / "task_vectors_head.pt", root / f"head_{name}.pt")
     shutil.copy(FIXTURES / "task_vectors_encoder.pt", root / "zeroshot.pt")
     settings = TaskVectorsZooSettings(
-        name="task_vectors",
+        kind="task_vectors",
         root=root,
         seed=None,
         base="zeroshot.pt",
@@ -174,7 +174,7 @@ def test_local_experts_may_be_adapters_or_plain_state_dicts(
     shutil.copytree(FIXTURES / "adapters" / "rslora", root / "parity")
     tower = find_tower(load_file(clip)).tensors
     torch.save({name: value + 0.5 for name, value in tower.items()}, root / "size.pt")
-    settings = LocalZooSettings(name="local", root=root, seed=None)
+    settings = LocalZooSettings(kind="local", root=root, seed=None)
     zoo = open_zoo(suite_root, tmp_path / "cache", settings, PROBED, backbone(str(clip)))
     merged = find_tower(load_file(FIXTURES / "adapters" / "rslora" / "merged.safetensors")).tensors
     layer = "transformer.resblocks.1.attn.in_proj_weight"
@@ -224,7 +224,7 @@ def test_local_experts_may_be_whole_classifiers_in_shards(
     content = {f"model.{name}": value + 0.25 for name, value in {**state, **head}.items()}
     torch.save({"state_dict": content}, root / "size.ckpt")
 
-    settings = LocalZooSettings(name="local", root=root, seed=None)
+    settings = LocalZooSettings(kind="local", root=root, seed=None)
     assert set(locate(settings, TASKS).by_name) == {
         "parity/backbone/model.safetensors.index.json",
         "parity/backbone/model-00001-of-00001.safetensors",
@@ -249,15 +249,9 @@ def test_a_probe_is_that_of_its_number_of_classes(
     """The same images with one class more, which none of them shows, need another head."""
     network, cache = small_network(small_weights), Cache(tmp_path / "cache")
     suite = folder_suite(suite_root, TASKS, [], cache=tmp_path / "cache" / "datasets")
-    backbone = create_backbone(network)
-    probed = ProbedHeads(
-        backbone,
-        "architecture",
-        copy_state(backbone),
-        SuiteImages(suite, preprocess_of(network), cache),
-        cache,
-        torch.device("cpu"),
-    )
+    preprocess = preprocess_of(network)
+    made = Network(create_backbone(network), preprocess, torch.device("cpu"), network)
+    probed = ProbedHeads(made, made.initial, SuiteImages(suite, preprocess, cache), cache)
     task = suite.tasks[0]
     wider = replace(task, read_classes=lambda: (*task.classes, "neither"))
     assert [len(probed(one).weight) for one in (task, wider, task)] == [2, 3, 2]

@@ -18,8 +18,8 @@ from statsmerging.errors import UserError
 from statsmerging.merging import MergingError
 from statsmerging.zoo.backbones import create_backbone
 from statsmerging.zoo.experts import holds_expert
-from statsmerging.zoo.foreign_weights import classifier_in, weights_for
-from statsmerging.zoo.heads import read_head
+from statsmerging.zoo.formats.foreign import weights_for
+from statsmerging.zoo.heads import classifier_in, read_head
 from tests.zoo.formats.genuine import tiny_clip
 from tests.zoo.test_backbones import SMALL, settings
 

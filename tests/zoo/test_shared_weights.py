@@ -19,8 +19,9 @@ from statsmerging.scoring.scores import class_scores
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import state_sha256
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
-from statsmerging.zoo.experts import Expert, Zoo, copy_state
+from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import Head
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import Weights
 from tests.zoo.test_backbones import settings
@@ -40,11 +41,12 @@ def with_heads(small_weights: Path) -> BackboneOf:
 
 def zoo_of(backbone: BackboneSettings) -> Zoo:
     """θ₀ as the expert of one task, under a head for three classes."""
-    network, preprocess = create_backbone(backbone), preprocess_of(backbone)
-    start = copy_state(network)
+    preprocess = preprocess_of(backbone)
+    network = Network(create_backbone(backbone), preprocess, torch.device("cpu"), backbone)
+    start = network.initial
     head = Head(torch.randn(3, 24, generator=torch.Generator().manual_seed(0)), torch.zeros(3))
     experts = {"task": Expert(start, head)}
-    return Zoo(network, preprocess, start, experts, torch.device("cpu"), backbone)
+    return Zoo(network, start, experts)
 
 
 def noise() -> ImageSplit:

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError
 from statsmerging.store.cache import Cache
-from statsmerging.zoo import zero_shot
+from statsmerging.zoo import head_sources as zero_shot
 from statsmerging.zoo.formats.clip_names import whole_clip
+from statsmerging.zoo.head_sources import ZeroShotHeads, zero_shot_head
 from statsmerging.zoo.settings import BackboneSettings, ZeroShotHeadsSettings
-from statsmerging.zoo.zero_shot import ZeroShotHeads, zero_shot_head
 from tests.zoo.clip_files import CLIP_ARGUMENTS, CLIP_NAME, hugging_face_names, small_clip
 
 TASK = Task("pets", lambda: ("big_cat", "dog"), {})

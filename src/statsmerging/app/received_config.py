@@ -12,7 +12,7 @@ from statsmerging.merging.learner import ANCHORED_START
 from statsmerging.runs.directory import WITH_RESULTS
 from statsmerging.runs.finished import FinishedRun
 from statsmerging.store.received import ReceivedError, is_plain_name
-from statsmerging.zoo.received_backbone import check_backbone
+from statsmerging.zoo.backbones import check_backbone
 from statsmerging.zoo.settings import (
     HUB,
     BackboneSettings,

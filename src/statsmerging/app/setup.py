@@ -39,9 +39,8 @@ from statsmerging.runs.results import MethodResult, run_results
 from statsmerging.scoring.scores import Scorer
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.backbones import preprocess_of
-from statsmerging.zoo.experts import Zoo
-from statsmerging.zoo.file_zoo import ZooFiles, locate, zoo_from_files
-from statsmerging.zoo.inference import inference_device
+from statsmerging.zoo.experts import Zoo, ZooFiles, locate, zoo_from_files
+from statsmerging.zoo.network import inference_device
 from statsmerging.zoo.settings import FinetunedZooSettings
 
 log = logging.getLogger(__name__)

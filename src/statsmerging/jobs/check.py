@@ -34,7 +34,7 @@ def check(run: Run) -> None:
         raise UserError(f"corruption={config.corruption.kind}: job=check is about clean images")
     problem = run.prepare()  # refuses splits that share images
     methods = problem.bounds()
-    published = published_rows(config.zoo.name, config.backbone.label)
+    published = published_rows(config.zoo.kind, config.backbone.label)
     ours = {
         name: {task: cell.accuracy for task, cell in row.accuracies.items()}
         for name, row in methods.items()
@@ -55,7 +55,7 @@ def check(run: Run) -> None:
     if not published:
         log.info(
             "nothing is published for zoo=%s and backbone %s: the scores stand for themselves",
-            config.zoo.name,
+            config.zoo.kind,
             config.backbone.label,
         )
     if counts or cells:

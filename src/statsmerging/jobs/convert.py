@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from statsmerging.errors import UserError
 from statsmerging.store.files import new_path, write_json
 from statsmerging.store.hashing import file_sha256
-from statsmerging.zoo.formats.foreign import Foreign, files_of, read_file, read_foreign
+from statsmerging.zoo.formats.checkpoints import files_of, read_file
+from statsmerging.zoo.formats.foreign import Foreign, read_foreign
 from statsmerging.zoo.weights import write_weights
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from statsmerging.runs.layer_tables import read_coefficients
 from statsmerging.store.files import new_path, write_json, write_text
 from statsmerging.store.hashing import file_sha256
 from statsmerging.store.received import ReceivedError
-from statsmerging.zoo.backbones import create_backbone, preprocess_of
+from statsmerging.zoo.backbones import create_backbone, preprocess_of, received_backbone
 from statsmerging.zoo.formats.clip_names import to_hugging_face, vision_config
-from statsmerging.zoo.received_backbone import received_backbone
 from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import read_weights, write_weights
 

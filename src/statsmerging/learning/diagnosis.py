@@ -72,5 +72,5 @@ def _experts(
         name: {task: cell.accuracy for task, cell in rows[name].accuracies.items()}
         for name in ("pretrained", "individual")
     }
-    for cell in deviations(ours, published_rows(settings.zoo.name, settings.backbone.label)):
+    for cell in deviations(ours, published_rows(settings.zoo.kind, settings.backbone.label)):
         yield f"not what was published for these checkpoints: {cell}; job=check tells more"

@@ -24,10 +24,10 @@ from statsmerging.learning.trainer import create_trainer
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import json_sha256, key_of, state_sha256
 from statsmerging.zoo.backbones import create_backbone, feature_dimension
-from statsmerging.zoo.experts import Expert, Zoo, copy_state, read_expert, write_expert
+from statsmerging.zoo.experts import Expert, Zoo, read_expert, write_expert
 from statsmerging.zoo.head_sources import HeadSource, ProbedHeads, head_source
 from statsmerging.zoo.heads import check_tells_apart
-from statsmerging.zoo.inference import architecture_key, inference_device
+from statsmerging.zoo.network import Network, inference_device
 from statsmerging.zoo.settings import (
     PRETRAIN,
     BackboneSettings,
@@ -143,24 +143,21 @@ def finetuned_zoo(
         untrained: tasks whose expert stays at θ₀ under its head; it is distilled later.
     """
     if settings.weights == PRETRAIN:
-        backbone = _pretrained_here(settings, images, zoo.pretraining, cache, accelerator)
+        module = _pretrained_here(settings, images, zoo.pretraining, cache, accelerator)
     else:
-        backbone = create_backbone(settings)
+        module = create_backbone(settings)
     for task in images.suite.tasks:
         check_tells_apart(task)
-    device = inference_device(accelerator)
-    pretrained = copy_state(backbone)
-    architecture = architecture_key(backbone, settings)
-    probed = ProbedHeads(backbone, architecture, pretrained, images, cache, device)
+    network = Network(module, images.preprocess, inference_device(accelerator), settings)
+    pretrained = network.initial
+    probed = ProbedHeads(network, pretrained, images, cache)
     source = head_source(heads, probed, settings, probed=probed, base=None, cache=cache)
-    maker = _ExpertMaker(
-        backbone, architecture, pretrained, source, images, zoo.finetuning, cache, accelerator
-    )
+    maker = _ExpertMaker(network, pretrained, source, images, zoo.finetuning, cache, accelerator)
     experts = {
         task.name: Expert(pretrained, source(task)) if task.name in untrained else maker.make(task)
         for task in images.suite.tasks
     }
-    return Zoo(backbone, images.preprocess, pretrained, experts, device, settings)
+    return Zoo(network, pretrained, experts)
 
 
 def _pretrained_here(
@@ -214,8 +211,7 @@ def _pretrained_here(
 class _ExpertMaker:
     """Fine-tunes the backbone for a task, under a head that stays as it is."""
 
-    backbone: nn.Module
-    architecture: str
+    network: Network
     pretrained: Weights
     heads: HeadSource
     images: SuiteImages
@@ -228,7 +224,7 @@ class _ExpertMaker:
         train = self.images.split(task, "train")
         preprocess = self.images.preprocess
         parts = [
-            self.architecture,
+            self.network.architecture,
             self.pretrained.sha256,
             preprocess.key,
             train.key,
@@ -240,9 +236,9 @@ class _ExpertMaker:
 
         def write(path: Path) -> None:
             head = self.heads(task)
-            self.backbone.load_state_dict(self.pretrained)
+            backbone = self.network.fresh(self.pretrained)
             train_supervised(
-                self.backbone,
+                backbone,
                 head,
                 train,
                 preprocess,
@@ -250,6 +246,6 @@ class _ExpertMaker:
                 accelerator=self.accelerator,
                 description=f"fine-tuning {task.name}",
             )
-            write_expert(path, Expert(Weights(self.backbone.state_dict()), head))
+            write_expert(path, Expert(Weights(backbone.state_dict()), head))
 
         return self.cache.load("experts", f"{key_of(parts)}.safetensors", write, read_expert)

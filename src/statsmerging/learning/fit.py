@@ -128,7 +128,7 @@ class LearningStep:
     def student(self, method: LearnedMethod, bank: TaskVectorBank) -> MergedModel:
         """The zoo's backbone as a function of coefficients, with the method's anchor."""
         return MergedModel(
-            self.problem.zoo.backbone,
+            self.problem.zoo.network.frozen(),
             bank,
             method.settings.anchor,
             compiled=self.settings.merge.compile,

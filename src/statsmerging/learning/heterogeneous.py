@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,10 +28,9 @@ from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of, state_sha256
 from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
 from statsmerging.zoo.experts import Expert, Zoo, holds_expert, read_expert
-from statsmerging.zoo.foreign_weights import classifier_in, weights_for
-from statsmerging.zoo.formats.foreign import CLASSIFIERS
-from statsmerging.zoo.heads import check_classes, check_features
-from statsmerging.zoo.inference import inference_device
+from statsmerging.zoo.formats.foreign import CLASSIFIERS, weights_for
+from statsmerging.zoo.heads import check_classes, check_features, classifier_in
+from statsmerging.zoo.network import Network, inference_device
 from statsmerging.zoo.settings import BackboneSettings, FinetunedZooSettings, OwnHeadsSettings
 from statsmerging.zoo.weights import FileTensors, Weights, write_weights
 
@@ -64,24 +62,23 @@ def single_expert_from_file(
         UserError: a file that cannot be read, no head in it, or one of another number of classes.
         MergingError: tensors that do not match the backbone (names and both shapes), or NaN.
     """
-    network = create_backbone(backbone, load=False)
+    module, preprocess = create_backbone(backbone, load=False), preprocess_of(backbone)
     if holds_expert(file):
         expert = read_expert(file)
-        expected = network.state_dict()
+        expected = module.state_dict()
         check_same_tensors(expected, expert.state, expected="backbone", found=printable(str(file)))
     else:
-        head = classifier_in(file, network)
+        head = classifier_in(file, module)
         if head is None:
             raise UserError(
                 f"{printable(str(file))}: an expert needs backbone.* and head.*, or a classifier "
                 f"under one of the names {', '.join(CLASSIFIERS)}"
             )
-        expert = Expert(Weights(weights_for(network, file)), head)
+        expert = Expert(Weights(weights_for(module, file)), head)
     check_classes(expert.head, task)
-    check_features(expert.head, task, feature_dimension(network, preprocess_of(backbone)))
-    device = inference_device(accelerator)
-    experts = {task.name: expert}
-    return Zoo(network, preprocess_of(backbone), expert.state, experts, device, backbone)
+    check_features(expert.head, task, feature_dimension(module, preprocess))
+    network = Network(module, preprocess, inference_device(accelerator), backbone)
+    return Zoo(network, expert.state, {task.name: expert})
 
 
 class Distillation(L.LightningModule):
@@ -146,7 +143,7 @@ def student_weights(
     """
     key = key_of(
         [
-            zoo.architecture,
+            zoo.network.architecture,
             zoo.pretrained.sha256,
             state_sha256(zoo.experts[task].head.state_dict()),
             state_sha256({"scores": teacher_scores}),
@@ -158,8 +155,7 @@ def student_weights(
     checkpoint = cache.path("students", f"{key}.ckpt")
 
     def write(path: Path) -> None:
-        student = deepcopy(zoo.backbone).requires_grad_(True)
-        student.load_state_dict(zoo.pretrained)
+        student = zoo.network.fresh(zoo.pretrained)
         module = Distillation(
             student, zoo.experts[task].head, teacher_scores, zoo.preprocess, settings
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -43,7 +42,7 @@ def joint_weights(
     heads = [zoo.experts[task].head for task in splits]
     key = key_of(
         [
-            zoo.architecture,
+            zoo.network.architecture,
             zoo.hashes["pretrained"],
             *(zoo.hashes[f"{task}/head"] for task in splits),
             *(split.key for split in splits.values()),
@@ -54,8 +53,7 @@ def joint_weights(
     )
 
     def write(path: Path) -> None:
-        backbone = deepcopy(zoo.backbone).requires_grad_(True)  # a merged model has frozen it
-        backbone.load_state_dict(zoo.pretrained)
+        backbone = zoo.network.fresh(zoo.pretrained)
         per_task = max(1, settings.batch_size // len(splits))
         sampler = TaskBalancedSampler(
             [len(split) for split in splits.values()],

@@ -41,7 +41,6 @@ from statsmerging.scoring.evidence import block_grams, fisher_diagonals, gram_ma
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import CorrectedHead
-from statsmerging.zoo.inference import extract_features
 
 log = logging.getLogger(__name__)
 
@@ -227,14 +226,7 @@ def corrected_features(
     experts = {task: zoo.experts[task].state for task in images}
 
     def features(weights: Mapping[str, Tensor], task: str) -> Tensor:
-        return extract_features(
-            zoo.backbone,
-            weights,
-            images[task].images,
-            zoo.preprocess,
-            zoo.device,
-            description=f"features of {task}",
-        )
+        return zoo.network.features(weights, images[task].images, description=f"features of {task}")
 
     corrections = method.fit(
         {task: features(state, task) for task in images},
@@ -274,11 +266,10 @@ def routed_experts(
             yield dict(zip(heads, inputs.split(images_per_task), strict=True))
 
     model = method.fit(
-        zoo.backbone.to(zoo.device),
+        zoo.network.frozen(),
         bank,
         batches(),
         lambda task, features: entropy(heads[task](features)),
     )
-    return Candidate.of_state(
-        method.title, replace(zoo, backbone=model), model.state_dict(), keep=False
-    )
+    routed = replace(zoo, network=replace(zoo.network, module=model))
+    return Candidate.of_state(method.title, routed, model.state_dict(), keep=False)

@@ -117,12 +117,16 @@ class _Learning(_Entry):
     images: int | None = None
 
 
+class _Zoo(_Entry):
+    kind: str | None = None
+
+
 class _Config(_Entry):
     seed: int = 0
     job: _Named = _Named()
     suite: _Named = _Named()
     backbone: _Named = _Named()
-    zoo: _Named = _Named()
+    zoo: _Zoo = _Zoo()
     corruption: _Corruption = _Corruption()
     learning: _Learning = _Learning()
     method: dict[str, dict[str, Any]] = {}

@@ -24,7 +24,7 @@ from statsmerging.store.received import (
 from statsmerging.store.secrets import redacted
 
 #: Keys of the config that had other names in earlier versions: old name → new name, both dotted.
-RENAMED_KEYS = {"coefficients": "link"}
+RENAMED_KEYS = {"coefficients": "link", "zoo.name": "zoo.kind"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from torch.func import functional_call
 from statsmerging.data.images import ImageSplit
 from statsmerging.progress import track
 from statsmerging.zoo.experts import Expert, Zoo
-from statsmerging.zoo.inference import weights_on
 
 #: Called with the name of a weight tensor and its inputs, the features along the last axis.
 Observer = Callable[[str, Tensor], None]
@@ -162,8 +161,7 @@ def input_grams(
         sums[name] = sums.get(name, 0) + rows.mT @ rows
         counts[name] = counts.get(name, 0) + len(rows)
 
-    backbone = zoo.backbone.eval().to(zoo.device)
-    weights = weights_on(zoo.device, state)
+    backbone, weights = zoo.network.module, zoo.network.weights(state)
     batches = split.images.split(BATCH)
     with torch.no_grad(), observed(backbone, within, add):
         for batch in track(batches, description, total=len(batches)):
@@ -241,9 +239,9 @@ def _fisher_diagonal(
     *,
     description: str,
 ) -> dict[str, Tensor]:
-    backbone, head = zoo.backbone.eval().to(zoo.device), expert.head.to(zoo.device)
+    backbone, head = zoo.network.module, expert.head.to(zoo.device)
     state = {name: tensor.detach() for name, tensor in expert.state.items()}
-    weights = weights_on(zoo.device, state)
+    weights = zoo.network.weights(state)
     parameters = [name for name, _ in backbone.named_parameters()]
     leaves = [weights[name].requires_grad_() for name in parameters]
     squares = [torch.zeros_like(leaf) for leaf in leaves]

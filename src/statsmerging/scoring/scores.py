@@ -18,7 +18,6 @@ from statsmerging.runs.results import MethodResult, TaskAccuracy
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of, state_sha256
 from statsmerging.zoo.experts import Zoo
-from statsmerging.zoo.inference import extract_features
 from statsmerging.zoo.weights import Weights
 
 
@@ -82,14 +81,7 @@ def class_scores(
     head = zoo.experts[task].head.cpu()
 
     def compute() -> Tensor:
-        features = extract_features(
-            zoo.backbone,
-            weights,
-            split.images,
-            zoo.preprocess,
-            zoo.device,
-            description=description,
-        )
+        features = zoo.network.features(weights, split.images, description=description)
         scores: Tensor = head(features)
         if not bool(torch.isfinite(scores).all()):
             raise MergingError(f"{description}: NaN or infinite scores; did the learning diverge?")
@@ -97,7 +89,7 @@ def class_scores(
 
     if cache is None:
         return compute()
-    parts = [zoo.architecture, weights.sha256, state_sha256(head.state_dict()), split.key]
+    parts = [zoo.network.architecture, weights.sha256, state_sha256(head.state_dict()), split.key]
     key = key_of([*parts, zoo.preprocess.key])
     return cache.load(
         "class_scores",

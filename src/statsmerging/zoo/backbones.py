@@ -1,20 +1,31 @@
-"""Backbones by name from timm and open_clip, without their classifiers."""
+"""Backbones by name from timm and open_clip: architecture, weights and preprocessing."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from pydantic import ValidationError
+from torch import Tensor, nn
 
 from statsmerging.choices import CropMode, Interpolation
 from statsmerging.data.pictures import Preprocess
-from statsmerging.errors import UserError
+from statsmerging.errors import UserError, printable, shown
 from statsmerging.merging.merged_model import tied_names
-from statsmerging.zoo.foreign_weights import weights_for
-from statsmerging.zoo.settings import HUB, BackboneSettings
-from statsmerging.zoo.zero_shot import create_clip, own_preprocessing, unknown_name, unknown_tag
+from statsmerging.runs.finished import FinishedRun
+from statsmerging.settings import describe
+from statsmerging.store.received import ReceivedError, is_plain_name
+from statsmerging.zoo.formats.foreign import weights_for
+from statsmerging.zoo.settings import (
+    HUB,
+    PRETRAIN,
+    BackboneSettings,
+)
 
 
 def preprocess_of(settings: BackboneSettings) -> Preprocess:
@@ -139,3 +150,167 @@ def _check_offered(values: dict[str, Any]) -> None:
             f"backbone.image_size: the checkpoint's own is {values['image_size']}; choose the side "
             "of a square"
         )
+
+
+def create_clip(settings: BackboneSettings, *, from_hub: bool) -> Any:
+    """The whole CLIP that the settings name.
+
+    Args:
+        from_hub: with the published weights ``tag``; otherwise freshly initialised.
+
+    Raises:
+        UserError: open_clip has no such model, or no such weights of it.
+    """
+    import open_clip
+
+    _check_name(settings)
+    if from_hub:
+        _check_tag(settings)
+    tag = settings.tag if from_hub else None
+    with _quiet():
+        return open_clip.create_model(settings.name, pretrained=tag, **settings.arguments)
+
+
+def own_preprocessing(settings: BackboneSettings) -> dict[str, Any]:
+    """How open_clip makes an image the input of the weights ``tag``: size, mean, std and so on.
+
+    Raises:
+        UserError: open_clip has no such model, or no such weights of it.
+    """
+    import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    _check_name(settings)
+    published = {}
+    if settings.tag and open_clip.list_pretrained_tags_by_model(settings.name):
+        _check_tag(settings)
+        published = open_clip.get_pretrained_cfg(settings.name, settings.tag)
+    side = open_clip.get_model_config(settings.name)["vision_cfg"].get("image_size", 224)
+    own: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(size=side), published)
+    return own
+
+
+def _check_name(settings: BackboneSettings) -> None:
+    import open_clip
+
+    if settings.name not in open_clip.list_models():
+        raise UserError(unknown_name("open_clip", settings.name, open_clip.list_models()))
+
+
+def _check_tag(settings: BackboneSettings) -> None:
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(settings.name)
+    if settings.tag and settings.tag not in tags:
+        raise UserError(unknown_tag(settings, tags))
+
+
+def clip_tokenizer(settings: BackboneSettings) -> Callable[[list[str]], Tensor]:
+    """Texts → token numbers, N × context length."""
+    import open_clip
+
+    with _quiet():
+        tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(settings.name)
+    return tokenizer
+
+
+def unknown_name(library: str, name: str, available: list[str]) -> str:
+    """The message for a name that the library does not know, with close ones."""
+    by_lower_case = {other.lower(): other for other in available}
+    close = get_close_matches(name.lower(), by_lower_case, n=5, cutoff=0.3)
+    names = ", ".join(by_lower_case[other] for other in close)
+    return f"backbone.name={name}: {library} has no such model; close names: {names}"
+
+
+def unknown_tag(settings: BackboneSettings, available: list[str]) -> str:
+    """The message for weights that the library does not know, with those that it knows."""
+    return (
+        f"backbone.tag={settings.tag}: {settings.library} has no such weights of {settings.name}; "
+        f"it has {', '.join(available) or 'none'}"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # open_clip reports every step on the root logger, and that weights are still random.
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+#: Arguments of a library's constructor that only tell the shape of the network; no file, address or
+#: flag of a loader is among them.
+# fmt: off
+SHAPES = {
+    "timm": {
+        "img_size", "in_chans", "patch_size", "window_size", "kernel_size", "kernel_sizes",
+        "embed_dim", "embed_dims", "depth", "depths", "dims", "num_heads", "mlp_ratio",
+        "layers", "channels", "cardinality", "base_width", "output_stride",
+        "stem_width", "stem_type", "avg_down", "conv_mlp", "head_init_scale",
+        "act_layer", "norm_layer", "pad_type", "qkv_bias", "qk_norm", "init_values",
+        "ls_init_value", "class_token", "reg_tokens", "pos_embed", "no_embed_class",
+        "pre_norm", "final_norm", "fc_norm", "dynamic_img_size", "global_pool",
+    },
+    "open_clip": {
+        "embed_dim", "quick_gelu", "force_quick_gelu", "force_image_size", "vision_cfg", "text_cfg",
+        "image_size", "patch_size", "layers", "width", "heads", "head_width", "mlp_ratio",
+        "ls_init_value", "no_ln_pre", "final_ln_after_pool", "pos_embed_type", "pool_type",
+        "attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "context_length",
+        "vocab_size", "embed_cls", "pad_id", "eos_id", "no_causal_mask", "proj_bias", "proj_type",
+    },
+}
+
+
+def received_backbone(run: FinishedRun, own: BackboneSettings) -> BackboneSettings:
+    """The architecture of a received run; the weights it began with may be gone.
+
+    Raises:
+        UserError: a value that is not valid, or an argument that needs the word of the user.
+    """
+    section = run.manifest["config"].get("backbone")
+    where = printable(str(run.path))
+    if not isinstance(section, dict):
+        raise ReceivedError(f"{where} has no backbone in its manifest")
+    try:
+        backbone = BackboneSettings.model_validate({**section, "weights": PRETRAIN})
+    except ValidationError as error:
+        raise ReceivedError(f"{where}: {describe(error, 'backbone.')}") from error
+    check_backbone(backbone, own, where)
+    return backbone
+
+
+def check_backbone(backbone: BackboneSettings, own: BackboneSettings, where: str) -> None:
+    """Refuse what a library could take for a file, an address or a flag of a loader.
+
+    Args:
+        backbone: of a received run.
+        own: of this command: what it says itself is allowed.
+        where: names the run.
+
+    Raises:
+        ReceivedError: names the argument, and how to allow it.
+    """
+    if backbone.tag is not None and not is_plain_name(backbone.tag):
+        raise ReceivedError(f"{where}: backbone.tag={shown(backbone.tag)} is no plain name")
+    for name, value in backbone.arguments.items():
+        allowed = name in own.arguments and own.arguments[name] == value
+        if not allowed and not _is_shape(name, value, SHAPES[backbone.library]):
+            raise ReceivedError(
+                f"{where}: backbone.arguments.{printable(name)}={shown(str(value))} may be more "
+                "than the network's shape; the same argument on this command line, "
+                "+backbone.arguments.NAME=VALUE, allows it"
+            )
+
+
+def _is_shape(name: str, value: Any, shapes: Set[str]) -> bool:
+    if isinstance(value, Mapping):
+        return name in shapes and all(_is_shape(key, value[key], shapes) for key in value)
+    values = value if isinstance(value, list) else [value]
+    return name in shapes and all(
+        item is None
+        or isinstance(item, bool | int | float)
+        or (isinstance(item, str) and is_plain_name(item))
+        for item in values
+    )

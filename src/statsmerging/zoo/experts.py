@@ -1,23 +1,45 @@
-"""A zoo: one pre-trained backbone, its experts, and one frozen head per task."""
+"""A zoo: one network, the experts that are merged, and one frozen head per task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from statsmerging.data.hub import hub_file
+from statsmerging.data.images import SuiteImages
 from statsmerging.data.pictures import Preprocess
-from statsmerging.errors import UserError, printable
-from statsmerging.merging.bank import check_finite
-from statsmerging.store.hashing import state_sha256
-from statsmerging.zoo.formats.foreign import NORMALISES
-from statsmerging.zoo.heads import Head, head_from
-from statsmerging.zoo.inference import architecture_key
-from statsmerging.zoo.settings import BackboneSettings
+from statsmerging.data.suites import Task
+from statsmerging.errors import MissingFilesError, UserError, gather_missing, printable
+from statsmerging.merging.bank import check_finite, check_same_tensors
+from statsmerging.store.cache import Cache
+from statsmerging.store.hashing import file_sha256, key_of, state_sha256
+from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of
+from statsmerging.zoo.formats.checkpoints import files_of
+from statsmerging.zoo.formats.foreign import NORMALISES, weights_for
+from statsmerging.zoo.formats.pickled import SUFFIXES
+from statsmerging.zoo.head_sources import ProbedHeads, first_file, head_source
+from statsmerging.zoo.heads import (
+    Head,
+    check_classes,
+    check_features,
+    classifier_in,
+    head_from,
+    read_head,
+)
+from statsmerging.zoo.network import Network, inference_device
+from statsmerging.zoo.settings import (
+    PRETRAIN,
+    BackboneSettings,
+    FusionBenchZooSettings,
+    HeadSettings,
+    LocalZooSettings,
+    TaskVectorsZooSettings,
+)
 from statsmerging.zoo.weights import FileTensors, Weights, write_weights
 
 _BACKBONE, _HEAD = "backbone.", "head."
@@ -36,25 +58,24 @@ class Zoo:
     """What is merged.
 
     Attributes:
-        backbone: the common architecture; its own weights are nobody's to rely on.
-        preprocess: the preprocessing of the checkpoint.
+        network: the architecture of all experts.
         pretrained: θ₀ by tensor name.
         experts: one expert per task, of seen and unseen tasks.
-        device: where forward passes and task vectors belong.
-        settings: the backbone was made with; ``None`` if it was made without any.
     """
 
-    backbone: nn.Module
-    preprocess: Preprocess
+    network: Network
     pretrained: Weights
     experts: Mapping[str, Expert]
-    device: torch.device
-    settings: BackboneSettings | None = None
 
-    @cached_property
-    def architecture(self) -> str:
-        """Hash of what the backbone is, besides its weights."""
-        return architecture_key(self.backbone, self.settings)
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images become the input of the network."""
+        return self.network.preprocess
+
+    @property
+    def device(self) -> torch.device:
+        """The device of forward passes and task vectors."""
+        return self.network.device
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -64,11 +85,6 @@ class Zoo:
             hashes[f"{task}/backbone"] = expert.state.sha256
             hashes[f"{task}/head"] = state_sha256(expert.head.state_dict())
         return hashes
-
-
-def copy_state(backbone: nn.Module) -> Weights:
-    """The module's state dict, independent of its further training."""
-    return Weights({name: value.detach().clone() for name, value in backbone.state_dict().items()})
 
 
 def write_expert(path: Path, expert: Expert) -> None:
@@ -119,3 +135,156 @@ def read_expert_head(path: Path) -> Head:
             f"{printable(str(path))}: an expert needs backbone.* and head.weight, head.bias"
         )
     return head_from(head, normalises=NORMALISES in head)
+
+
+FileZooSettings = LocalZooSettings | FusionBenchZooSettings | TaskVectorsZooSettings
+
+
+@dataclass(frozen=True)
+class ZooFiles:
+    """The files of a zoo.
+
+    Attributes:
+        experts: task → file, index of a sharded one, or folder of an adapter or of a model.
+        base: the pre-trained CLIP, if the zoo brings it.
+        heads: task → file of its head, where heads have files of their own.
+    """
+
+    experts: dict[str, Path] = field(default_factory=dict)
+    base: Path | None = None
+    heads: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def by_name(self) -> dict[str, Path]:
+        """``pretrained``, ``TASK/backbone``, ``TASK/head`` → file; a source may have several."""
+        named = {} if self.base is None else {"pretrained": self.base}
+        for task, source in self.experts.items():
+            for file in files_of(source):
+                suffix = f"/{file.name}" if len(files_of(source)) > 1 else ""
+                named[f"{task}/backbone{suffix}"] = file
+        return {**named, **{f"{task}/head": file for task, file in self.heads.items()}}
+
+
+def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
+    """Find, or download, every file the zoo needs.
+
+    Raises:
+        MissingFilesError: all that are neither there nor to be had.
+        UserError: a local expert that is not there.
+    """
+    if isinstance(settings, LocalZooSettings):
+        root = settings.root
+        return ZooFiles({task: _local_expert(root, task) for task in tasks})
+
+    def find(name: str, gigabytes: float) -> Path:
+        size = f"about {gigabytes:g} GB"
+        if isinstance(settings, FusionBenchZooSettings):
+            return hub_file(name, "model.safetensors", root=settings.root, size=size)
+        path = settings.root / name
+        if not path.is_file():
+            raise MissingFilesError([f"{path} ({size})"])
+        return path
+
+    found: dict[str, Path] = {}
+    files = {settings.expert_of(task): settings.sizes.expert for task in tasks}
+    files[settings.base] = settings.sizes.base
+    gather_missing(
+        *(lambda name=name: found.update({name: find(name, files[name])}) for name in files)
+    )
+    heads = {}
+    if isinstance(settings, TaskVectorsZooSettings):
+        heads = {task: settings.root / settings.head_of(task) for task in tasks}
+    return ZooFiles(
+        {task: found[settings.expert_of(task)] for task in tasks}, found[settings.base], heads
+    )
+
+
+def zoo_from_files(
+    backbone: BackboneSettings,
+    files: ZooFiles,
+    heads: HeadSettings,
+    images: SuiteImages,
+    *,
+    cache: Cache,
+    accelerator: str,
+) -> Zoo:
+    """Experts from files. Foreign ones are converted once into the cache and read from there.
+
+    A task without a file stays at θ₀ for others to train, under a head of the configured source;
+    its own one is a linear probe.
+
+    Raises:
+        UserError: a file that cannot be read, an expert without a head where ``heads=own``, or a
+            head with another number of classes than its task.
+        MergingError: tensors that do not match the backbone (names and both shapes), or NaN.
+    """
+    module = _pretrained_module(backbone, files.base)
+    width = feature_dimension(module, preprocess_of(backbone))
+    network = Network(module, preprocess_of(backbone), inference_device(accelerator), backbone)
+    pretrained = network.initial
+    probed = ProbedHeads(network, pretrained, images, cache)
+
+    def own(task: Task) -> Head:
+        if task.name not in files.experts:
+            return probed(task)
+        if task.name in files.heads:
+            return read_head(first_file([files.heads[task.name]]))
+        source = files.experts[task.name]
+        head = read_expert_head(source) if holds_expert(source) else classifier_in(source, module)
+        if head is None:
+            raise UserError(
+                f"{printable(str(source))} has no head: choose heads=zero_shot, probed or files"
+            )
+        return head
+
+    source = head_source(heads, own, backbone, probed=probed, base=files.base, cache=cache)
+
+    def expert(task: Task) -> Expert:
+        head = source(task)
+        check_classes(head, task)
+        check_features(head, task, width)
+        if task.name not in files.experts:
+            return Expert(pretrained, head)
+        return Expert(_backbone_weights(files.experts[task.name], module, pretrained, cache), head)
+
+    experts = {task.name: expert(task) for task in images.suite.tasks}
+    return Zoo(network, pretrained, experts)
+
+
+def _backbone_weights(path: Path, module: nn.Module, pretrained: Weights, cache: Cache) -> Weights:
+    """Weights of one expert with the module's names; they stay on disk until they are used.
+
+    Both ways check that they are finite, a foreign file when it is converted.
+    """
+    if holds_expert(path):
+        weights, found = read_expert(path).state, printable(str(path))
+        check_same_tensors(pretrained, weights, expected="backbone", found=found)
+        return weights
+    key = key_of([pretrained.sha256, *map(file_sha256, files_of(path))])
+
+    def convert(target: Path) -> None:
+        write_weights(target, weights_for(module, path, pretrained))
+
+    return Weights(cache.load("converted", f"{key}.safetensors", convert, FileTensors))
+
+
+def _pretrained_module(settings: BackboneSettings, base: Path | None) -> nn.Module:
+    """The backbone with θ₀: weights of the zoo's own file, or those of the settings."""
+    if base is None and settings.weights == PRETRAIN:
+        raise UserError(
+            f"backbone.weights={PRETRAIN}: experts from files need the weights they started from; "
+            "give a .safetensors file (job=finetune writes pretrained.safetensors)"
+        )
+    module = create_backbone(settings, load=base is None)
+    if base is not None:
+        module.load_state_dict(weights_for(module, base))
+    return module
+
+
+def _local_expert(root: Path, task: str) -> Path:
+    names = [f"{task}.safetensors", *(f"{task}{suffix}" for suffix in SUFFIXES), task]
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    first = printable(str(root / names[0]))
+    raise UserError(f"{first}: no such file; nor is there {', '.join(map(printable, names[1:]))}")

@@ -1,18 +1,25 @@
-"""Where classification heads come from: one interface, from a task to its head."""
+"""Where classification heads come from: experts, linear probes, files, class names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from statsmerging.data.images import SuiteImages
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError, printable
+from statsmerging.merging.bank import check_same_tensors
+from statsmerging.progress import track
 from statsmerging.store.cache import Cache
-from statsmerging.store.hashing import key_of
+from statsmerging.store.hashing import json_sha256, key_of
+from statsmerging.zoo.backbones import clip_tokenizer, create_clip
+from statsmerging.zoo.formats.checkpoints import read_file, without_wrapper, wrapper_of
+from statsmerging.zoo.formats.clip_names import WHOLE_CLIP, whole_clip
 from statsmerging.zoo.heads import (
     PROBE_ITERATIONS,
     PROBE_STRENGTH,
@@ -20,15 +27,16 @@ from statsmerging.zoo.heads import (
     fit_linear_probe,
     read_head,
 )
-from statsmerging.zoo.inference import extract_features
+from statsmerging.zoo.network import Network
 from statsmerging.zoo.settings import (
+    BASE,
+    HUB,
     BackboneSettings,
     FileHeadsSettings,
     HeadSettings,
     ZeroShotHeadsSettings,
 )
 from statsmerging.zoo.weights import Weights, write_weights
-from statsmerging.zoo.zero_shot import ZeroShotHeads
 
 HeadSource = Callable[[Task], Head]
 
@@ -37,50 +45,34 @@ class ProbedHeads:
     """Fits a linear probe on the pre-trained backbone's features of a task's training images.
 
     Args:
-        backbone: the network.
-        architecture: its ``architecture_key``.
-        pretrained: its weights.
+        network: the backbone.
+        pretrained: its weights θ₀.
         images: the suite; train splits are opened.
         cache: of heads.
-        device: where the forward passes run.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        architecture: str,
-        pretrained: Weights,
-        images: SuiteImages,
-        cache: Cache,
-        device: torch.device,
+        self, network: Network, pretrained: Weights, images: SuiteImages, cache: Cache
     ) -> None:
-        self.backbone = backbone
-        self.architecture = architecture
+        self.network = network
         self.pretrained = pretrained
         self.images = images
         self.cache = cache
-        self.device = device
 
     def __call__(self, task: Task) -> Head:
         """The probe of one task, C × D."""
         train = self.images.split(task, "train")
-        preprocess = self.images.preprocess
 
         def write(path: Path) -> None:
-            features = extract_features(
-                self.backbone,
-                self.pretrained,
-                train.images,
-                preprocess,
-                self.device,
-                description=f"probing {task.name}",
+            features = self.network.features(
+                self.pretrained, train.images, description=f"probing {task.name}"
             )
             head = fit_linear_probe(features, train.labels, len(task.classes))
             write_weights(path, head.state_dict())
 
-        images = [preprocess.key, train.key]
+        images = [self.images.preprocess.key, train.key]
         fit = [str(PROBE_STRENGTH), str(PROBE_ITERATIONS), str(len(task.classes))]
-        key = key_of([self.architecture, self.pretrained.sha256, *images, *fit])
+        key = key_of([self.network.architecture, self.pretrained.sha256, *images, *fit])
         return self.cache.load("heads", f"{key}.safetensors", write, read_head)
 
 
@@ -121,3 +113,102 @@ def first_file(candidates: Iterable[Path]) -> Path:
         if path.exists():
             return path
     raise UserError(f"no such file: {printable(' or '.join(map(str, paths)))}")
+
+
+class ZeroShotHeads:
+    """Makes the zero-shot head of any task, once.
+
+    Args:
+        settings: prompts and class names.
+        backbone: the open_clip model whose image tower is merged.
+        base: file of the whole pre-trained CLIP, for ``text: base``.
+        cache: of heads.
+
+    Raises:
+        UserError: a backbone without a text tower, or ``text: base`` without such a file.
+    """
+
+    def __init__(
+        self,
+        settings: ZeroShotHeadsSettings,
+        backbone: BackboneSettings,
+        base: Path | None,
+        cache: Cache,
+    ) -> None:
+        if backbone.library != "open_clip":
+            raise UserError(
+                f"heads=zero_shot needs a backbone of open_clip, {backbone.label} is of "
+                f"{backbone.library}"
+            )
+        if settings.text == BASE and base is None:
+            raise UserError("heads.text=base: this zoo brings no CLIP; give heads.text=hub or FILE")
+        self.settings = settings
+        self.backbone = backbone
+        self.cache = cache
+        self.file = {BASE: base, HUB: None}.get(settings.text, Path(settings.text))
+
+    def __call__(self, task: Task) -> Head:
+        """The head of one task, C × D, on features of unit length."""
+        classes = self.settings.class_names.get(task.name, list(task.classes))
+        if len(classes) != len(task.classes):
+            raise UserError(
+                f"heads.class_names.{task.name}: {len(classes)} names, the data set has "
+                f"{len(task.classes)} classes"
+            )
+        templates = self.settings.templates.get(task.name, self.settings.templates["default"])
+        spoken = [name.replace("_", " ") for name in classes]
+
+        def write(path: Path) -> None:
+            tokenize = clip_tokenizer(self.backbone)
+            head = zero_shot_head(self._clip, tokenize, spoken, templates, description=task.name)
+            write_weights(path, head.state_dict())
+
+        key = key_of([self._text_key(), json_sha256([spoken, templates])])
+        return self.cache.load("heads", f"{key}.safetensors", write, read_head)
+
+    def _text_key(self) -> str:
+        """What determines the text tower."""
+        source = self.backbone.tag or "" if self.file is None else self._weights.sha256
+        return json_sha256([self.backbone.architecture, source])
+
+    @cached_property
+    def _weights(self) -> Weights:
+        return Weights(read_file(self.file).tensors) if self.file else Weights({})
+
+    @cached_property
+    def _clip(self) -> Any:
+        clip = create_clip(self.backbone, from_hub=self.file is None)
+        if self.file is not None:
+            wrapper = wrapper_of(self._weights, WHOLE_CLIP)
+            state = whole_clip(without_wrapper(self._weights, wrapper))
+            found = printable(str(self.file))
+            check_same_tensors(clip.state_dict(), state, expected="CLIP", found=found)
+            clip.load_state_dict(state)
+        return clip.eval()
+
+
+@torch.inference_mode()
+def zero_shot_head(
+    clip: Any,
+    tokenize: Callable[[list[str]], Tensor],
+    classes: Sequence[str],
+    templates: Sequence[str],
+    *,
+    description: str,
+) -> Head:
+    """One row a class: the mean direction of its prompts' features, times CLIP's logit scale.
+
+    Args:
+        clip: the whole model of open_clip.
+        tokenize: texts → token numbers.
+        classes: C names as a prompt says them.
+        templates: prompts with ``{}`` for the class.
+        description: shown beside the progress bar.
+    """
+    rows = []
+    for name in track(classes, f"prompts of {description}", total=len(classes)):
+        tokens = tokenize([template.format(name) for template in templates])
+        directions = nn.functional.normalize(clip.encode_text(tokens), dim=-1)
+        rows.append(nn.functional.normalize(directions.mean(0), dim=0))
+    weight = clip.logit_scale.exp() * torch.stack(rows)
+    return Head(weight.float(), torch.zeros(len(rows)), normalises=True)

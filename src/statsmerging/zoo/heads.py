@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,11 +12,25 @@ from torch import Tensor, nn
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError, printable
 from statsmerging.merging.bank import check_finite
-from statsmerging.zoo.formats.foreign import CLASSIFIERS, NORMALISES, linear_layer, read_file
-from statsmerging.zoo.formats.wrappers import around, wrapper_of
+from statsmerging.zoo.formats.checkpoints import (
+    around,
+    is_adapter,
+    read_file,
+    wrapper_of,
+)
+from statsmerging.zoo.formats.foreign import (
+    CLASSIFIERS,
+    HEAD,
+    NORMALISES,
+    Foreign,
+    classifier_names,
+)
+from statsmerging.zoo.formats.lora import Adapter
 
 #: Inverse regularisation strength of the linear probe, on standardised features.
 PROBE_STRENGTH = 0.1
+
+
 PROBE_ITERATIONS = 300
 
 
@@ -159,3 +173,32 @@ def head_from(tensors: Mapping[str, Tensor], *, normalises: bool = False) -> Hea
         shapes = f"bias {tuple(bias.shape)}, weight {tuple(weight.shape)}"
         raise UserError(f"a head whose bias does not fit its weight: {shapes}")
     return Head(weight, bias, normalises=normalises)
+
+
+def linear_layer(state: Mapping[str, Tensor], names: Iterable[str]) -> Foreign | None:
+    """The first layer of these names that is linear, as a head; its bias may be missing."""
+    for name in names:
+        prefix = f"{name}." if name else ""
+        weight = f"{prefix}weight"
+        if weight in state and state[weight].dim() == 2:
+            tensors = {"weight": state[weight]}
+            if f"{prefix}bias" in state:
+                tensors["bias"] = state[f"{prefix}bias"]
+            return Foreign(tensors, HEAD)
+    return None
+
+
+def classifier_in(source: Path, backbone: nn.Module) -> Head | None:
+    """The classifier that came with the weights of a timm backbone, as a head.
+
+    Raises:
+        UserError: a file that cannot be read, or two classifiers that are averaged.
+    """
+    state = Adapter.read(source).tensors if is_adapter(source) else read_file(source).tensors
+    prefixes = around(wrapper_of(state, backbone.state_dict()))
+    own = classifier_names(backbone)
+    if len(own) > 1 and all(f"{prefixes[0]}{name}.weight" in state for name in own):
+        raise UserError(f"{printable(str(source))}: {' and '.join(own)} together are no one head")
+    names = [f"{prefix}{name}" for prefix in prefixes for name in (*own, *CLASSIFIERS)]
+    layer = linear_layer(state, names)
+    return None if layer is None else head_from(layer.tensors)

@@ -112,7 +112,7 @@ class FinetunedZooSettings(Settings):
         finetuning: of each expert.
     """
 
-    name: Literal["finetuned"]
+    kind: Literal["finetuned"]
     root: None
     seed: int
     pretraining: TrainingSettings
@@ -122,7 +122,7 @@ class FinetunedZooSettings(Settings):
 class LocalZooSettings(Settings):
     """Experts from files named after their tasks."""
 
-    name: Literal["local"]
+    kind: Literal["local"]
     root: DirectoryPath
     seed: None
 
@@ -178,7 +178,7 @@ class FusionBenchZooSettings(PublishedZooSettings):
         gigabytes: series → size of its files.
     """
 
-    name: Literal["fusion_bench"]
+    kind: Literal["fusion_bench"]
     series: Series
     gigabytes: dict[Series, FileSizes]
 
@@ -195,7 +195,7 @@ class TaskVectorsZooSettings(PublishedZooSettings):
         gigabytes: size of its files.
     """
 
-    name: Literal["task_vectors"]
+    kind: Literal["task_vectors"]
     root: DirectoryPath
     head: str
     gigabytes: FileSizes
@@ -211,7 +211,7 @@ class TaskVectorsZooSettings(PublishedZooSettings):
 
 ZooSettings = Annotated[
     FinetunedZooSettings | LocalZooSettings | FusionBenchZooSettings | TaskVectorsZooSettings,
-    Field(discriminator="name"),
+    Field(discriminator="kind"),
 ]
 
 

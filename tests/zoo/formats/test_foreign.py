@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from statsmerging.errors import UserError
 from statsmerging.merging import MergingError
-from statsmerging.zoo.formats.foreign import read_file, read_foreign
+from statsmerging.zoo.formats.checkpoints import read_file
+from statsmerging.zoo.formats.foreign import read_foreign
 from tests.zoo.formats.genuine import FIXTURES, TINY_CLIP, our_features
 
 TEXT_TENSORS_OF_CLIP = 22

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from statsmerging.errors import UserError
-from statsmerging.zoo.formats.foreign import read_file
+from statsmerging.zoo.formats.checkpoints import read_file
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 354355\n"
 KINDS = {

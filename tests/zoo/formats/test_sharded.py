@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from statsmerging.errors import UserError
-from statsmerging.zoo.formats.foreign import files_of, read_file
+from statsmerging.zoo.formats.checkpoints import files_of, read_file
 
 STATE = {f"layer.{number}": torch.full((2,), float(number)) for number in range(4)}
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.errors import UserError
+from statsmerging.zoo.formats.checkpoints import around, wrapper_of
 from statsmerging.zoo.formats.foreign import read_foreign
 from statsmerging.zoo.formats.pickled import read_pickled
-from statsmerging.zoo.formats.wrappers import around, wrapper_of
 from tests.zoo.formats.genuine import FIXTURES
 
 KNOWN = ("conv.weight", "norm.weight")

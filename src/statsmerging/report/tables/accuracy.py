@@ -57,7 +57,7 @@ def group_content(group: RunGroup) -> Table:
 
 def group_facts(group: RunGroup) -> dict[str, Any]:
     """Setting, checkpoints and differences of a group; they identify its numbers in a CSV file."""
-    checkpoints = group.config.get("zoo", {}).get("name")
+    checkpoints = group.config.get("zoo", {}).get("kind")
     return {**_facts(group.results[0]), "checkpoints": checkpoints, **group.differences}
 
 

@@ -63,7 +63,7 @@ def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
 
     def question(group: RunGroup) -> tuple[str, ...]:
         # Two families of experts differ even if they were fine-tuned on the same images.
-        return tuple(str(group.settings.get(key)) for key in (*QUESTION, "zoo.name"))
+        return tuple(str(group.settings.get(key)) for key in (*QUESTION, "zoo.kind"))
 
     families = [list(members) for _, members in groupby(sorted(groups, key=question), key=question)]
     return [_table(family) for family in families if len(family) > 1]
@@ -92,7 +92,7 @@ def _table(groups: Sequence[RunGroup]) -> Table:
     return _without_empty_columns(
         Table(
             title=" · ".join([runs[0].suite, runs[0].backbone, *_stamps(groups)]),
-            caption=caption(runs, groups[0].config.get("zoo", {}).get("name")),
+            caption=caption(runs, groups[0].config.get("zoo", {}).get("kind")),
             labels=(*varied, "method", "seeds"),
             columns=tuple(column.heading for column in COLUMNS),
             sections=sections,

@@ -1,18 +1,26 @@
-"""Any foreign file or adapter folder as tensors our zoo reads: recognised, mapped, checked."""
+"""Weights of other projects with the names of the backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from statsmerging.errors import UserError, printable, shown
-from statsmerging.merging.bank import check_finite
-from statsmerging.store.received import is_plain_name, received_file, received_json
+from statsmerging.errors import UserError, printable
+from statsmerging.merging.bank import check_finite, check_same_tensors
+from statsmerging.zoo.formats.checkpoints import (
+    is_adapter,
+    is_average,
+    read_file,
+    without_wrapper,
+    wrapper_of,
+)
 from statsmerging.zoo.formats.clip_names import (
     FAMILIES,
     PROJECTION,
@@ -20,17 +28,8 @@ from statsmerging.zoo.formats.clip_names import (
     find_tower,
     to_hugging_face,
 )
-from statsmerging.zoo.formats.lora import CONFIG, WEIGHTS, Adapter
-from statsmerging.zoo.formats.pickled import SUFFIXES, Pickled, read_pickled
-from statsmerging.zoo.formats.wrappers import without_wrapper, wrapper_of
-from statsmerging.zoo.weights import read_weights
-
-#: Files of whole weights in a folder that a library wrote, the first that is there counts.
-_IN_FOLDERS = (
-    *("model.safetensors.index.json", "model.safetensors", "open_clip_model.safetensors"),
-    *("pytorch_model.bin.index.json", "pytorch_model.bin", "open_clip_pytorch_model.bin"),
-)
-
+from statsmerging.zoo.formats.lora import Adapter
+from statsmerging.zoo.formats.pickled import Pickled
 
 HEAD, ADAPTER = "classification head", "PEFT LoRA adapter"
 
@@ -81,56 +80,6 @@ def read_foreign(source: Path, base: Mapping[str, Tensor] | None = None) -> Fore
 
 #: What libraries call a classifier besides the name that an architecture says itself.
 CLASSIFIERS = ("head.fc", "head", "fc", "classifier", "heads.head", "linear", "last_linear")
-
-
-def linear_layer(state: Mapping[str, Tensor], names: Iterable[str]) -> Foreign | None:
-    """The first layer of these names that is linear, as a head; its bias may be missing."""
-    for name in names:
-        prefix = f"{name}." if name else ""
-        weight = f"{prefix}weight"
-        if weight in state and state[weight].dim() == 2:
-            tensors = {"weight": state[weight]}
-            if f"{prefix}bias" in state:
-                tensors["bias"] = state[f"{prefix}bias"]
-            return Foreign(tensors, HEAD)
-    return None
-
-
-def is_adapter(source: Path) -> bool:
-    """Whether a source is the folder of an adapter."""
-    return (source / CONFIG).exists()
-
-
-def read_file(source: Path) -> Pickled:
-    """The tensors of a source under their own names: safetensors, or a pickle that is not run.
-
-    Args:
-        source: a file, the index of a sharded one, or a folder that holds either.
-    """
-    path = _weights_file(source)
-    if path.name.endswith(INDEX):
-        return Pickled(Shards(path, lambda shard: read_file(shard).tensors))
-    if path.name.endswith(SUFFIXES):
-        return read_pickled(path)
-    return Pickled(read_weights(path))
-
-
-def files_of(source: Path) -> list[Path]:
-    """The files that make up a source."""
-    if is_adapter(source):
-        return [source / CONFIG, source / WEIGHTS]
-    path = _weights_file(source)
-    return [path, *shards_of(path)] if path.name.endswith(INDEX) else [path]
-
-
-def _weights_file(source: Path) -> Path:
-    if not source.is_dir():
-        return source
-    found = next((name for name in _IN_FOLDERS if (source / name).exists()), None)
-    if found is None:
-        known = ", ".join((CONFIG, *_IN_FOLDERS))
-        raise UserError(f"{printable(str(source))} is a folder without weights: none of {known}")
-    return received_file(source, found)
 
 
 def _is_head(content: Pickled) -> bool:
@@ -189,58 +138,94 @@ def _find(state: Mapping[str, Tensor], found: str) -> Tower:
     return Tower(tower.tensors, tower.family, (*outside, *inside))
 
 
-INDEX = ".index.json"
+log = logging.getLogger(__name__)
 
 
-class Shards(Mapping[str, Tensor]):
-    """The tensors of all shards of an index; each file is opened once.
+_POSITIONS = ("positional_embedding", "pos_embed")
+
+
+def weights_for(
+    backbone: nn.Module, source: Path, base: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """State dict of a foreign source with the names and shapes of the backbone.
 
     Args:
-        index: ``model.safetensors.index.json``, or of another name that ends so.
-        read: gives the tensors of one file.
+        backbone: of timm, or the image tower of an open_clip model.
+        source: weights of the same library, any CLIP that ``read_foreign`` knows, or the folder of
+            a LoRA adapter. What training puts around a model is taken off.
+        base: the pre-trained weights: an adapter changes them, and a CLIP image tower without a
+            projection takes theirs.
 
     Raises:
-        UserError: no whole index, a shard that is missing, or a tensor that is not in its shard.
+        MergingError: names or shapes that do not match (names tensors and shapes), or NaN.
+        UserError: a file that cannot be read, or names of no known family.
     """
-
-    def __init__(self, index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> None:
-        self._files = _weight_map(index)
-        self._shards = {
-            file: read(received_file(index.parent, file))
-            for file in dict.fromkeys(self._files.values())
-        }
-        for name, file in self._files.items():
-            if name not in self._shards[file]:
-                raise UserError(f"{printable(str(index))}: {shown(file)} holds no {shown(name)}")
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._shards[self._files[name]][name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._files
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
+    expected, found = backbone.state_dict(), printable(str(source))
+    if {PROJECTION, "class_embedding"} <= set(expected):
+        state: Mapping[str, Tensor] = read_foreign(source, base).tensors
+    elif is_adapter(source):
+        if base is None:
+            raise UserError(f"{found}: an adapter is no pre-trained model")
+        adapter = Adapter.read(source)
+        saved = _backbone_alone(backbone, adapter.tensors)
+        state = Adapter(adapter.config, saved).merge_into(base)
+    else:
+        whole = read_file(source).tensors
+        wrapper = wrapper_of(whole, expected)
+        if is_average(wrapper):
+            log.warning("%s: its moving average, %s*, is read", found, wrapper)
+        state = _library_names(backbone, without_wrapper(whole, wrapper), found)
+    _check_positions(expected, state, found)
+    check_same_tensors(expected, state, expected="backbone", found=found)
+    check_finite(state, found=found)
+    return dict(state)
 
 
-def shards_of(index: Path) -> list[Path]:
-    """The files an index names, which lie beside it."""
-    return [
-        received_file(index.parent, file) for file in dict.fromkeys(_weight_map(index).values())
-    ]
+def _library_names(
+    backbone: nn.Module, state: Mapping[str, Tensor], found: str
+) -> Mapping[str, Tensor]:
+    """Weights without their classifier, renamed and resampled as the library does."""
+    # timm keeps each architecture's conversion of published weights beside the architecture.
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    adapted = convert(dict(state), backbone) if convert else state
+    for name in _POSITIONS:
+        if name in state and name in adapted and state[name].shape != adapted[name].shape:
+            shapes = f"{tuple(state[name].shape)} to {tuple(adapted[name].shape)}"
+            log.info("%s: %s is resampled from %s", found, name, shapes)
+    named = _backbone_alone(backbone, adapted)
+    # Older versions of torch did not count batches; nothing depends on the number.
+    counters = {
+        name: tensor
+        for name, tensor in backbone.state_dict().items()
+        if name.endswith("num_batches_tracked")
+    }
+    return {**counters, **named}
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    content = received_json(index.parent, index.name)
-    files: Any = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(files, dict) or not files:
-        raise UserError(f"{printable(str(index))} is no index of shards: it has no weight_map")
-    for file in files.values():
-        if not isinstance(file, str) or not is_plain_name(file) or file.endswith(INDEX):
-            raise UserError(
-                f"{printable(str(index))}: {shown(str(file))} is no name of a file beside it"
-            )
-    return files
+def _backbone_alone(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that belong to no classifier."""
+    expected = backbone.state_dict()
+    classifiers = tuple(f"{name}." for name in (*classifier_names(backbone), *CLASSIFIERS))
+    return {
+        name: state[name] for name in state if name in expected or not name.startswith(classifiers)
+    }
+
+
+def classifier_names(backbone: nn.Module) -> tuple[str, ...]:
+    """What timm calls the classifier of the architecture."""
+    name = getattr(backbone, "default_cfg", {}).get("classifier", "head")
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def _check_positions(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], found: str
+) -> None:
+    for name in _POSITIONS:
+        if name in expected and name in state:
+            ours, theirs = (weights[name].shape for weights in (expected, state))
+            if len(ours) == len(theirs) and ours != theirs and ours[-1] == theirs[-1]:
+                raise UserError(
+                    f"{found} has embeddings of {theirs[-2]} positions, the backbone of "
+                    f"{ours[-2]}: it was trained on images or patches of another size; choose the "
+                    "backbone and the image_size of its training"
+                )

@@ -15,11 +15,12 @@ from torch import Tensor
 from statsmerging.errors import UserError, shown
 from statsmerging.zoo.formats.inert_pickle import Built, Name, Persistent, PickleError, read_pickle
 from statsmerging.zoo.formats.torch_archive import TorchArchive
-from statsmerging.zoo.formats.wrappers import AVERAGED_ENTRIES, ENTRIES
 
 log = logging.getLogger(__name__)
 
+
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".th", ".pth.tar")
+
 
 _STORAGES = {
     "torch.FloatStorage": torch.float32,
@@ -33,6 +34,8 @@ _STORAGES = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
+
+
 # Types younger than the storages with a type: their tensors name the type, in an untyped storage.
 _TYPES = {
     "torch.float8_e4m3fn": torch.float8_e4m3fn,
@@ -40,10 +43,19 @@ _TYPES = {
     "torch.float8_e5m2": torch.float8_e5m2,
     "torch.float8_e5m2fnuz": torch.float8_e5m2fnuz,
 }
+
+
 _UNTYPED = "torch.storage.UntypedStorage"
+
+
 _MAPPING = "collections.OrderedDict"
+
+
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+
+
 _YOUNG_TENSOR = "torch._utils._rebuild_tensor_v3"
+
 
 #: What pickles of the CLIP and `task_vectors` families name, and, in the second rows, what
 #: training leaves beside the weights. A name is not looked up, so this list decides only what is
@@ -56,22 +68,29 @@ _NAMES = (
     *(f"pathlib.{kind}Path" for kind in ("", "Posix", "PurePosix", "Windows", "PureWindows")),
     *("torch.device", "torch.dtype", *_TYPES),
 )
+
+
 _MODULES = (
     *("src.modeling.", "open_clip.", "torch.nn.", "torchvision.transforms."),
     *("lightning.", "pytorch_lightning.", "omegaconf.", "numpy.", "torch.optim."),
 )
 
+
 #: Sizes of the file that its tensors may have together: tied weights lie in it once.
 _ROOM = 4
+
 
 #: Entries of a training file inside each other.
 _DEPTH = 4
 
+
 #: Dimensions a tensor may have.
 MAX_DIMENSIONS = 8
 
+
 #: Arguments of torch's functions that rebuild a tensor.
 MAX_ARGUMENTS = 8
+
 
 #: Letters a name may have: one long name, repeated at every level, would fill the memory.
 MAX_NAME = 1000
@@ -275,3 +294,10 @@ def _fits(offset: Any, size: Any, stride: Any, elements: int) -> bool:
         return False
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     return 0 < math.prod(size) <= elements and last < elements
+
+
+#: Entries of a training file that hold a moving average, and that hold the weights.
+AVERAGED_ENTRIES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
+
+
+ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from statsmerging.errors import UserError, printable, shown
-from statsmerging.zoo.formats.mistaken import check_weights_file
+from statsmerging.zoo.weights import check_weights_file
 
 #: Largest pickle that is read, in bytes; a pickled module has 6 kB for a transformer block.
 MAX_PROGRAM = 2 << 20
