@@ -22,7 +22,25 @@ def load_plugins(files: Iterable[Path]) -> None:
         UserError: a file that cannot be imported, with the error it raised.
     """
     for file in files:
-        _load(file)
+        source = file.read_bytes()
+        sha256 = hashlib.sha256(source).hexdigest()
+        name = _module_name(file)
+        # The file may have been edited between two jobs of one process.
+        if name in sys.modules and vars(sys.modules[name])[_SHA256] == sha256:
+            continue
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise UserError(f"plugins: {file} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        vars(module)[_SHA256] = sha256
+        sys.modules[name] = module
+        try:
+            # The hashed bytes: Python's own loader may use a compiled file of an earlier version.
+            exec(compile(source, str(file), "exec"), vars(module))
+        except Exception as error:
+            del sys.modules[name]
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(f"plugins: {file}: {reason}") from error
 
 
 def plugin_records(files: Iterable[Path]) -> dict[str, dict[str, str]]:
@@ -36,27 +54,6 @@ def plugin_records(files: Iterable[Path]) -> dict[str, dict[str, str]]:
         loaded = vars(sys.modules[_module_name(file)])
         records[name] = {"path": str(file), "sha256": loaded[_SHA256]}
     return records
-
-
-def _load(file: Path) -> None:
-    source = file.read_bytes()
-    sha256 = hashlib.sha256(source).hexdigest()
-    name = _module_name(file)
-    # The file may have been edited between two jobs of one process.
-    if name in sys.modules and vars(sys.modules[name])[_SHA256] == sha256:
-        return
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"plugins: {file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    vars(module)[_SHA256] = sha256
-    sys.modules[name] = module
-    try:
-        # The hashed bytes: Python's own loader may use a compiled file of an earlier version.
-        exec(compile(source, str(file), "exec"), vars(module))
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"plugins: {file}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _module_name(file: Path) -> str:

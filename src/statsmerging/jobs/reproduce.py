@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from statsmerging.data.hub import closed_hub
 from statsmerging.errors import IncompleteError, MissingFilesError, UserError, printable
-from statsmerging.runs.comparison import Difference, circumstances, differences, same_bits_promised
+from statsmerging.runs.comparison import (
+    Difference,
+    circumstances,
+    coefficient_differences,
+    result_differences,
+    same_bits_promised,
+)
 from statsmerging.runs.directory import RunDirectory
 from statsmerging.runs.finished import read_finished_run
-from statsmerging.runs.layer_tables import read_coefficients
-from statsmerging.runs.results import RunResults, read_results
+from statsmerging.runs.results import read_results
 from statsmerging.store.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from statsmerging.app.config import Config
     from statsmerging.app.setup import Run
 
 
@@ -54,26 +56,13 @@ def reproduce(run: Run) -> None:
     if report.exists():  # the last try ended with a comparison: this one starts from the beginning
         report.unlink()
         shutil.rmtree(again)
-    with nullcontext() if job.network else closed_hub():
-        try:
-            repeated = run.repeat(received, RunDirectory(again, values))
-        except MissingFilesError as error:
-            if job.network:
-                raise
-            raise UserError(
-                f"missing: {', '.join(error.files)}; job.network=true downloads them"
-            ) from error
-
+    repeated = _repeat(run, received, RunDirectory(again, values))
     after = read_json(repeated.manifest)
     before = finished.manifest
     changed = circumstances(before, after)
-    results = differences(
-        finished.results.as_json(),
-        _without_later_parameters(read_results(again), finished.results).as_json(),
-    )
     numbers = [
-        *(item for item in results if item.of_numbers),
-        *_coefficient_differences(finished.file(repeated.coefficients.name), repeated.coefficients),
+        *result_differences(finished.results, read_results(again)),
+        *coefficient_differences(finished.file(repeated.coefficients.name), repeated.coefficients),
     ]
     exact = same_bits_promised(before, after)
     reproduced = not numbers if exact else all(_within(item, tolerance) for item in numbers)
@@ -98,6 +87,18 @@ def reproduce(run: Run) -> None:
     log.info("reproduced: %s", how)
 
 
+def _repeat(run: Run, config: Config, directory: RunDirectory) -> RunDirectory:
+    """Run the job; nothing that a received config names is downloaded unless the user allows it."""
+    if run.config.job.network:
+        return run.repeat(config, directory)
+    try:
+        with closed_hub():
+            return run.repeat(config, directory)
+    except MissingFilesError as error:
+        missing = ", ".join(error.files)
+        raise UserError(f"missing: {missing}; job.network=true downloads them") from error
+
+
 def _warn_of_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
     """Warn of weight files that are missing or of another size, before anything is computed.
 
@@ -110,36 +111,6 @@ def _warn_of_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
             log.warning("%s is gone", printable(str(file)))
         elif file.stat().st_size != record["bytes"]:
             log.warning("%s is not the file it was", printable(str(file)))
-
-
-def _without_later_parameters(after: RunResults, before: RunResults) -> RunResults:
-    """The results without the parameters of methods that an older version did not record."""
-    rows = {}
-    for method, row in after.methods.items():
-        recorded = before.methods[method].parameters if method in before.methods else {}
-        kept = {key: value for key, value in row.parameters.items() if key in recorded}
-        rows[method] = row.model_copy(update={"parameters": kept}) if recorded else row
-    return after.model_copy(update={"methods": rows})
-
-
-def _coefficient_differences(before: Path | None, after: Path) -> list[Difference]:
-    """Largest difference of the coefficients of each method; empty if all are the same."""
-    tables = [_coefficients(before), _coefficients(after)]
-    if tables[0].equals(tables[1]):
-        return []
-    apart = tables[0].sub(tables[1]).abs().fillna(math.inf).groupby("method").max()
-    return [
-        Difference(f"coefficients.{method}, largest difference", 0.0, float(value))
-        for method, value in apart.items()
-        if value > 0
-    ]
-
-
-def _coefficients(path: Path | None) -> pd.Series[float]:
-    """Coefficients by method, layer and task; empty if none were learned."""
-    if path is None or not path.exists():
-        return pd.Series(dtype=float)
-    return read_coefficients(path).set_index(["method", "layer", "task"])["coefficient"]
 
 
 def _within(item: Difference, tolerance: float) -> bool:

@@ -20,7 +20,7 @@ from lightning.fabric.plugins.environments.lightning import (
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from xxhash import xxh3_128
@@ -249,11 +249,16 @@ def create_trainer(
             parameters, here of θ₀, but not of the task vectors.
     """
     _silence_lightning()
-    saving = [] if checkpoint is None else [_saving(checkpoint)]
+    saving: list[Callback] = []
+    if checkpoint is not None:
+        folder, name = checkpoint.parent, checkpoint.stem
+        saving.append(ModelCheckpoint(folder, filename=name, enable_version_counter=False))
+    # No buffer changes, so none is sent around in a step.
+    spawned = DDPStrategy(start_method="spawn", forward_sync_buffers=False)
     return L.Trainer(
         accelerator=accelerator,
         devices=devices,
-        strategy="auto" if devices == 1 else _spawned_processes(),
+        strategy="auto" if devices == 1 else spawned,
         # Also under SLURM: the launcher requeues a job, and Lightning's own handlers would never
         # receive the signal that SLURM sends.
         plugins=[OwnProcesses(), CheckedCheckpoints()],
@@ -267,15 +272,6 @@ def create_trainer(
         gradient_clip_val=clip,
         log_every_n_steps=1,
     )
-
-
-def _saving(path: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(path.parent, filename=path.stem, enable_version_counter=False)
-
-
-def _spawned_processes() -> Strategy:
-    """Lightning's DDP; no buffer changes, so none is sent around in a step."""
-    return DDPStrategy(start_method="spawn", forward_sync_buffers=False)
 
 
 def _silence_lightning() -> None:

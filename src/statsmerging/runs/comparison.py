@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from statsmerging.errors import printable
+from statsmerging.runs.layer_tables import read_coefficients
+from statsmerging.runs.results import RunResults
 
 #: Parts of a manifest that record the circumstances of a run → their names in a message.
 _CIRCUMSTANCES = {
@@ -88,6 +93,44 @@ def differences(before: Any, after: Any, name: str = "") -> Iterator[Difference]
             yield from differences(before.get(key), after.get(key), inner)
     elif before != after:
         yield Difference(name, before, after)
+
+
+def result_differences(before: RunResults, after: RunResults) -> list[Difference]:
+    """Every number of the first results that is not the same in the second ones.
+
+    Parameters of methods that the first version did not record yet are not compared.
+    """
+    rows = {}
+    for method, row in after.methods.items():
+        recorded = before.methods[method].parameters if method in before.methods else {}
+        known = {key: value for key, value in row.parameters.items() if key in recorded}
+        rows[method] = row.model_copy(update={"parameters": known}) if recorded else row
+    comparable = after.model_copy(update={"methods": rows})
+    found = differences(before.as_json(), comparable.as_json())
+    return [difference for difference in found if difference.of_numbers]
+
+
+def coefficient_differences(before: Path | None, after: Path) -> list[Difference]:
+    """Largest difference of the coefficients of each method; empty if all are the same.
+
+    Args:
+        before: ``coefficients.parquet`` of the first run; ``None`` if it learned none.
+        after: that of the second run; it may not exist.
+    """
+    tables = [
+        read_coefficients(path).set_index(["method", "layer", "task"])["coefficient"]
+        if path is not None and path.exists()
+        else pd.Series(dtype=float)
+        for path in (before, after)
+    ]
+    if tables[0].equals(tables[1]):
+        return []
+    distances = tables[0].sub(tables[1]).abs().fillna(math.inf).groupby("method").max()
+    return [
+        Difference(f"coefficients.{method}, largest difference", 0.0, float(value))
+        for method, value in distances.items()
+        if value > 0
+    ]
 
 
 def _is_number(value: Any) -> bool:
