@@ -1,1 +1,1 @@
-"""Jobs: one file each, a function of the config and the run directory."""
+"""The eleven jobs: one file each, with one function of the same name that takes a run."""

@@ -1,0 +1,1 @@
+"""From unlabeled images to coefficients: teachers, labels, DataModule, LightningModule, fit."""

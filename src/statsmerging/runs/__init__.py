@@ -1,1 +1,1 @@
-"""A run on disk: its results as typed objects, and finished runs, checked on reading."""
+"""The files of a run on disk: directory, manifest, results, tables by layer, comparison."""

@@ -1,0 +1,1 @@
+"""From weights to numbers: scores, agreement with the teachers, evidence, warnings."""

@@ -1,1 +1,1 @@
-"""Figures for print: each a small function from a tidy table to a matplotlib figure."""
+"""Figures: one chart for paper and page, from a tidy table."""
