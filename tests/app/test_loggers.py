@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from lightning.pytorch.utilities import rank_zero_only
 
-from statsmerging.app.loggers.store import LoggedRun
+from statsmerging.app.loggers.run_log import LoggedRun
 from statsmerging.errors import UserError
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.module import StatsMerging

@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
-
 import numpy as np
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
-from statsmerging.app.loggers.curves import MethodCurves
-from statsmerging.app.loggers.numbers import flat_numbers
+from statsmerging.app.loggers.run_log import LoggedRun, RunLogger, flat_numbers
 from statsmerging.app.loggers.settings import TensorboardSettings
-from statsmerging.app.loggers.store import LoggedRun, Store
 from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.tables.accuracy import accuracy_content
 from statsmerging.report.tables.text import markdown
 from statsmerging.runs.results import RunResults
 
+FOLDER = "tensorboard"
 
-class TensorboardStore(Store):
-    """``tensorboard/``; a run that was killed adds another file to it."""
 
-    def __init__(self, run: LoggedRun) -> None:
-        self.run = run
+class MethodCurves(TensorBoardLogger):
+    """Event file of one method's learning curves, with the tags ``METHOD/metric``."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For another process, which opens a file of its own."""
-        return {"run": self.run}
+    LOGGER_JOIN_CHAR = "/"
 
-    @cached_property
-    def writer(self) -> SummaryWriter:
-        return SummaryWriter(str(self.run.directory.path / "tensorboard"))
+    def save(self) -> None:
+        """Nothing to do: Lightning would write an empty ``hparams.yaml``."""
+
+
+class TensorboardRunLogger(RunLogger):
+    """``tensorboard/``: one event file for each method, one for the results.
+
+    A killed job that restarts adds files.
+    """
 
     def curves(self, method: str) -> Logger:
-        return MethodCurves(method, self._write)
+        # Without a delay between flushes a killed job keeps its curve.
+        place = self.run.directory.path
+        return MethodCurves(place, name="", version=FOLDER, prefix=method, flush_secs=0)
 
     def results(self, results: RunResults) -> None:
-        self._write(flat_numbers(results), 0)
-        self.writer.add_text("results", markdown(accuracy_content([results])))
-        for method, picture in coefficient_heatmaps(self.run.directory.coefficients).items():
-            pixels = np.asarray(picture)
-            self.writer.add_image(f"coefficients/{method}", pixels, dataformats="HWC")
-
-    def __exit__(self, *_: object) -> None:
-        self.writer.close()
-
-    def _write(self, metrics: dict[str, float], step: int) -> None:
-        for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
-        self.writer.flush()
+        with SummaryWriter(str(self.run.directory.path / FOLDER)) as writer:
+            for name, value in flat_numbers(results).items():
+                writer.add_scalar(name, value, 0)
+            writer.add_text("results", markdown(accuracy_content([results])))
+            for method, picture in coefficient_heatmaps(self.run.directory.coefficients).items():
+                pixels = np.asarray(picture)
+                writer.add_image(f"coefficients/{method}", pixels, dataformats="HWC")
 
 
-def open_store(settings: TensorboardSettings, run: LoggedRun) -> Store:
-    return TensorboardStore(run)
+def open_logger(settings: TensorboardSettings, run: LoggedRun) -> RunLogger:
+    """Files are opened by the process that writes them."""
+    return TensorboardRunLogger(run)

@@ -1,20 +1,21 @@
-"""``logger=wandb``: one Weights & Biases run per job; docs/wandb.md tells how to look at them."""
+"""``logger=wandb``: one Weights & Biases run per job; docs/wandb.md describes its use."""
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
-from types import TracebackType
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
-from statsmerging.app.loggers.curves import MethodCurves
-from statsmerging.app.loggers.environment import temporary_folders
-from statsmerging.app.loggers.numbers import flat_numbers
+from statsmerging.app.loggers.run_log import LoggedRun, RunLogger, flat_numbers
 from statsmerging.app.loggers.settings import WandbSettings
-from statsmerging.app.loggers.store import LoggedRun, Store
-from statsmerging.app.mistakes import exit_status
 from statsmerging.errors import UserError, first_line
 from statsmerging.report.figures.pictures import coefficient_heatmaps
 from statsmerging.report.tables.accuracy import accuracy_content
@@ -22,74 +23,106 @@ from statsmerging.report.tables.text import plain_table
 from statsmerging.runs.results import RunResults
 from statsmerging.store.hashing import key_of
 
-with temporary_folders() as _temporary:
+
+@contextmanager
+def _temporary_folders() -> Iterator[list[Path]]:
+    """Place the temporary folders that W&B makes on import in the run directory.
+
+    They live as long as the process; those left by a kill are removed with the run.
+
+    Yields:
+        A list that holds the folders after the block.
+    """
+    made: list[Path] = []
+    folder = Path(os.environ.get("WANDB_DIR", tempfile.gettempdir()), "wandb", "tmp")
+    folder.mkdir(parents=True, exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield made
+    finally:
+        tempfile.tempdir = before
+        made += folder.iterdir()
+
+
+with _temporary_folders() as _temporary:
     import wandb
 
 
 log = logging.getLogger(__name__)
 
-#: Longest name and longest tag that W&B takes, in characters.
+#: Longest name and longest tag that W&B accepts, in characters.
 NAME, TAG = 128, 64
 
 
-class WandbStore(Store):
+class MethodCurves(WandbLogger):
+    """Learning curves of one method as ``METHOD/metric`` over ``learning_step``."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a spawned process, in which a W&B run attaches itself to the same session.
+
+        Lightning would begin another run there with ``mode=disabled``.
+        """
+        return vars(self)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the metrics of one learning step, counted from 0.
+
+        Lightning calls the axis ``trainer/global_step``; the curves of existing runs do not.
+        """
+        named = {f"{self._prefix}/{name}": value for name, value in metrics.items()}
+        self.experiment.log({**named, "learning_step": step or 0})
+
+
+class WandbRunLogger(RunLogger):
     """One W&B run, with its files in ``wandb/`` of the run directory.
 
     Args:
+        session: the run that ``wandb.init`` has begun.
         upload_model: whether ``merged.safetensors`` becomes an artifact.
     """
 
-    def __init__(self, run: LoggedRun, session: Any, *, upload_model: bool) -> None:
-        self.run = run
+    def __init__(self, run: LoggedRun, session: wandb.Run, *, upload_model: bool) -> None:
+        super().__init__(run)
         self.session = session
         self.upload_model = upload_model
 
     def curves(self, method: str) -> Logger:
         self.session.define_metric(f"{method}/*", step_metric="learning_step")
-        return MethodCurves(method, self._write)
+        place = self.run.directory.path
+        return MethodCurves(save_dir=place, experiment=self.session, prefix=method)
 
     def results(self, results: RunResults) -> None:
-        self.session.tags = (*self.session.tags, *(stamp[:TAG] for stamp in results.stamps))
+        stamps = [stamp[:TAG] for stamp in results.stamps]
+        self.session.tags = (*(self.session.tags or ()), *stamps)
         table = accuracy_content([results])
         headings = [*table.labels, *table.columns]
         rows = plain_table(table, order=results.methods)
         heatmaps = coefficient_heatmaps(self.run.directory.coefficients)
         pictures = {f"coefficients/{name}": wandb.Image(image) for name, image in heatmaps.items()}
-        self.session.log(
-            {"results": wandb.Table(columns=list(headings), data=list(rows)), **pictures}
-        )
+        self.session.log({"results": wandb.Table(columns=list(headings), data=list(rows)), **pictures})
         self.session.summary.update(flat_numbers(results))
-        if self.upload_model and self.run.directory.merged.exists():
-            self._upload()
+        merged = self.run.directory.merged
+        if self.upload_model and merged.exists():
+            artifact = wandb.Artifact(f"merged-{self.run.run_hash}", type="model")
+            # The file is final, so W&B need not copy it.
+            artifact.add_file(str(merged), policy="immutable", skip_cache=True)
+            self.session.log_artifact(artifact)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.session.finish(exit_code=exit_status(error))
+    def finish(self, status: int) -> None:
+        self.session.finish(exit_code=status)
         # Ends W&B's own process too: the next run of a sweep must not inherit its folders.
         wandb.teardown()
 
-    def _write(self, metrics: dict[str, float], step: int) -> None:
-        self.session.log({**metrics, "learning_step": step})
 
-    def _upload(self) -> None:
-        artifact = wandb.Artifact(f"merged-{self.run.run_hash}", type="model")
-        # Nobody changes the file any more, so it is not copied.
-        artifact.add_file(str(self.run.directory.merged), policy="immutable", skip_cache=True)
-        self.session.log_artifact(artifact)
-
-
-def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
-    """Begin the W&B run, or continue it online: its id is the run's hash.
+def open_logger(settings: WandbSettings, run: LoggedRun) -> RunLogger:
+    """Begin the W&B run, or continue it online; its id is the run's hash.
 
     Raises:
         UserError: mode=online, and no server answers or no key is known.
     """
     config = run.config
-    for folder in _temporary:  # the run that they were made in may have been removed since
+    for folder in _temporary:  # the run directory of the import may have been removed since
         folder.mkdir(parents=True, exist_ok=True)
     try:
         session = wandb.init(
@@ -106,9 +139,10 @@ def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
             settings=wandb.Settings(
                 init_timeout=settings.init_timeout,
                 silent=settings.mode != "online",
-                # Tells jobs of different hosts apart and says no more.
+                # Distinguishes jobs of different hosts without naming the hosts.
                 host=key_of([socket.gethostname()]),
-                # It holds the command line, where passwords may stand; the manifest has the rest.
+                # Metadata include the command line, which may hold passwords. The manifest
+                # records the rest.
                 x_disable_meta=True,
             ),
         )
@@ -120,4 +154,4 @@ def open_store(settings: WandbSettings, run: LoggedRun) -> Store:
         ) from error
     if settings.mode == "offline":
         log.info("to upload this run: wandb sync %s", session.settings.sync_dir)
-    return WandbStore(run, session, upload_model=settings.upload_model)
+    return WandbRunLogger(run, session, upload_model=settings.upload_model)
