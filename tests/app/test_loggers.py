@@ -226,6 +226,16 @@ def test_several_processes_log_each_step_once(
     assert mlflow_curve(client, logged, "stats_merging") == pytest.approx(curve)
 
 
+def test_several_processes_log_nothing_to_a_disabled_wandb(
+    run_job: JobRunner, tmp_path: Path
+) -> None:
+    run_job(
+        "method=stats_merging", "logger=wandb", "logger.wandb.mode=disabled", "trainer.devices=2"
+    )
+    assert (tmp_path / "run" / "results.json").exists()
+    assert not list((tmp_path / "run").rglob("*.wandb"))
+
+
 def test_none_logs_nothing(run_job: JobRunner, tmp_path: Path) -> None:
     run_job("method=stats_merging", "logger=none")
     names = {path.name for path in (tmp_path / "run").iterdir()}

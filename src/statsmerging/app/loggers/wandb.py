@@ -57,13 +57,6 @@ NAME, TAG = 128, 64
 class MethodCurves(WandbLogger):
     """Learning curves of one method as ``METHOD/metric`` over ``learning_step``."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For a spawned process, in which a W&B run attaches itself to the same session.
-
-        Lightning would begin another run there with ``mode=disabled``.
-        """
-        return vars(self)
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log the metrics of one learning step, counted from 0.
@@ -90,7 +83,9 @@ class WandbRunLogger(RunLogger):
     def curves(self, method: str) -> Logger:
         self.session.define_metric(f"{method}/*", step_metric="learning_step")
         place = self.run.directory.path
-        return MethodCurves(save_dir=place, experiment=self.session, prefix=method)
+        # A spawned process attaches to the session, or with mode=disabled begins one of its own.
+        mode = self.session.settings.mode
+        return MethodCurves(save_dir=place, experiment=self.session, prefix=method, mode=mode)
 
     def results(self, results: RunResults) -> None:
         stamps = [stamp[:TAG] for stamp in results.stamps]
