@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -95,7 +94,9 @@ class WandbRunLogger(RunLogger):
         rows = plain_table(table, order=results.methods)
         heatmaps = coefficient_heatmaps(self.run.directory.coefficients)
         pictures = {f"coefficients/{name}": wandb.Image(image) for name, image in heatmaps.items()}
-        self.session.log({"results": wandb.Table(columns=list(headings), data=list(rows)), **pictures})
+        self.session.log(
+            {"results": wandb.Table(columns=list(headings), data=list(rows)), **pictures}
+        )
         self.session.summary.update(flat_numbers(results))
         merged = self.run.directory.merged
         if self.upload_model and merged.exists():
