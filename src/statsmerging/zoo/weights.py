@@ -19,9 +19,7 @@ from statsmerging.store.hashing import state_sha256
 #: Bytes that tell what a file is.
 _BEGINNING = 512
 
-
 _ARCHIVE = b"PK\x03\x04"
-
 
 # How a file begins → what it is, and what to do.
 _KINDS = {
@@ -79,7 +77,6 @@ def _kind_of_text(head: bytes) -> str:
 
 #: Dimensions a tensor may have.
 MAX_DIMENSIONS = 8
-
 
 #: Bytes of tensors that are read through one opening of a file. An open file keeps what was read
 #: in memory; each opening reads the names of all tensors.

@@ -22,7 +22,6 @@ State = Mapping[str, Tensor]
 
 PROJECTION, _HF_PROJECTION = "proj", "visual_projection.weight"
 
-
 _POSITIONS = "embeddings.position_ids"
 
 
@@ -264,15 +263,11 @@ def _side(size: tuple[int, int]) -> int:
 
 _LOGIT_SCALE = "logit_scale"
 
-
 _TEXT = "text_model."
-
 
 _TEXT_PROJECTION = "text_projection.weight"
 
-
 _TOKENS = "token_embedding.weight"
-
 
 #: Tensors that only a whole CLIP has, of open_clip and of Hugging Face.
 WHOLE_CLIP = (_TOKENS, _TEXT_PROJECTION)

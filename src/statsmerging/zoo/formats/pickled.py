@@ -15,6 +15,7 @@ from torch import Tensor
 from statsmerging.errors import UserError, shown
 from statsmerging.zoo.formats.inert_pickle import Built, Name, Persistent, PickleError, read_pickle
 from statsmerging.zoo.formats.torch_archive import TorchArchive
+from statsmerging.zoo.weights import MAX_DIMENSIONS
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _STORAGES = {
 }
 
 
-# Types younger than the storages with a type: their tensors name the type, in an untyped storage.
+# Types without a typed storage: the storage is untyped, and the tensor names the type.
 _TYPES = {
     "torch.float8_e4m3fn": torch.float8_e4m3fn,
     "torch.float8_e4m3fnuz": torch.float8_e4m3fnuz,
@@ -47,19 +48,15 @@ _TYPES = {
 
 _UNTYPED = "torch.storage.UntypedStorage"
 
-
 _MAPPING = "collections.OrderedDict"
-
 
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 
-
 _YOUNG_TENSOR = "torch._utils._rebuild_tensor_v3"
 
-
-#: What pickles of the CLIP and `task_vectors` families name, and, in the second rows, what
-#: training leaves beside the weights. A name is not looked up, so this list decides only what is
-#: read on and what ends in a message.
+#: Names in pickles of the CLIP and `task_vectors` families and, in the second rows, of objects that
+#: training stores beside the weights. No name is imported: the list only decides whether reading
+#: goes on or ends in a message.
 _NAMES = (
     *(_MAPPING, "__builtin__.set", _TENSOR, _PARAMETER, *_STORAGES, _YOUNG_TENSOR, _UNTYPED),
     *("argparse.Namespace", "collections.defaultdict", "collections.Counter", "_codecs.encode"),
@@ -76,23 +73,20 @@ _MODULES = (
 )
 
 
-#: Sizes of the file that its tensors may have together: tied weights lie in it once.
-_ROOM = 4
+#: Entries of a training's file that hold a moving average, and that hold the weights.
+AVERAGED_ENTRIES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
+ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
 
+#: Bytes of all tensors together, as a multiple of the file's: tied weights are stored once.
+_ROOM = 4
 
 #: Entries of a training file inside each other.
 _DEPTH = 4
 
-
-#: Dimensions a tensor may have.
-MAX_DIMENSIONS = 8
-
-
 #: Arguments of torch's functions that rebuild a tensor.
 MAX_ARGUMENTS = 8
 
-
-#: Letters a name may have: one long name, repeated at every level, would fill the memory.
+#: Letters in a name: one long name, repeated at every level, would fill the memory.
 MAX_NAME = 1000
 
 
@@ -294,10 +288,3 @@ def _fits(offset: Any, size: Any, stride: Any, elements: int) -> bool:
         return False
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     return 0 < math.prod(size) <= elements and last < elements
-
-
-#: Entries of a training file that hold a moving average, and that hold the weights.
-AVERAGED_ENTRIES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
-
-
-ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
