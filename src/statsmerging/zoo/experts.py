@@ -179,12 +179,12 @@ def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
         experts = {}
         for task in tasks:
             names = [f"{task}.safetensors", *(f"{task}{suffix}" for suffix in SUFFIXES), task]
-            first, *others = (settings.root / name for name in names)
-            source = next((path for path in (first, *others) if path.exists()), None)
+            first, *alternatives = (settings.root / name for name in names)
+            source = next((path for path in (first, *alternatives) if path.exists()), None)
             if source is None:
-                alternatives = ", ".join(printable(path.name) for path in others)
+                names_of_alternatives = ", ".join(printable(path.name) for path in alternatives)
                 raise UserError(
-                    f"{printable(str(first))}: no such file; nor is there {alternatives}"
+                    f"{printable(str(first))}: no such file; nor is there {names_of_alternatives}"
                 )
             experts[task] = source
         return ZooFiles(experts)
