@@ -10,7 +10,7 @@ from statsmerging.errors import UserError
 from statsmerging.store.files import new_path, write_json
 from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.formats.checkpoints import files_of, read_file
-from statsmerging.zoo.formats.foreign import Foreign, read_foreign
+from statsmerging.zoo.formats.foreign import HEAD, Foreign, read_foreign
 from statsmerging.zoo.weights import write_weights
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _card(foreign: Foreign, source: Path, base: Path | None) -> dict[str, Any]:
         "tensors": len(foreign.tensors),
         "parameters": sum(tensor.numel() for tensor in foreign.tensors.values()),
         "dropped": list(foreign.dropped),
-        **foreign.facts,
+        **({"normalize": foreign.normalises} if foreign.family == HEAD else {}),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
@@ -21,52 +21,39 @@ from statsmerging.runs.finished import FinishedRun
 from statsmerging.settings import describe
 from statsmerging.store.received import ReceivedError, is_plain_name
 from statsmerging.zoo.formats.foreign import weights_for
-from statsmerging.zoo.settings import (
-    HUB,
-    PRETRAIN,
-    BackboneSettings,
-)
-
-
-def preprocess_of(settings: BackboneSettings) -> Preprocess:
-    """The preprocessing of the settings; what they leave open is the checkpoint's own.
-
-    Raises:
-        UserError: an unknown name or tag, or a preprocessing of its own that is not offered.
-    """
-    wanted = {field.name: getattr(settings, field.name) for field in fields(Preprocess)}
-    if None in wanted.values():
-        own_of = _own_of_timm if settings.library == "timm" else _own_of_open_clip
-        own = own_of(settings)
-        wanted = {name: own[name] if value is None else value for name, value in wanted.items()}
-        _check_offered(wanted)
-    return Preprocess(**wanted)
+from statsmerging.zoo.settings import HUB, PRETRAIN, BackboneSettings
 
 
 def create_backbone(settings: BackboneSettings, *, load: bool = True) -> nn.Module:
-    """The network of ``settings``: images N × 3 × S × S → features N × D.
+    """The module of an architecture, without a classifier: images N × 3 × S × S → features N × D.
 
-    With a weight file or ``hub`` its weights are loaded (position embeddings are resampled to
-    the image size); with ``pretrain`` they are freshly initialised.
+    Its weights come from a file or from the hub (position embeddings are resampled to the image
+    size); with ``weights=pretrain`` they are random.
 
     Args:
-        load: ``False`` for a network whose weights come from elsewhere.
+        load: ``False`` leaves the weights random, for a caller who loads others.
 
     Raises:
-        UserError: an unknown name, a network with tied weights, or a file that cannot be read.
+        UserError: an unknown name, tied weights, or a file that cannot be read.
         MergingError: weights that do not match the architecture (names tensors and shapes).
     """
-    create = _create_timm if settings.library == "timm" else _create_open_clip
-    backbone = create(settings, from_hub=load and settings.weights == HUB)
+    from_hub = load and settings.weights == HUB
+    if settings.library == "timm":
+        import timm
+
+        backbone: nn.Module = timm.create_model(
+            _name_in_timm(settings), pretrained=from_hub, num_classes=0, **settings.arguments
+        )
+    else:
+        backbone = create_clip(settings, from_hub=from_hub).visual
     twins = tied_names(backbone)
     if twins is not None:
         raise UserError(
             f"backbone.name={settings.name}: it ties {twins[0]} to {twins[1]}; networks with tied "
             "weights cannot be merged here, choose another one"
         )
-    file = settings.weights_file
-    if load and file is not None:
-        backbone.load_state_dict(weights_for(backbone, file))
+    if load and settings.weights_file is not None:
+        backbone.load_state_dict(weights_for(backbone, settings.weights_file))
     return backbone
 
 
@@ -77,67 +64,18 @@ def feature_dimension(backbone: nn.Module, preprocess: Preprocess) -> int:
         return int(backbone.eval()(torch.zeros(1, 3, size, size)).shape[-1])
 
 
-def _create_timm(settings: BackboneSettings, *, from_hub: bool) -> nn.Module:
-    import timm
+def preprocess_of(settings: BackboneSettings) -> Preprocess:
+    """The preprocessing of the settings, where ``None`` is filled from the library's record.
 
-    name = _name_in_timm(settings)
-    return timm.create_model(name, pretrained=from_hub, num_classes=0, **settings.arguments)
-
-
-def _create_open_clip(settings: BackboneSettings, *, from_hub: bool) -> nn.Module:
-    visual: nn.Module = create_clip(settings, from_hub=from_hub).visual
-    return visual
-
-
-def _name_in_timm(settings: BackboneSettings) -> str:
-    import timm
-
-    if not timm.is_model(settings.name):
-        raise UserError(unknown_name("timm", settings.name, timm.list_models()))
-    if not settings.tag:
-        return settings.name
-    name = f"{settings.name}.{settings.tag}"
-    if not timm.models.is_model_pretrained(name):
-        names = timm.list_pretrained(f"{settings.name}.*")
-        raise UserError(unknown_tag(settings, [known.split(".", 1)[1] for known in names]))
-    return name
-
-
-def _own_of_timm(settings: BackboneSettings) -> dict[str, Any]:
-    """What timm evaluates the checkpoint with: that of its default tag, where none is named."""
-    import timm
-    from timm.data.config import resolve_data_config
-
-    published = timm.get_pretrained_cfg(_name_in_timm(settings))
-    # An architecture without published weights has none: the whole shorter side, then.
-    known = {"crop_pct": 1.0} if published is None else published.to_dict()
-    own = resolve_data_config(pretrained_cfg=known)
-    height, width = own["input_size"][1:]
-    return {
-        "image_size": height if height == width else f"{height} × {width}",
-        "mean": own["mean"],
-        "std": own["std"],
-        "interpolation": own["interpolation"],
-        "crop_ratio": own["crop_pct"],
-        "crop_mode": own["crop_mode"],
-    }
-
-
-def _own_of_open_clip(settings: BackboneSettings) -> dict[str, Any]:
-    """What open_clip evaluates the checkpoint with: OpenAI's, where no tag is named."""
-    own = own_preprocessing(settings)
-    return {
-        "image_size": own["size"],
-        "mean": tuple(own["mean"]),
-        "std": tuple(own["std"]),
-        "interpolation": own["interpolation"],
-        "crop_ratio": 1.0,
-        "crop_mode": "center" if own["resize_mode"] == "shortest" else own["resize_mode"],
-    }
-
-
-def _check_offered(values: dict[str, Any]) -> None:
-    """Refuse what a checkpoint brings and nothing here does."""
+    Raises:
+        UserError: an unknown name or tag, or a recorded value that is not offered here.
+    """
+    values = {field.name: getattr(settings, field.name) for field in fields(Preprocess)}
+    if None not in values.values():
+        return Preprocess(**values)
+    recorded_by = _recorded_by_timm if settings.library == "timm" else _recorded_by_open_clip
+    recorded = recorded_by(settings)
+    values = {name: recorded[name] if value is None else value for name, value in values.items()}
     offered = {"interpolation": get_args(Interpolation), "crop_mode": get_args(CropMode)}
     for name, choices in offered.items():
         if values[name] not in choices:
@@ -150,80 +88,115 @@ def _check_offered(values: dict[str, Any]) -> None:
             f"backbone.image_size: the checkpoint's own is {values['image_size']}; choose the side "
             "of a square"
         )
+    return Preprocess(**values)
 
 
-def create_clip(settings: BackboneSettings, *, from_hub: bool) -> Any:
-    """The whole CLIP that the settings name.
+def _recorded_by_timm(settings: BackboneSettings) -> dict[str, Any]:
+    """The preprocessing of timm's own evaluation, of the default tag where none is named."""
+    import timm
+    from timm.data.config import resolve_data_config
 
-    Args:
-        from_hub: with the published weights ``tag``; otherwise freshly initialised.
+    published = timm.get_pretrained_cfg(_name_in_timm(settings))
+    # An architecture without published weights has no record; the whole shorter side is used.
+    record = {"crop_pct": 1.0} if published is None else published.to_dict()
+    config = resolve_data_config(pretrained_cfg=record)
+    height, width = config["input_size"][1:]
+    return {
+        "image_size": height if height == width else f"{height} × {width}",
+        "mean": config["mean"],
+        "std": config["std"],
+        "interpolation": config["interpolation"],
+        "crop_ratio": config["crop_pct"],
+        "crop_mode": config["crop_mode"],
+    }
 
-    Raises:
-        UserError: open_clip has no such model, or no such weights of it.
-    """
-    import open_clip
 
-    _check_name(settings)
-    if from_hub:
-        _check_tag(settings)
-    tag = settings.tag if from_hub else None
-    with _quiet():
-        return open_clip.create_model(settings.name, pretrained=tag, **settings.arguments)
-
-
-def own_preprocessing(settings: BackboneSettings) -> dict[str, Any]:
-    """How open_clip makes an image the input of the weights ``tag``: size, mean, std and so on.
-
-    Raises:
-        UserError: open_clip has no such model, or no such weights of it.
-    """
+def _recorded_by_open_clip(settings: BackboneSettings) -> dict[str, Any]:
+    """The preprocessing of open_clip's own evaluation; that of OpenAI where no tag is named."""
     import open_clip
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    _check_name(settings)
+    _check_known_to_open_clip(settings, tag=False)
     published = {}
     if settings.tag and open_clip.list_pretrained_tags_by_model(settings.name):
-        _check_tag(settings)
+        _check_known_to_open_clip(settings, tag=True)
         published = open_clip.get_pretrained_cfg(settings.name, settings.tag)
     side = open_clip.get_model_config(settings.name)["vision_cfg"].get("image_size", 224)
-    own: dict[str, Any] = merge_preprocess_dict(PreprocessCfg(size=side), published)
-    return own
+    config = merge_preprocess_dict(PreprocessCfg(size=side), published)
+    mode = config["resize_mode"]
+    return {
+        "image_size": config["size"],
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+        "interpolation": config["interpolation"],
+        "crop_ratio": 1.0,
+        "crop_mode": "center" if mode == "shortest" else mode,
+    }
 
 
-def _check_name(settings: BackboneSettings) -> None:
+def _name_in_timm(settings: BackboneSettings) -> str:
+    """Name and tag as timm joins them; both are checked."""
+    import timm
+
+    if not timm.is_model(settings.name):
+        raise UserError(_unknown_name(settings, timm.list_models()))
+    if not settings.tag:
+        return settings.name
+    name = f"{settings.name}.{settings.tag}"
+    if not timm.models.is_model_pretrained(name):
+        names = timm.list_pretrained(f"{settings.name}.*")
+        raise UserError(_unknown_tag(settings, [known.split(".", 1)[1] for known in names]))
+    return name
+
+
+def create_clip(settings: BackboneSettings, *, from_hub: bool) -> Any:
+    """The whole ``open_clip.CLIP`` of an architecture; its type depends on the name.
+
+    Args:
+        from_hub: with the published weights of ``tag``; otherwise with random weights.
+
+    Raises:
+        UserError: open_clip has no such model, or no such weights of it.
+    """
     import open_clip
 
-    if settings.name not in open_clip.list_models():
-        raise UserError(unknown_name("open_clip", settings.name, open_clip.list_models()))
-
-
-def _check_tag(settings: BackboneSettings) -> None:
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(settings.name)
-    if settings.tag and settings.tag not in tags:
-        raise UserError(unknown_tag(settings, tags))
+    _check_known_to_open_clip(settings, tag=from_hub)
+    tag = settings.tag if from_hub else None
+    with _without_logging():
+        return open_clip.create_model(settings.name, pretrained=tag, **settings.arguments)
 
 
 def clip_tokenizer(settings: BackboneSettings) -> Callable[[list[str]], Tensor]:
-    """Texts → token numbers, N × context length."""
+    """The tokenizer of an architecture: N texts → token numbers, N × context length."""
     import open_clip
 
-    with _quiet():
+    with _without_logging():
         tokenizer: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(settings.name)
     return tokenizer
 
 
-def unknown_name(library: str, name: str, available: list[str]) -> str:
-    """The message for a name that the library does not know, with close ones."""
-    by_lower_case = {other.lower(): other for other in available}
-    close = get_close_matches(name.lower(), by_lower_case, n=5, cutoff=0.3)
-    names = ", ".join(by_lower_case[other] for other in close)
-    return f"backbone.name={name}: {library} has no such model; close names: {names}"
+def _check_known_to_open_clip(settings: BackboneSettings, *, tag: bool) -> None:
+    import open_clip
+
+    if settings.name not in open_clip.list_models():
+        raise UserError(_unknown_name(settings, open_clip.list_models()))
+    tags = open_clip.list_pretrained_tags_by_model(settings.name)
+    if tag and settings.tag and settings.tag not in tags:
+        raise UserError(_unknown_tag(settings, tags))
 
 
-def unknown_tag(settings: BackboneSettings, available: list[str]) -> str:
-    """The message for weights that the library does not know, with those that it knows."""
+def _unknown_name(settings: BackboneSettings, available: Sequence[str]) -> str:
+    """The message for a name that the library does not have, with the closest names."""
+    by_lower_case = {name.lower(): name for name in available}
+    close = get_close_matches(settings.name.lower(), by_lower_case, n=5, cutoff=0.3)
+    names = ", ".join(by_lower_case[name] for name in close)
+    return (
+        f"backbone.name={settings.name}: {settings.library} has no such model; close names: {names}"
+    )
+
+
+def _unknown_tag(settings: BackboneSettings, available: Sequence[str]) -> str:
+    """The message for weights that the library does not have, with all that it has."""
     return (
         f"backbone.tag={settings.tag}: {settings.library} has no such weights of {settings.name}; "
         f"it has {', '.join(available) or 'none'}"
@@ -231,8 +204,8 @@ def unknown_tag(settings: BackboneSettings, available: list[str]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip reports every step on the root logger, and that weights are still random.
+def _without_logging() -> Iterator[None]:
+    # open_clip logs every step on the root logger, and warns that the weights are random.
     logging.disable(logging.WARNING)
     try:
         yield
@@ -240,8 +213,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-#: Arguments of a library's constructor that only tell the shape of the network; no file, address or
-#: flag of a loader is among them.
+#: Arguments of a library's constructor that only determine the network's shape. No file, address
+#: or flag of a loader is among them.
 # fmt: off
 SHAPES = {
     "timm": {
@@ -261,13 +234,17 @@ SHAPES = {
         "vocab_size", "embed_cls", "pad_id", "eos_id", "no_causal_mask", "proj_bias", "proj_type",
     },
 }
+# fmt: on
 
 
 def received_backbone(run: FinishedRun, own: BackboneSettings) -> BackboneSettings:
-    """The architecture of a received run; the weights it began with may be gone.
+    """The architecture of a received run, without its initial weights, which may be gone.
+
+    Args:
+        own: the backbone of this command; its arguments are allowed.
 
     Raises:
-        UserError: a value that is not valid, or an argument that needs the word of the user.
+        ReceivedError: an invalid value, or an argument that the user has to allow.
     """
     section = run.manifest["config"].get("backbone")
     where = printable(str(run.path))
@@ -282,15 +259,15 @@ def received_backbone(run: FinishedRun, own: BackboneSettings) -> BackboneSettin
 
 
 def check_backbone(backbone: BackboneSettings, own: BackboneSettings, where: str) -> None:
-    """Refuse what a library could take for a file, an address or a flag of a loader.
+    """Refuse values that a library could take for a file, an address or a flag of a loader.
 
     Args:
-        backbone: of a received run.
-        own: of this command: what it says itself is allowed.
-        where: names the run.
+        backbone: the backbone of a received run.
+        own: the backbone of this command; its arguments are allowed.
+        where: the run's name in messages.
 
     Raises:
-        ReceivedError: names the argument, and how to allow it.
+        ReceivedError: the message names the argument, and how to allow it.
     """
     if backbone.tag is not None and not is_plain_name(backbone.tag):
         raise ReceivedError(f"{where}: backbone.tag={shown(backbone.tag)} is no plain name")
@@ -304,7 +281,8 @@ def check_backbone(backbone: BackboneSettings, own: BackboneSettings, where: str
             )
 
 
-def _is_shape(name: str, value: Any, shapes: Set[str]) -> bool:
+def _is_shape(name: str, value: object, shapes: Set[str]) -> bool:
+    """Whether an argument, and every key inside it, can only determine the network's shape."""
     if isinstance(value, Mapping):
         return name in shapes and all(_is_shape(key, value[key], shapes) for key in value)
     values = value if isinstance(value, list) else [value]

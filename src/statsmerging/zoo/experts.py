@@ -55,7 +55,7 @@ class Expert:
 
 @dataclass(frozen=True)
 class Zoo:
-    """What is merged.
+    """The experts that are merged, the weights they started from, and their network.
 
     Attributes:
         network: the architecture of all experts.
@@ -156,7 +156,10 @@ class ZooFiles:
 
     @property
     def by_name(self) -> dict[str, Path]:
-        """``pretrained``, ``TASK/backbone``, ``TASK/head`` → file; a source may have several."""
+        """``pretrained``, ``TASK/backbone``, ``TASK/head`` → file.
+
+        Each file of a source of several has an entry, ``TASK/backbone/NAME``.
+        """
         named = {} if self.base is None else {"pretrained": self.base}
         for task, source in self.experts.items():
             for file in files_of(source):
@@ -166,15 +169,25 @@ class ZooFiles:
 
 
 def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
-    """Find, or download, every file the zoo needs.
+    """Find, or download, every file of the zoo.
 
     Raises:
-        MissingFilesError: all that are neither there nor to be had.
-        UserError: a local expert that is not there.
+        MissingFilesError: names all files that are missing and cannot be downloaded.
+        UserError: a missing local expert.
     """
     if isinstance(settings, LocalZooSettings):
-        root = settings.root
-        return ZooFiles({task: _local_expert(root, task) for task in tasks})
+        experts = {}
+        for task in tasks:
+            names = [f"{task}.safetensors", *(f"{task}{suffix}" for suffix in SUFFIXES), task]
+            first, *alternatives = (settings.root / name for name in names)
+            source = next((path for path in (first, *alternatives) if path.exists()), None)
+            if source is None:
+                names_of_alternatives = ", ".join(printable(path.name) for path in alternatives)
+                raise UserError(
+                    f"{printable(str(first))}: no such file; nor is there {names_of_alternatives}"
+                )
+            experts[task] = source
+        return ZooFiles(experts)
 
     def find(name: str, gigabytes: float) -> Path:
         size = f"about {gigabytes:g} GB"
@@ -185,18 +198,17 @@ def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
             raise MissingFilesError([f"{path} ({size})"])
         return path
 
-    found: dict[str, Path] = {}
-    files = {settings.expert_of(task): settings.sizes.expert for task in tasks}
-    files[settings.base] = settings.sizes.base
+    sizes = {settings.expert_of(task): settings.sizes.expert for task in tasks}
+    sizes[settings.base] = settings.sizes.base
+    paths: dict[str, Path] = {}
     gather_missing(
-        *(lambda name=name: found.update({name: find(name, files[name])}) for name in files)
+        *(lambda name=name: paths.update({name: find(name, sizes[name])}) for name in sizes)
     )
     heads = {}
     if isinstance(settings, TaskVectorsZooSettings):
         heads = {task: settings.root / settings.head_of(task) for task in tasks}
-    return ZooFiles(
-        {task: found[settings.expert_of(task)] for task in tasks}, found[settings.base], heads
-    )
+    experts = {task: paths[settings.expert_of(task)] for task in tasks}
+    return ZooFiles(experts, paths[settings.base], heads)
 
 
 def zoo_from_files(
@@ -208,17 +220,24 @@ def zoo_from_files(
     cache: Cache,
     accelerator: str,
 ) -> Zoo:
-    """Experts from files. Foreign ones are converted once into the cache and read from there.
+    """A zoo of experts from files. Foreign files are converted once, into the cache.
 
-    A task without a file stays at θ₀ for others to train, under a head of the configured source;
-    its own one is a linear probe.
+    The expert of a task without a file is θ₀, under a head of the configured source; a linear probe
+    is its own head. The caller replaces it, for example by a distilled one.
 
     Raises:
         UserError: a file that cannot be read, an expert without a head where ``heads=own``, or a
             head with another number of classes than its task.
         MergingError: tensors that do not match the backbone (names and both shapes), or NaN.
     """
-    module = _pretrained_module(backbone, files.base)
+    if files.base is None and backbone.weights == PRETRAIN:
+        raise UserError(
+            f"backbone.weights={PRETRAIN}: experts from files need the weights they started from; "
+            "give a .safetensors file (job=finetune writes pretrained.safetensors)"
+        )
+    module = create_backbone(backbone, load=files.base is None)
+    if files.base is not None:
+        module.load_state_dict(weights_for(module, files.base))
     width = feature_dimension(module, preprocess_of(backbone))
     network = Network(module, preprocess_of(backbone), inference_device(accelerator), backbone)
     pretrained = network.initial
@@ -254,11 +273,11 @@ def zoo_from_files(
 def _backbone_weights(path: Path, module: nn.Module, pretrained: Weights, cache: Cache) -> Weights:
     """Weights of one expert with the module's names; they stay on disk until they are used.
 
-    Both ways check that they are finite, a foreign file when it is converted.
+    They are checked to be finite: those of a foreign file when it is converted.
     """
     if holds_expert(path):
-        weights, found = read_expert(path).state, printable(str(path))
-        check_same_tensors(pretrained, weights, expected="backbone", found=found)
+        weights = read_expert(path).state
+        check_same_tensors(pretrained, weights, expected="backbone", found=printable(str(path)))
         return weights
     key = key_of([pretrained.sha256, *map(file_sha256, files_of(path))])
 
@@ -266,25 +285,3 @@ def _backbone_weights(path: Path, module: nn.Module, pretrained: Weights, cache:
         write_weights(target, weights_for(module, path, pretrained))
 
     return Weights(cache.load("converted", f"{key}.safetensors", convert, FileTensors))
-
-
-def _pretrained_module(settings: BackboneSettings, base: Path | None) -> nn.Module:
-    """The backbone with θ₀: weights of the zoo's own file, or those of the settings."""
-    if base is None and settings.weights == PRETRAIN:
-        raise UserError(
-            f"backbone.weights={PRETRAIN}: experts from files need the weights they started from; "
-            "give a .safetensors file (job=finetune writes pretrained.safetensors)"
-        )
-    module = create_backbone(settings, load=base is None)
-    if base is not None:
-        module.load_state_dict(weights_for(module, base))
-    return module
-
-
-def _local_expert(root: Path, task: str) -> Path:
-    names = [f"{task}.safetensors", *(f"{task}{suffix}" for suffix in SUFFIXES), task]
-    for name in names:
-        if (root / name).exists():
-            return root / name
-    first = printable(str(root / names[0]))
-    raise UserError(f"{first}: no such file; nor is there {', '.join(map(printable, names[1:]))}")

@@ -42,13 +42,13 @@ HeadSource = Callable[[Task], Head]
 
 
 class ProbedHeads:
-    """Fits a linear probe on the pre-trained backbone's features of a task's training images.
+    """Linear probes on the pre-trained backbone's features of a task's training images.
 
     Args:
         network: the backbone.
-        pretrained: its weights θ₀.
-        images: the suite; train splits are opened.
-        cache: of heads.
+        pretrained: θ₀ by tensor name.
+        images: the suite; its train splits are opened.
+        cache: keeps the heads.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ def head_source(
     base: Path | None,
     cache: Cache,
 ) -> HeadSource:
-    """The source that the config names.
+    """The source of the config's choice.
 
     Args:
-        own: gives the head that came with a task's expert.
-        probed: fits a probe.
-        base: file of the whole pre-trained CLIP, if the zoo brings one.
+        own: the source of the heads that came with the experts.
+        probed: the source of linear probes.
+        base: file of the whole pre-trained CLIP, if the zoo has one.
     """
     if isinstance(settings, ZeroShotHeadsSettings):
         return ZeroShotHeads(settings, backbone, base, cache)
@@ -116,13 +116,13 @@ def first_file(candidates: Iterable[Path]) -> Path:
 
 
 class ZeroShotHeads:
-    """Makes the zero-shot head of any task, once.
+    """Zero-shot heads: class names and prompts through CLIP's text tower.
 
     Args:
         settings: prompts and class names.
         backbone: the open_clip model whose image tower is merged.
         base: file of the whole pre-trained CLIP, for ``text: base``.
-        cache: of heads.
+        cache: keeps the heads.
 
     Raises:
         UserError: a backbone without a text tower, or ``text: base`` without such a file.
@@ -156,20 +156,17 @@ class ZeroShotHeads:
                 f"{len(task.classes)} classes"
             )
         templates = self.settings.templates.get(task.name, self.settings.templates["default"])
-        spoken = [name.replace("_", " ") for name in classes]
+        words = [name.replace("_", " ") for name in classes]
 
         def write(path: Path) -> None:
             tokenize = clip_tokenizer(self.backbone)
-            head = zero_shot_head(self._clip, tokenize, spoken, templates, description=task.name)
+            head = zero_shot_head(self._clip, tokenize, words, templates, description=task.name)
             write_weights(path, head.state_dict())
 
-        key = key_of([self._text_key(), json_sha256([spoken, templates])])
+        weights = self.backbone.tag or "" if self.file is None else self._weights.sha256
+        text_tower = json_sha256([self.backbone.architecture, weights])
+        key = key_of([text_tower, json_sha256([words, templates])])
         return self.cache.load("heads", f"{key}.safetensors", write, read_head)
-
-    def _text_key(self) -> str:
-        """What determines the text tower."""
-        source = self.backbone.tag or "" if self.file is None else self._weights.sha256
-        return json_sha256([self.backbone.architecture, source])
 
     @cached_property
     def _weights(self) -> Weights:
@@ -196,12 +193,15 @@ def zero_shot_head(
     *,
     description: str,
 ) -> Head:
-    """One row a class: the mean direction of its prompts' features, times CLIP's logit scale.
+    """One row per class: the mean direction of its prompts' features, times CLIP's logit scale.
+
+    Radford et al., *Learning Transferable Visual Models From Natural Language Supervision*, ICML
+    2021, section 3.1.
 
     Args:
-        clip: the whole model of open_clip.
-        tokenize: texts → token numbers.
-        classes: C names as a prompt says them.
+        clip: ``open_clip.CLIP``.
+        tokenize: N texts → token numbers, N × context length.
+        classes: C names, in the words of a prompt.
         templates: prompts with ``{}`` for the class.
         description: shown beside the progress bar.
     """

@@ -12,24 +12,12 @@ from torch import Tensor, nn
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError, printable
 from statsmerging.merging.bank import check_finite
-from statsmerging.zoo.formats.checkpoints import (
-    around,
-    is_adapter,
-    read_file,
-    wrapper_of,
-)
-from statsmerging.zoo.formats.foreign import (
-    CLASSIFIERS,
-    HEAD,
-    NORMALISES,
-    Foreign,
-    classifier_names,
-)
+from statsmerging.zoo.formats.checkpoints import around, is_adapter, read_file, wrapper_of
+from statsmerging.zoo.formats.foreign import CLASSIFIERS, NORMALISES, classifier_names
 from statsmerging.zoo.formats.lora import Adapter
 
 #: Inverse regularisation strength of the linear probe, on standardised features.
 PROBE_STRENGTH = 0.1
-
 
 PROBE_ITERATIONS = 300
 
@@ -40,7 +28,8 @@ class Head(nn.Module):
     Args:
         weight: C × D.
         bias: C.
-        normalises: the features are scaled to unit length first, as CLIP's zero-shot heads do.
+        normalises: whether the features are scaled to unit length first, as in CLIP's zero-shot
+            heads.
     """
 
     weight: Tensor
@@ -48,25 +37,25 @@ class Head(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, *, normalises: bool = False) -> None:
         super().__init__()
-        # A file may hold it in half precision; features are float32.
+        # Files may hold half precision; features are float32.
         precision = torch.promote_types(weight.dtype, torch.float32)
         self.register_buffer("weight", weight.to(precision))
         self.register_buffer("bias", bias.to(precision))
         self.normalises = normalises
-        if normalises:  # part of the state, so that files and hashes tell the two kinds apart
+        if normalises:  # in the state, so that files and hashes of the two kinds differ
             self.register_buffer(NORMALISES, torch.ones(1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Class scores N × C of features N × D."""
         if self.normalises:
             features = nn.functional.normalize(features, dim=-1)
-        # Nor are they in double precision, which a file may have.
+        # Files may hold double precision too.
         weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
         return nn.functional.linear(features, weight, bias)
 
 
 class CorrectedHead(Head):
-    """A head that sees corrected features.
+    """A head on corrected features.
 
     Args:
         head: the frozen head.
@@ -84,8 +73,14 @@ class CorrectedHead(Head):
 def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
     """Logistic regression on the features of the pre-trained backbone (N × D), as a head.
 
-    The features are standardised for the fit; the returned head takes them raw. A class that has
-    no training image keeps the lowest score.
+    The features are standardised for the fit; the returned head takes raw features, because the
+    standardisation is multiplied into its weights. A class without training images gets the lowest
+    score.
+
+    Args:
+        features: N × D, float32.
+        labels: N.
+        classes: C, the number of rows of the head.
 
     Raises:
         UserError: all images are of one class.
@@ -98,14 +93,14 @@ def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> Head:
     mean, deviation = features.mean(0), features.std(0).clamp_min(1e-6)
     probe = LogisticRegression(C=PROBE_STRENGTH, max_iter=PROBE_ITERATIONS)
     with warnings.catch_warnings():
-        # A probe that stops at the iteration limit is as good a fixed head as any.
+        # A probe that stops at the iteration limit is still a usable fixed head.
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit(((features - mean) / deviation).numpy(), labels.numpy())
     weight = torch.from_numpy(probe.coef_).float()
     bias = torch.from_numpy(probe.intercept_).float()
     present = torch.from_numpy(probe.classes_)
     if len(present) == 2:
-        # scikit-learn gives two classes one score: that of the second against the first.
+        # For two classes scikit-learn has one score, that of the second class against the first.
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     weight = weight / deviation
     bias = bias - weight @ mean
@@ -146,8 +141,8 @@ def check_features(head: Head, task: Task, width: int) -> None:
 def read_head(path: Path) -> Head:
     """A head from any file of weights: its tensor ``weight``, and ``bias`` if it has one.
 
-    They may stand behind a classifier's usual name, and behind the names of what training wraps
-    around a model.
+    They may stand behind a classifier's usual name, and behind the prefixes that training puts
+    before the names of a model.
 
     Raises:
         UserError: a file that cannot be read, or one without a linear layer.
@@ -157,42 +152,19 @@ def read_head(path: Path) -> Head:
     endings = [f"{name}.weight" for name in CLASSIFIERS]
     prefixes = around(wrapper_of(content.tensors, ["weight", *endings]))
     names = [f"{prefix}{name}" for prefix in prefixes for name in ("", *CLASSIFIERS)]
-    layer = linear_layer(content.tensors, [name.rstrip(".") for name in names])
+    layer = _first_linear(content.tensors, [name.rstrip(".") for name in names])
     if layer is None:
         raise UserError(f"{found}: a head needs a tensor weight (classes × features)")
-    check_finite(layer.tensors, found=found)
+    check_finite(layer, found=found)
     normalises = NORMALISES in content.tensors or bool(content.attributes.get("normalize"))
-    return head_from(layer.tensors, normalises=normalises)
-
-
-def head_from(tensors: Mapping[str, Tensor], *, normalises: bool = False) -> Head:
-    """The head of a linear layer, whose bias may be missing."""
-    weight = tensors["weight"]
-    bias = tensors["bias"] if "bias" in tensors else torch.zeros(len(weight))
-    if bias.shape != weight.shape[:1]:
-        shapes = f"bias {tuple(bias.shape)}, weight {tuple(weight.shape)}"
-        raise UserError(f"a head whose bias does not fit its weight: {shapes}")
-    return Head(weight, bias, normalises=normalises)
-
-
-def linear_layer(state: Mapping[str, Tensor], names: Iterable[str]) -> Foreign | None:
-    """The first layer of these names that is linear, as a head; its bias may be missing."""
-    for name in names:
-        prefix = f"{name}." if name else ""
-        weight = f"{prefix}weight"
-        if weight in state and state[weight].dim() == 2:
-            tensors = {"weight": state[weight]}
-            if f"{prefix}bias" in state:
-                tensors["bias"] = state[f"{prefix}bias"]
-            return Foreign(tensors, HEAD)
-    return None
+    return head_from(layer, normalises=normalises)
 
 
 def classifier_in(source: Path, backbone: nn.Module) -> Head | None:
     """The classifier that came with the weights of a timm backbone, as a head.
 
     Raises:
-        UserError: a file that cannot be read, or two classifiers that are averaged.
+        UserError: a file that cannot be read, or an architecture that averages two classifiers.
     """
     state = Adapter.read(source).tensors if is_adapter(source) else read_file(source).tensors
     prefixes = around(wrapper_of(state, backbone.state_dict()))
@@ -200,5 +172,29 @@ def classifier_in(source: Path, backbone: nn.Module) -> Head | None:
     if len(own) > 1 and all(f"{prefixes[0]}{name}.weight" in state for name in own):
         raise UserError(f"{printable(str(source))}: {' and '.join(own)} together are no one head")
     names = [f"{prefix}{name}" for prefix in prefixes for name in (*own, *CLASSIFIERS)]
-    layer = linear_layer(state, names)
-    return None if layer is None else head_from(layer.tensors)
+    layer = _first_linear(state, names)
+    return None if layer is None else head_from(layer)
+
+
+def head_from(layer: Mapping[str, Tensor], *, normalises: bool = False) -> Head:
+    """The head of a linear layer: ``weight`` C × D and, if there is one, ``bias`` C.
+
+    Raises:
+        UserError: a bias of another length than the weight.
+    """
+    weight = layer["weight"]
+    bias = layer["bias"] if "bias" in layer else torch.zeros(len(weight))
+    if bias.shape != weight.shape[:1]:
+        shapes = f"bias {tuple(bias.shape)}, weight {tuple(weight.shape)}"
+        raise UserError(f"a head whose bias does not fit its weight: {shapes}")
+    return Head(weight, bias, normalises=normalises)
+
+
+def _first_linear(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor] | None:
+    """``weight`` and, if there is one, ``bias`` of the first of these names that is linear."""
+    for name in names:
+        prefix = f"{name}." if name else ""
+        if f"{prefix}weight" in state and state[f"{prefix}weight"].dim() == 2:
+            parts = [part for part in ("weight", "bias") if f"{prefix}{part}" in state]
+            return {part: state[f"{prefix}{part}"] for part in parts}
+    return None

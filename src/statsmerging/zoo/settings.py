@@ -25,11 +25,11 @@ HUB, PRETRAIN, BASE = "hub", "pretrain", "base"
 class BackboneSettings(Settings):
     """Which network, at which resolution, with which weights.
 
-    What of the preprocessing is ``None`` is the checkpoint's own, as the library knows it.
+    A value of the preprocessing that is ``None`` is the one the library records for the checkpoint.
 
     Attributes:
-        label: short name, as it stands in directory names and tables.
-        library: where the architecture comes from.
+        label: short name in directory names and tables.
+        library: the library of the architecture.
         name: the library's name of the architecture.
         weights: a safetensors file, ``hub`` for the library's own download of ``tag``, or
             ``pretrain`` to pre-train on the suite's generic images.
@@ -52,7 +52,7 @@ class BackboneSettings(Settings):
     mean: tuple[float, float, float] | None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
     interpolation: Interpolation | None
-    # Records of runs from before there was a choice lack these two.
+    # Older runs recorded neither of these two; these values held then.
     crop_ratio: float | None = Field(default=1.0, gt=0, le=1)
     crop_mode: CropMode | None = "center"
     arguments: dict[str, Any]
@@ -60,7 +60,7 @@ class BackboneSettings(Settings):
     @field_validator("arguments", mode="before")
     @classmethod
     def _none_is_empty(cls, arguments: dict[str, Any] | None) -> dict[str, Any]:
-        # In conf/ they are null: Hydra lets a command replace null, but not add keys to {}.
+        # conf/ has null, which a command can replace; Hydra adds no keys to {}.
         return {} if arguments is None else arguments
 
     @field_validator("weights")
@@ -77,7 +77,7 @@ class BackboneSettings(Settings):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What determines the network but not its weights."""
+        """The values that determine the network, but not its weights."""
         return {"library": self.library, "name": self.name, "arguments": self.arguments}
 
 
@@ -103,7 +103,7 @@ class TrainingSettings(Settings):
 
 
 class FinetunedZooSettings(Settings):
-    """Experts that are made here.
+    """Experts that are fine-tuned in the run.
 
     Attributes:
         root: not used.
@@ -128,7 +128,7 @@ class LocalZooSettings(Settings):
 
 
 class FileSizes(Settings):
-    """Size of the base's file and of each expert's, in GB."""
+    """Sizes of the base's file and of each expert's, in GB."""
 
     base: PositiveFloat
     expert: PositiveFloat
@@ -139,9 +139,9 @@ class PublishedZooSettings(Settings):
 
     Attributes:
         root: folder with the files; ``None`` asks the hub, where the family is there.
-        base: the pre-trained CLIP, a repository or a file below ``root``.
-        expert: the same for an expert; ``{task}`` stands for the task.
-        names: task → what the family calls it; all tasks it has experts for.
+        base: repository of the pre-trained CLIP, or its file below ``root``.
+        expert: repository or file of an expert; ``{task}`` stands for an entry of ``names``.
+        names: task → the family's name of it, for all tasks with an expert.
     """
 
     root: DirectoryPath | None
@@ -155,10 +155,10 @@ class PublishedZooSettings(Settings):
         return self.expert.format(task=self.name_of(task))
 
     def name_of(self, task: str) -> str:
-        """What the family calls a task.
+        """The family's name of a task.
 
         Raises:
-            UserError: it has no expert for it.
+            UserError: the family has no expert for the task.
         """
         if task not in self.names:
             raise UserError(
@@ -174,8 +174,8 @@ class FusionBenchZooSettings(PublishedZooSettings):
     """FusionBench's image towers on the Hugging Face hub.
 
     Attributes:
-        series: names base and experts.
-        gigabytes: series → size of its files.
+        series: the architecture's part of the repositories' names.
+        gigabytes: series → sizes of its files.
     """
 
     kind: Literal["fusion_bench"]
@@ -192,7 +192,7 @@ class TaskVectorsZooSettings(PublishedZooSettings):
 
     Attributes:
         head: the file of a task's head, below ``root``.
-        gigabytes: size of its files.
+        gigabytes: sizes of the files.
     """
 
     kind: Literal["task_vectors"]
@@ -238,7 +238,7 @@ class ZeroShotHeadsSettings(Settings):
     """Heads from class names and prompts.
 
     Attributes:
-        text: where the whole CLIP comes from: ``base``, ``hub`` or a file.
+        text: source of the whole CLIP: ``base``, ``hub`` or a file.
         class_names: task → class names in label order, instead of the data set's own.
         templates: task → prompts with ``{}`` for the class; ``default`` serves the other tasks.
     """

@@ -19,9 +19,7 @@ from statsmerging.store.hashing import state_sha256
 #: Bytes that tell what a file is.
 _BEGINNING = 512
 
-
 _ARCHIVE = b"PK\x03\x04"
-
 
 # How a file begins → what it is, and what to do.
 _KINDS = {
@@ -34,14 +32,14 @@ _KINDS = {
 
 
 def check_weights_file(path: Path, *, archive: bool) -> None:
-    """Say what a file is that holds no weights, or not in the format of its name.
+    """Refuse a file without weights, or in another format than its name tells.
 
     Args:
         path: a file that is about to be read as weights.
-        archive: it should be an archive of torch.save, not safetensors.
+        archive: whether an archive of torch.save is expected; otherwise safetensors.
 
     Raises:
-        UserError: no file, an empty one, or one of another kind; one line that says which.
+        UserError: no file, an empty one, or one of another kind; one line that names it.
     """
     where = printable(str(path))
     if path.is_dir():
@@ -60,34 +58,29 @@ def check_weights_file(path: Path, *, archive: bool) -> None:
     for magic, kind in _KINDS.items():
         if head.startswith(magic):
             raise UserError(f"{where} is {kind}")
-    if _is_text(head):
-        raise UserError(f"{where} is {_kind_of_text(head)}")
+    # The header length of safetensors and the entries of an archive hold zero bytes, a text none.
+    if b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
+        text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
+        if text[:9].lower() == "<!doctype" or text[:5].lower() == "<html":
+            raise UserError(
+                f"{where} is an HTML page, not weights: its address wants a login, or is that of "
+                "a page"
+            )
+        kind = "a JSON text" if text[:1] in ("{", "[") else "a text"
+        beginning = shown(" ".join(text[:60].split()))
+        raise UserError(f"{where} is {kind}, not weights; it begins {beginning}")
 
 
-def _is_text(head: bytes) -> bool:
-    # The header length of safetensors and the entries of an archive hold zero bytes.
-    return b"\0" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
-
-
-def _kind_of_text(head: bytes) -> str:
-    text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
-    if text[:9].lower() == "<!doctype" or text[:5].lower() == "<html":
-        return "an HTML page, not weights: its address wants a login, or is that of a page"
-    kind = "a JSON text" if text[:1] in ("{", "[") else "a text"
-    return f"{kind}, not weights; it begins {shown(' '.join(text[:60].split()))}"
-
-
-#: Dimensions a tensor may have.
+#: Largest number of dimensions of a tensor.
 MAX_DIMENSIONS = 8
 
-
-#: Bytes of tensors that are read through one opening of a file. An open file keeps what was read
-#: in memory; each opening reads the names of all tensors.
+#: Bytes of tensors that are read before the file is opened again. An open file keeps the tensors
+#: that were read in memory; opening it reads the names of all tensors.
 _READ_AT_ONCE = 1 << 24
 
 
 class Weights(Mapping[str, Tensor]):
-    """A state dict that does not change, and knows its hash.
+    """A state dict that does not change, with its hash.
 
     Args:
         tensors: tensor name → tensor, in memory or on disk.
@@ -98,7 +91,7 @@ class Weights(Mapping[str, Tensor]):
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Weights:
-        """The state dict as weights; weights stay themselves, with the hash they have."""
+        """The state dict as weights; weights are returned as they are, with their hash."""
         return state if isinstance(state, Weights) else cls(state)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -115,19 +108,19 @@ class Weights(Mapping[str, Tensor]):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of names, types, shapes and values; computed when it is first asked for."""
+        """Hash of names, types, shapes and values; computed at its first use."""
         return state_sha256(self)
 
 
 class FileTensors(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for and then let go.
+    """The tensors of a safetensors file; each access reads one from the disk, and keeps none.
 
-    Eight-bit floating point, in which nothing can be computed, comes as float32. A name that the
-    file's metadata gives for another one (``safetensors.torch.save_model`` writes tied tensors
-    once) stands for the same tensor.
+    Eight-bit floating point is returned as float32, because torch computes nothing in eight bits.
+    ``safetensors.torch.save_model`` writes tied tensors once and records the other names in the
+    file's metadata; they are names of the same tensor here too.
 
     Args:
-        path: the file; it stays as it is as long as this object lives.
+        path: the file; it must not change during the life of this object.
         prefix: keep the tensors whose name starts with it, without it.
 
     Raises:
@@ -167,7 +160,15 @@ class FileTensors(Mapping[str, Tensor]):
         self._to_read -= tensor.nbytes
         if self._to_read < 0:
             self._file = None
-        return _computable(tensor, f"{printable(str(self.path))}: tensor {shown(stored)}")
+        if not tensor.is_floating_point() or tensor.dtype.itemsize > 1:
+            return tensor
+        try:
+            return tensor.float()
+        except RuntimeError as error:
+            raise UserError(
+                f"{printable(str(self.path))}: tensor {shown(stored)} is in {tensor.dtype}, which "
+                "is not read"
+            ) from error
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -196,15 +197,6 @@ class FileTensors(Mapping[str, Tensor]):
         return UserError(f"{printable(str(self.path))} is not a whole safetensors file: {reason}")
 
 
-def _computable(tensor: Tensor, found: str) -> Tensor:
-    if not tensor.is_floating_point() or tensor.dtype.itemsize > 1:
-        return tensor
-    try:
-        return tensor.float()
-    except RuntimeError as error:
-        raise UserError(f"{found} is in {tensor.dtype}, which is not read") from error
-
-
 def read_weights(path: Path) -> Weights:
     """State dict in a safetensors file; a tensor is read whenever it is used.
 
@@ -223,13 +215,13 @@ def write_weights(
     """Write a state dict as safetensors, atomically.
 
     Args:
-        metadata: entries of the file's header, for readers that look for them.
+        metadata: entries of the file's header.
     """
     tensors: dict[str, Tensor] = {}
     written: set[int] = set()
     for name, value in state.items():
         tensor = value.detach().cpu().contiguous()
-        # Of two names of one tensor, which safetensors does not store, each gets its own copy.
+        # safetensors stores no tensor under two names: the second name gets a copy.
         twin = tensor.numel() > 0 and tensor.data_ptr() in written
         tensors[name] = tensor.clone() if twin else tensor
         written.add(tensor.data_ptr())

@@ -74,7 +74,7 @@ def test_task_vectors_head(tmp_path: Path) -> None:
     expected = load_file(FIXTURES / "task_vectors_expected.safetensors")
     head = read_foreign(FIXTURES / "task_vectors_head.pt")
     assert head.family == "classification head"
-    assert head.facts == {"normalize": True}
+    assert head.normalises is True
     features = torch.nn.functional.normalize(expected["features"], dim=-1)
     scores = torch.nn.functional.linear(features, head.tensors["weight"])
     torch.testing.assert_close(scores + head.tensors["bias"], expected["scores"])

@@ -90,7 +90,7 @@ class WandbRunLogger(RunLogger):
         stamps = [stamp[:TAG] for stamp in results.stamps]
         self.session.tags = (*(self.session.tags or ()), *stamps)
         table = accuracy_content([results])
-        headings = [*table.labels, *table.columns]
+        headings: list[str | int] = [*table.labels, *table.columns]
         rows = plain_table(table, order=results.methods)
         heatmaps = coefficient_heatmaps(self.run.directory.coefficients)
         pictures = {f"coefficients/{name}": wandb.Image(image) for name, image in heatmaps.items()}

@@ -1,11 +1,14 @@
-"""Files of weights: one file, shards with an index, or a folder."""
+"""Files of weights: one file, shards with an index, or a folder; and the prefixes in their names.
+
+A model is found by its own tensor names, behind any prefix. Where a file holds a moving average as
+complete as the weights beside it, the average is read, as timm does.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -15,11 +18,24 @@ from statsmerging.zoo.formats.lora import CONFIG, WEIGHTS
 from statsmerging.zoo.formats.pickled import SUFFIXES, Pickled, read_pickled
 from statsmerging.zoo.weights import read_weights
 
-#: Files of whole weights in a folder that a library wrote, the first that is there counts.
+#: Files of whole weights in a folder that a library wrote; the first that exists is read.
 _IN_FOLDERS = (
     *("model.safetensors.index.json", "model.safetensors", "open_clip_model.safetensors"),
     *("pytorch_model.bin.index.json", "pytorch_model.bin", "open_clip_pytorch_model.bin"),
 )
+
+#: Ending of the file that maps tensor names to shards.
+INDEX = ".index.json"
+
+#: Prefixes of all names of a moving average.
+_AVERAGED = ("model_ema.", "ema_model.", "ema.")
+
+#: Prefixes of a moving average, of DataParallel, of torch.compile, and of modules that hold the
+#: network as an attribute.
+_WRAPPERS = (*_AVERAGED, "module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+
+#: Wrappers around each other.
+_DEPTH = 4
 
 
 def is_adapter(source: Path) -> bool:
@@ -50,16 +66,14 @@ def files_of(source: Path) -> list[Path]:
 
 
 def _weights_file(source: Path) -> Path:
+    """The file itself, or the one in a folder that holds the weights or their index."""
     if not source.is_dir():
         return source
-    found = next((name for name in _IN_FOLDERS if (source / name).exists()), None)
-    if found is None:
-        known = ", ".join((CONFIG, *_IN_FOLDERS))
-        raise UserError(f"{printable(str(source))} is a folder without weights: none of {known}")
-    return received_file(source, found)
-
-
-INDEX = ".index.json"
+    for name in _IN_FOLDERS:
+        if (source / name).exists():
+            return received_file(source, name)
+    known = ", ".join((CONFIG, *_IN_FOLDERS))
+    raise UserError(f"{printable(str(source))} is a folder without weights: none of {known}")
 
 
 class Shards(Mapping[str, Tensor]):
@@ -104,8 +118,9 @@ def shards_of(index: Path) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name → name of its shard, a file beside the index."""
     content = received_json(index.parent, index.name)
-    files: Any = content.get("weight_map") if isinstance(content, dict) else None
+    files = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not files:
         raise UserError(f"{printable(str(index))} is no index of shards: it has no weight_map")
     for file in files.values():
@@ -116,35 +131,25 @@ def _weight_map(index: Path) -> dict[str, str]:
     return files
 
 
-#: Before all names of a moving average; before those of DataParallel, of torch.compile, and of a
-#: module that holds the network as an attribute.
-_AVERAGED = ("model_ema.", "ema_model.", "ema.")
-
-
-_WRAPPERS = (*_AVERAGED, "module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-
-
-#: Wrappers around each other.
-_DEPTH = 4
-
-
 def wrapper_of(names: Iterable[str], known: Container[str]) -> str:
-    """The prefix behind which most names are known; a moving average's before another one.
+    """The prefix behind which most names are known; a moving average wins a draw.
 
     Args:
         names: of the tensors of a file.
         known: names of the model.
 
     Returns:
-        Empty where the names are known as they stand, or none is known.
+        The empty string where the names are known without a prefix, or none is known.
     """
-    found: Counter[str] = Counter()
+    known_names: Counter[str] = Counter()
     for name in names:
         for prefix in _prefixes(name):
-            found[prefix] += name[len(prefix) :] in known
-    ranks = {prefix: (count, is_average(prefix), -len(prefix)) for prefix, count in found.items()}
+            known_names[prefix] += name[len(prefix) :] in known
+    ranks = {
+        prefix: (count, is_average(prefix), -len(prefix)) for prefix, count in known_names.items()
+    }
     best = max(ranks, key=ranks.__getitem__, default="")
-    return best if found[best] else ""
+    return best if known_names[best] else ""
 
 
 def without_wrapper(state: Mapping[str, Tensor], wrapper: str) -> Mapping[str, Tensor]:
@@ -166,6 +171,7 @@ def around(wrapper: str) -> list[str]:
 
 
 def _prefixes(name: str) -> Iterator[str]:
+    """The empty prefix of a name, then one known wrapper after the other."""
     end = 0
     for _ in range(_DEPTH + 1):
         yield name[:end]

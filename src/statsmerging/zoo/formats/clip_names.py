@@ -1,8 +1,8 @@
-"""Names of CLIP's image tower: Hugging Face and open_clip, there and back, bit for bit.
+"""Tensor names of CLIP: from Hugging Face's to open_clip's and back, without rounding.
 
-Our backbones are open_clip's image towers (`model.visual`), so that is what everything becomes.
-The two differ in names, in the attention's projections (open_clip stacks query, key and value
-into one `in_proj`), and in the last projection, which open_clip stores transposed.
+The backbones are open_clip's image towers (`model.visual`). Hugging Face's differ in their names,
+in the attention's projections (open_clip stacks query, key and value into one `in_proj`), and in the
+last projection, which open_clip stores transposed.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from statsmerging.errors import UserError, shown
 
 State = Mapping[str, Tensor]
 
-
 PROJECTION, _HF_PROJECTION = "proj", "visual_projection.weight"
-
 
 _POSITIONS = "embeddings.position_ids"
 
 
 @dataclass(frozen=True)
 class Family:
-    """One way to name the tensors of an image tower.
+    """A convention for the names of an image tower's tensors.
 
     Attributes:
-        title: as a reader knows it.
-        prefix: before the names of the tower; tensors without it are no part of it.
-        hugging_face: whether the names behind the prefix are Hugging Face's or open_clip's.
+        title: its name in messages.
+        prefix: the prefix of the tower's tensors; other tensors are no part of the tower.
+        hugging_face: whether the names after the prefix are Hugging Face's; otherwise open_clip's.
     """
 
     title: str
@@ -42,7 +40,7 @@ class Family:
 
     @property
     def marker(self) -> str:
-        """A tensor that only this family has."""
+        """Name of a tensor that only this family has."""
         name = "embeddings.patch_embedding.weight" if self.hugging_face else "class_embedding"
         return f"{self.prefix}{name}"
 
@@ -55,7 +53,6 @@ FAMILIES = (
     Family("Hugging Face CLIPVisionModel", "", hugging_face=True),
 )
 
-
 # Hugging Face's name → open_clip's; the misspelling is theirs.
 _OUTER = {
     "embeddings.class_embedding": "class_embedding",
@@ -67,7 +64,6 @@ _OUTER = {
     "post_layernorm.bias": "ln_post.bias",
 }
 
-
 _IN_BLOCK = {
     "layer_norm1": "ln_1",
     "self_attn.out_proj": "attn.out_proj",
@@ -76,16 +72,9 @@ _IN_BLOCK = {
     "mlp.fc2": "mlp.c_proj",
 }
 
-
 _STACKED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-
-
 _HF_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
-
-
 _BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
-
-
 _IN_PROJECTION = "attn.in_proj"
 
 
@@ -129,7 +118,7 @@ def find_tower(state: State) -> Tower:
 
 
 def to_hugging_face(tower: State, *, prefix: str = "vision_model.") -> dict[str, Tensor]:
-    """The inverse: Hugging Face's names for a tower with open_clip's.
+    """The inverse of ``find_tower``: Hugging Face's names for a tower with open_clip's.
 
     With ``proj`` it is a `CLIPVisionModelWithProjection`, without a `CLIPVisionModel`.
 
@@ -186,9 +175,10 @@ def blocks_from_hugging_face(state: State, outer: Mapping[str, str]) -> dict[str
 
 
 def _belongs(name: str, family: Family) -> bool:
+    """Whether a tensor is part of the image tower."""
     if family.hugging_face and name == _HF_PROJECTION:
         return True
-    # Older files hold the numbers 0 … N of the positions, which are no weights.
+    # Older files hold the indices 0 … N of the positions, which are no weights.
     return name.startswith(family.prefix) and not name.endswith(_POSITIONS)
 
 
@@ -264,15 +254,11 @@ def _side(size: tuple[int, int]) -> int:
 
 _LOGIT_SCALE = "logit_scale"
 
-
 _TEXT = "text_model."
-
 
 _TEXT_PROJECTION = "text_projection.weight"
 
-
 _TOKENS = "token_embedding.weight"
-
 
 #: Tensors that only a whole CLIP has, of open_clip and of Hugging Face.
 WHOLE_CLIP = (_TOKENS, _TEXT_PROJECTION)

@@ -15,6 +15,7 @@ from torch import Tensor
 from statsmerging.errors import UserError, shown
 from statsmerging.zoo.formats.inert_pickle import Built, Name, Persistent, PickleError, read_pickle
 from statsmerging.zoo.formats.torch_archive import TorchArchive
+from statsmerging.zoo.weights import MAX_DIMENSIONS
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _STORAGES = {
 }
 
 
-# Types younger than the storages with a type: their tensors name the type, in an untyped storage.
+# Types without a typed storage: the storage is untyped, and the tensor names the type.
 _TYPES = {
     "torch.float8_e4m3fn": torch.float8_e4m3fn,
     "torch.float8_e4m3fnuz": torch.float8_e4m3fnuz,
@@ -47,19 +48,15 @@ _TYPES = {
 
 _UNTYPED = "torch.storage.UntypedStorage"
 
-
 _MAPPING = "collections.OrderedDict"
-
 
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 
-
 _YOUNG_TENSOR = "torch._utils._rebuild_tensor_v3"
 
-
-#: What pickles of the CLIP and `task_vectors` families name, and, in the second rows, what
-#: training leaves beside the weights. A name is not looked up, so this list decides only what is
-#: read on and what ends in a message.
+#: Names in pickles of the CLIP and `task_vectors` families and, in the second rows, of objects that
+#: training stores beside the weights. No name is imported: the list only decides whether reading
+#: goes on or ends in a message.
 _NAMES = (
     *(_MAPPING, "__builtin__.set", _TENSOR, _PARAMETER, *_STORAGES, _YOUNG_TENSOR, _UNTYPED),
     *("argparse.Namespace", "collections.defaultdict", "collections.Counter", "_codecs.encode"),
@@ -76,53 +73,53 @@ _MODULES = (
 )
 
 
-#: Sizes of the file that its tensors may have together: tied weights lie in it once.
-_ROOM = 4
+#: Entries of a training's file that hold a moving average, and that hold the weights.
+AVERAGED_ENTRIES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
+ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
 
+#: Bytes of all tensors together, as a multiple of the file's: tied weights are stored once.
+_ROOM = 4
 
 #: Entries of a training file inside each other.
 _DEPTH = 4
 
-
-#: Dimensions a tensor may have.
-MAX_DIMENSIONS = 8
-
-
 #: Arguments of torch's functions that rebuild a tensor.
 MAX_ARGUMENTS = 8
 
-
-#: Letters a name may have: one long name, repeated at every level, would fill the memory.
+#: Letters in a name: one long name, repeated at every level, would fill the memory.
 MAX_NAME = 1000
 
 
 @dataclass(frozen=True)
 class Pickled:
-    """The content of a file.
+    """The weights in a file.
 
     Attributes:
         tensors: state dict.
-        maker: class of a pickled module, ``None`` for a state dict.
-        attributes: plain values of a pickled module, such as ``training``.
+        maker: name of a pickled module's class; ``None`` for a state dict.
+        attributes: numbers, flags and texts of a pickled module, such as ``training``.
     """
 
     tensors: Mapping[str, Tensor]
     maker: str | None = None
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, bool | int | float | str] = field(default_factory=dict)
 
 
 def read_pickled(path: Path) -> Pickled:
     """Read a pickled state dict, a pickled module, or the one in a file of a training.
 
-    Of a training's file the first of ``AVERAGED_ENTRIES`` is taken, else of ``ENTRIES``.
+    In a training's file the first of ``AVERAGED_ENTRIES`` is read, otherwise the first of
+    ``ENTRIES``. No code of the file runs, and the memory is proportional to the bytes of the file.
 
     Raises:
-        UserError: a broken or hostile file; one line that says what is wrong. No code of the
-            file has run then, and memory was taken in proportion to the bytes of the file alone.
+        UserError: a broken or hostile file; one line that names the mistake.
     """
     with TorchArchive(path) as archive:
         try:
-            root, entry = _weights_in(read_pickle(archive.program(), _allowed))
+            program = read_pickle(
+                archive.program(), lambda name: name in _NAMES or name.startswith(_MODULES)
+            )
+            root, entry = _weights_in(program)
             if entry in AVERAGED_ENTRIES:
                 log.warning("%s: its moving average, %s, is read", archive.found, entry)
             return _content(root, _Tensors(archive))
@@ -130,26 +127,20 @@ def read_pickled(path: Path) -> Pickled:
             raise UserError(f"{archive.found}: {error}; nothing of it was run") from error
 
 
-def _allowed(name: str) -> bool:
-    return name in _NAMES or name.startswith(_MODULES)
-
-
 def _weights_in(root: Any) -> tuple[Any, str]:
-    """What holds the weights inside of a training's file, and the name of its entry."""
+    """The innermost entry of a training's file that holds the weights, and its name.
+
+    The name of a moving average is kept, whatever the entries inside it are called.
+    """
     taken = ""
     for _ in range(_DEPTH):
-        entry = _entry(root)
+        items = _items(root)
+        names = (name for name in (*AVERAGED_ENTRIES, *ENTRIES) if name in items)
+        entry = next((name for name in names if _holds_weights(items[name])), None)
         if entry is None:
             break
-        root, taken = _items(root)[entry], entry if taken not in AVERAGED_ENTRIES else taken
+        root, taken = items[entry], entry if taken not in AVERAGED_ENTRIES else taken
     return root, taken
-
-
-def _entry(node: Any) -> str | None:
-    """The entry of a training's file that holds the weights."""
-    items = _items(node)
-    names = (name for name in (*AVERAGED_ENTRIES, *ENTRIES) if name in items)
-    return next((name for name in names if _holds_weights(items[name])), None)
 
 
 def _holds_weights(node: Any) -> bool:
@@ -161,6 +152,7 @@ def _holds_weights(node: Any) -> bool:
 
 
 def _items(node: Any) -> dict[str | int, Any]:
+    """The entries of a mapping; none of anything else."""
     items = node.items if isinstance(node, Built) and node.maker == _MAPPING else node
     return items if isinstance(items, dict) else {}
 
@@ -170,6 +162,7 @@ def _is_tensor(node: Any) -> bool:
 
 
 def _content(root: Any, tensors: _Tensors) -> Pickled:
+    """Tensors and plain attributes of a module, or the tensors of a state dict."""
     if isinstance(root, Built) and root.maker != _MAPPING:
         attributes = {
             name: value
@@ -179,7 +172,7 @@ def _content(root: Any, tensors: _Tensors) -> Pickled:
         state = {name: tensors.read(name, node) for name, node in _module_tensors(root)}
         return Pickled(state, root.maker, attributes)
     entries = _mapping(root, "its content")
-    if any(map(_is_tensor, entries.values())):  # a number beside them, such as the epoch, is none
+    if any(map(_is_tensor, entries.values())):  # numbers beside them, such as the epoch, are left
         entries = {name: node for name, node in entries.items() if not _is_plain(node)}
     return Pickled({name: tensors.read(name, node) for name, node in entries.items()})
 
@@ -193,7 +186,7 @@ def _module_tensors(root: Built) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
 
     def once(node: Any, what: str) -> Any:
-        # Parts that hold each other would be walked without end.
+        # Parts that contain each other would be walked without end.
         if node is not None and id(node) in seen:
             raise PickleError(f"{what} stands in it twice")
         seen.add(id(node))
@@ -209,7 +202,10 @@ def _module_tensors(root: Built) -> Iterator[tuple[str, Any]]:
             part: once(state.get(part), f"{part} of {shown(name)}")
             for part in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
         }
-        transient = _members(parts["_non_persistent_buffers_set"])
+        transient: set[str] = set()
+        match parts["_non_persistent_buffers_set"]:
+            case Built(maker="__builtin__.set", arguments=(list(values),)):
+                transient = {value for value in values if isinstance(value, str)}
         for part in ("_parameters", "_buffers"):
             for key, node in _mapping(parts[part], f"{part} of {shown(name)}").items():
                 if node is not None and key not in transient:
@@ -220,6 +216,7 @@ def _module_tensors(root: Built) -> Iterator[tuple[str, Any]]:
 
 
 def _mapping(node: Any, what: str) -> Mapping[str, Any]:
+    """The entries of a mapping from names; anything else is refused, under its name ``what``."""
     items: Any = node.items if isinstance(node, Built) and node.maker == _MAPPING else node
     if not isinstance(items, dict) or not all(
         isinstance(key, str) and len(key) <= MAX_NAME for key in items
@@ -228,16 +225,8 @@ def _mapping(node: Any, what: str) -> Mapping[str, Any]:
     return items
 
 
-def _members(node: Any) -> set[str]:
-    """Names in a pickled set; none in anything else."""
-    match node:
-        case Built(maker="__builtin__.set", arguments=(list(values),)):
-            return {value for value in values if isinstance(value, str)}
-    return set()
-
-
 class _Tensors:
-    """Makes tensors from their descriptions, each checked against the storage it lies in."""
+    """Makes tensors from their descriptions, each checked against its storage."""
 
     def __init__(self, archive: TorchArchive) -> None:
         self.archive = archive
@@ -259,7 +248,7 @@ class _Tensors:
         if self.room < 0:
             raise PickleError("its tensors together are far larger than the file")
         view = storage.as_strided(size, stride, offset)
-        if storage.dtype in _TYPES.values():  # nothing can be computed in eight bits
+        if storage.dtype in _TYPES.values():  # torch computes nothing in eight bits
             return view.float()
         return view if len(self.storages) > known else view.clone()
 
@@ -294,10 +283,3 @@ def _fits(offset: Any, size: Any, stride: Any, elements: int) -> bool:
         return False
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     return 0 < math.prod(size) <= elements and last < elements
-
-
-#: Entries of a training file that hold a moving average, and that hold the weights.
-AVERAGED_ENTRIES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema")
-
-
-ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
