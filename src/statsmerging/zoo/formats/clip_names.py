@@ -1,8 +1,8 @@
 """Tensor names of CLIP: from Hugging Face's to open_clip's and back, without rounding.
 
-The backbones are open_clip's image towers (`model.visual`). Hugging Face's differ in their names,
-in the attention's projections (open_clip stacks query, key and value into one `in_proj`), and in the
-last projection, which open_clip stores transposed.
+The backbones are open_clip's image towers (`model.visual`). Hugging Face's differ in three points:
+the names, the attention's projections (open_clip stacks query, key and value into one `in_proj`),
+and the last projection, which open_clip stores transposed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError
 from statsmerging.store.cache import Cache
-from statsmerging.zoo import head_sources as zero_shot
+from statsmerging.zoo import head_sources
 from statsmerging.zoo.formats.clip_names import whole_clip
 from statsmerging.zoo.head_sources import ZeroShotHeads, zero_shot_head
 from statsmerging.zoo.settings import BackboneSettings, ZeroShotHeadsSettings
@@ -86,7 +86,7 @@ def test_heads_are_made_once_from_the_file_of_the_zoo(
         small_clip(), tokenize, ["big cat", "dog"], ["a photo of a {}.", "a {}"], description=""
     )
     torch.testing.assert_close(head.weight, direct.weight)
-    monkeypatch.setattr(zero_shot, "zero_shot_head", None)
+    monkeypatch.setattr(head_sources, "zero_shot_head", None)
     again = ZeroShotHeads(heads(), backbone(), clip_file, Cache(tmp_path))(TASK)
     assert torch.equal(again.weight, head.weight)
     assert again.normalises

@@ -16,7 +16,7 @@ from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.images import SuiteImages
 from statsmerging.errors import MissingFilesError, UserError
 from statsmerging.store.cache import Cache
-from statsmerging.zoo import experts as file_zoo
+from statsmerging.zoo import experts
 from statsmerging.zoo.backbones import create_backbone, preprocess_of
 from statsmerging.zoo.experts import Zoo, ZooFiles, locate, zoo_from_files
 from statsmerging.zoo.formats.clip_names import find_tower
@@ -118,7 +118,7 @@ def test_foreign_files_are_converted_once(
         assert base is None, f"{source} was converted again"
         return weights_for(network, source)
 
-    monkeypatch.setattr(file_zoo, "weights_for", only_the_base)
+    monkeypatch.setattr(experts, "weights_for", only_the_base)
     again = open_zoo(suite_root, tmp_path / "cache", fusion_bench(root), PROBED, backbone())
     assert again.hashes == first.hashes
 
