@@ -19,7 +19,7 @@ from benchmarks.random_bank import backbone, random_bank
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, TrainerSettings
+from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import LayerStatistics, MergedModel, StatsMergeLearner
 
@@ -107,7 +107,7 @@ def learn(setting: Setting, steps: int, clock: Clock, student: Student = MergedM
             {task: nn.Linear(width, CLASSES) for task in bank.tasks},
             {task: torch.randn(IMAGES, CLASSES) for task in bank.tasks},
             Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-            LabelSettings(),
+            LabelsSettings(),
             "teacher_labels",
             TrainerSettings(
                 steps=steps,

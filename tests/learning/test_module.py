@@ -13,7 +13,7 @@ from statsmerging.choices import Objective
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, TrainerSettings
+from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import (
     MergedModel,
@@ -56,7 +56,7 @@ def make_module(
         heads,
         scores,
         PREPROCESS,
-        LabelSettings(),
+        LabelsSettings(),
         objective,
         settings,
     )

@@ -7,14 +7,14 @@ import math
 import torch
 
 from statsmerging.learning.labels import distillation_loss, entropy
-from statsmerging.learning.settings import LabelSettings
+from statsmerging.learning.settings import LabelsSettings
 
 TEACHER = torch.tensor([[2.0, 0.0], [0.0, 0.1]])
 STUDENT = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
 
 
 def test_hard_labels_are_cross_entropy_against_the_arg_max() -> None:
-    loss = distillation_loss(STUDENT, TEACHER, LabelSettings(kind="hard", temperature=7.0))
+    loss = distillation_loss(STUDENT, TEACHER, LabelsSettings(kind="hard", temperature=7.0))
     expected = (math.log(2) + math.log(1 + math.e)) / 2
     assert math.isclose(loss.item(), expected, rel_tol=1e-6)
 
@@ -24,17 +24,17 @@ def test_soft_labels_are_scaled_divergence() -> None:
     teacher = torch.softmax(TEACHER.double() / tau, dim=1)
     student = torch.softmax(STUDENT.double() / tau, dim=1)
     expected = (teacher * (teacher / student).log()).sum(1).mean() * tau**2
-    loss = distillation_loss(STUDENT, TEACHER, LabelSettings(kind="soft", temperature=tau))
+    loss = distillation_loss(STUDENT, TEACHER, LabelsSettings(kind="soft", temperature=tau))
     assert math.isclose(loss.item(), expected.item(), rel_tol=1e-5)
-    same = distillation_loss(TEACHER, TEACHER, LabelSettings(kind="soft"))
+    same = distillation_loss(TEACHER, TEACHER, LabelsSettings(kind="soft"))
     assert abs(same.item()) < 1e-7
 
 
 def test_unsure_teachers_are_left_out() -> None:
-    sure = LabelSettings(kind="hard", min_confidence=0.8)
+    sure = LabelsSettings(kind="hard", min_confidence=0.8)
     loss = distillation_loss(STUDENT, TEACHER, sure)
     assert math.isclose(loss.item(), math.log(2), rel_tol=1e-6)
-    none = distillation_loss(STUDENT, TEACHER, LabelSettings(min_confidence=1.0))
+    none = distillation_loss(STUDENT, TEACHER, LabelsSettings(min_confidence=1.0))
     assert none.item() == 0.0
 
 

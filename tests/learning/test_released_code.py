@@ -21,7 +21,7 @@ from statsmerging.learning.released_code import (
     ReleasedCodeLearner,
     stacked_statistics,
 )
-from statsmerging.learning.settings import LabelSettings, TrainerSettings
+from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import MergedModel, MergingError, TaskVectorBank, layer_statistics
 from statsmerging.zoo.heads import Head
@@ -59,7 +59,7 @@ def small_module(bank: TaskVectorBank, generator: torch.Generator) -> ReleasedCo
         heads,
         {task: torch.zeros(1) for task in bank.tasks},
         PREPROCESS,
-        LabelSettings(kind="ground_truth"),
+        LabelsSettings(kind="ground_truth"),
         "teacher_labels",
         settings,
         period=1,

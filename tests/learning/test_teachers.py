@@ -12,13 +12,13 @@ import torch
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.labels import Teacher, learning_targets
-from statsmerging.learning.settings import LabelSettings
+from statsmerging.learning.settings import LabelsSettings
 from statsmerging.store.cache import Cache
 
 
 def test_ground_truth_needs_a_label_of_each_learning_image(tmp_path: Path) -> None:
     zoo = cast(Any, SimpleNamespace(experts={"mnist": SimpleNamespace(head=torch.nn.Linear(2, 3))}))
-    settings = LabelSettings(kind="ground_truth")
+    settings = LabelsSettings(kind="ground_truth")
 
     def targets(labels: list[int]) -> torch.Tensor:
         count = len(labels)

@@ -22,7 +22,7 @@ from statsmerging.data.settings import (
 from statsmerging.errors import UserError
 from statsmerging.learning.settings import MergingSettings
 from statsmerging.settings import Settings, describe
-from statsmerging.zoo.settings import HeadSettings
+from statsmerging.zoo.settings import HeadsSettings
 
 
 class JobSettings(Settings):
@@ -45,7 +45,7 @@ class Config(MergingSettings):
 
     job: JobSettings
     suite: SuiteSettings
-    heads: HeadSettings
+    heads: HeadsSettings
     logger: LoggerSettings
     granularity: Granularity
     link: Link

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from statsmerging.errors import UserError
-from statsmerging.learning.settings import LabelSettings, LearnedMethodSettings, TrainerSettings
+from statsmerging.learning.settings import LabelsSettings, LearnedMethodSettings, TrainerSettings
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods import Method, method_named
 from statsmerging.settings import describe
@@ -22,7 +22,7 @@ class LearnedMethod:
     name: str
     settings: LearnedMethodSettings
 
-    def about(self, labels: LabelSettings) -> dict[str, Any]:
+    def about(self, labels: LabelsSettings) -> dict[str, Any]:
         """Title, needs, returns and parameters, for the record.
 
         Args:

@@ -32,7 +32,7 @@ from statsmerging.zoo.settings import (
     PRETRAIN,
     BackboneSettings,
     FinetunedZooSettings,
-    HeadSettings,
+    HeadsSettings,
     TrainingSettings,
 )
 from statsmerging.zoo.weights import Weights, read_weights, write_weights
@@ -125,7 +125,7 @@ def warmup_cosine(step: int, settings: TrainingSettings) -> float:
 def finetuned_zoo(
     settings: BackboneSettings,
     zoo: FinetunedZooSettings,
-    heads: HeadSettings,
+    heads: HeadsSettings,
     images: SuiteImages,
     *,
     cache: Cache,

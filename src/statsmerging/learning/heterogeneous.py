@@ -19,7 +19,7 @@ from statsmerging.errors import UserError, printable
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.finetuning import adamw, finetuned_zoo
 from statsmerging.learning.labels import Teacher, distillation_loss, teacher_scores
-from statsmerging.learning.settings import LabelSettings, MergingSettings, StudentSettings
+from statsmerging.learning.settings import LabelsSettings, MergingSettings, StudentSettings
 from statsmerging.learning.trainer import continue_from, create_trainer, forget
 from statsmerging.merging.bank import check_same_tensors
 from statsmerging.runs.results import TaskAccuracy
@@ -108,7 +108,7 @@ class Distillation(L.LightningModule):
         self.teacher_scores = teacher_scores
         self.preprocess = preprocess
         self.settings = settings
-        self.labels = LabelSettings(kind="soft", temperature=settings.temperature)
+        self.labels = LabelsSettings(kind="soft", temperature=settings.temperature)
 
     def training_step(self, batch: UnlabeledBatch) -> Tensor:
         scores = self.head(self.student(self.preprocess.normalise(batch.images)))

@@ -12,13 +12,13 @@ from torch.nn.functional import one_hot
 
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
-from statsmerging.learning.settings import LabelSettings
+from statsmerging.learning.settings import LabelsSettings
 from statsmerging.scoring.scores import class_scores
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Zoo
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: LabelSettings) -> Tensor:
+def distillation_loss(student: Tensor, teacher: Tensor, labels: LabelsSettings) -> Tensor:
     """Mean loss over the images the teacher is confident on; 0 if there is none.
 
     Hard labels and ground truth: cross-entropy against the arg-max of ``teacher``. Soft labels:
@@ -82,7 +82,7 @@ def teacher_scores(teachers: Mapping[str, Teacher], cache: Cache) -> dict[str, T
 
 
 def learning_targets(
-    labels: LabelSettings, teachers: Mapping[str, Teacher], cache: Cache
+    labels: LabelsSettings, teachers: Mapping[str, Teacher], cache: Cache
 ) -> dict[str, Tensor]:
     """The scores that the merged model is to give on the learning images.
 

@@ -17,7 +17,7 @@ from statsmerging.choices import Objective
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.labels import distillation_loss, entropy
-from statsmerging.learning.settings import LabelSettings, TrainerSettings
+from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.errors import check_choice
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.merged_model import MergedModel
@@ -50,7 +50,7 @@ class StatsMerging(L.LightningModule):
         heads: Mapping[str, nn.Module],
         targets: Mapping[str, Tensor],
         preprocess: Preprocess,
-        labels: LabelSettings,
+        labels: LabelsSettings,
         objective: Objective,
         settings: TrainerSettings,
     ) -> None:

@@ -23,7 +23,7 @@ from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.fit import LearnedCoefficients, LearningStep
 from statsmerging.learning.labels import learning_targets
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.settings import LabelSettings, TrainerSettings
+from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.merged_model import MergedModel
@@ -131,7 +131,7 @@ class ReleasedCode(StatsMerging):
         heads: Mapping[str, Head],
         targets: Mapping[str, Tensor],
         preprocess: Preprocess,
-        labels: LabelSettings,
+        labels: LabelsSettings,
         objective: Objective,
         settings: TrainerSettings,
         *,
@@ -233,7 +233,7 @@ def learn_as_released(
         raise UserError(f"method {method.name} needs trainer.devices=1")
     if settings.trainer.accumulate == "per_task":
         raise UserError(f"method {method.name} needs trainer.accumulate=joint")
-    labels = LabelSettings(kind="ground_truth")
+    labels = LabelsSettings(kind="ground_truth")
     heads = {task: problem.zoo.experts[task].head for task in bank.tasks}
     learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(settings.seed))
     module = ReleasedCode(

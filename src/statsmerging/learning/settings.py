@@ -41,7 +41,7 @@ from statsmerging.zoo.settings import (
 )
 
 
-class LabelSettings(Settings):
+class LabelsSettings(Settings):
     """How a teacher's scores become the learning target.
 
     Attributes:
@@ -240,7 +240,7 @@ class MergingSettings(Settings):
     heterogeneous: HeterogeneousSettings
     statistics: StatisticsSettings
     learner: LearnerSettings
-    labels: LabelSettings
+    labels: LabelsSettings
     learning: LearningSettings
     trainer: TrainerSettings
     merge: MergeSettings

@@ -36,7 +36,7 @@ from statsmerging.zoo.settings import (
     PRETRAIN,
     BackboneSettings,
     FusionBenchZooSettings,
-    HeadSettings,
+    HeadsSettings,
     LocalZooSettings,
     TaskVectorsZooSettings,
 )
@@ -214,7 +214,7 @@ def locate(settings: FileZooSettings, tasks: list[str]) -> ZooFiles:
 def zoo_from_files(
     backbone: BackboneSettings,
     files: ZooFiles,
-    heads: HeadSettings,
+    heads: HeadsSettings,
     images: SuiteImages,
     *,
     cache: Cache,

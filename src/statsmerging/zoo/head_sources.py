@@ -33,7 +33,7 @@ from statsmerging.zoo.settings import (
     HUB,
     BackboneSettings,
     FileHeadsSettings,
-    HeadSettings,
+    HeadsSettings,
     ZeroShotHeadsSettings,
 )
 from statsmerging.zoo.weights import Weights, write_weights
@@ -77,7 +77,7 @@ class ProbedHeads:
 
 
 def head_source(
-    settings: HeadSettings,
+    settings: HeadsSettings,
     own: HeadSource,
     backbone: BackboneSettings,
     *,

@@ -264,7 +264,7 @@ class ZeroShotHeadsSettings(Settings):
         return templates
 
 
-HeadSettings = Annotated[
+HeadsSettings = Annotated[
     OwnHeadsSettings | ProbedHeadsSettings | FileHeadsSettings | ZeroShotHeadsSettings,
     Field(discriminator="kind"),
 ]
