@@ -29,8 +29,9 @@ FLOORS = (
 
 HEIGHTS = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
 
-#: A job is given its run by the command; it knows the type of that, which no run-time import needs.
-TYPES_ALONE = {("jobs", "statsmerging.app.setup")}
+#: A job is given its run and its config by the command: it knows their types, which needs no import
+#: at run time.
+TYPES_ALONE = {("jobs", "statsmerging.app.setup"), ("jobs", "statsmerging.app.config")}
 
 
 def room_of(module: str) -> str:

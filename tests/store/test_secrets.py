@@ -15,6 +15,7 @@ from statsmerging.runs.journal import Entry, Journal
 from statsmerging.runs.manifest import manifest
 from statsmerging.store.files import read_json
 from statsmerging.store.secrets import RedactingFormatter, redacted
+from tests.runs.test_finished_run import RESULTS
 
 URI = "postgresql://me:p@ss/w0rd@db.example/runs"
 
@@ -77,7 +78,7 @@ def test_records_of_a_run_hold_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     with directory.exclusive():
         directory.note_error(f"cannot reach {URI}")
-        directory.finish({"methods": {}}, record)
+        directory.finish(RESULTS, record)
     journal = Journal(tmp_path / "journal")
     journal.plan([[f"logger.mlflow.tracking_uri={URI}"]])
     journal.write(Entry(0, (f"logger.mlflow.tracking_uri={URI}",), "run", "failed", URI))
