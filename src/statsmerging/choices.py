@@ -65,6 +65,8 @@ FEATURES: tuple[Feature, ...] = get_args(Feature)
 Standardise = Literal["global", "per_layer", "both"]
 Granularity = Literal["layer_wise", "task_wise"]
 LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]
+#: Of a method: the published code learns in a way of its own.
+MethodLearner = Literal[LearnerKind, "released_code"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]
 
 # ---- coefficients → weights

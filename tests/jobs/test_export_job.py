@@ -203,11 +203,19 @@ def test_a_damaged_run_is_not_exported(clip_run: Path, tmp_path: Path, name: str
         export(received, tmp_path / "exported")
 
 
-@pytest.mark.parametrize("entry", ["merged", "suite"])
-def test_a_record_that_lacks_something(clip_run: Path, tmp_path: Path, entry: str) -> None:
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("merged", "received: its record lacks"),
+        ("suite", r"results\.json is no record: suite: Field required"),
+    ],
+)
+def test_a_record_that_lacks_something(
+    clip_run: Path, tmp_path: Path, entry: str, message: str
+) -> None:
     received = Path(shutil.copytree(clip_run, tmp_path / "received"))
     change_results(received, lambda results: results.pop(entry))
-    with pytest.raises(UserError, match=r"received: its record lacks"):
+    with pytest.raises(UserError, match=message):
         export(received, tmp_path / "exported")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import (
     Field,
@@ -25,6 +25,7 @@ from statsmerging.choices import (
     LabelsFrom,
     LearnerKind,
     Link,
+    MethodLearner,
     Objective,
     Precision,
     Restrict,
@@ -87,7 +88,7 @@ class LearnedMethodSettings(Settings):
 
     title: str
     granularity: Granularity
-    learner: LearnerKind | Literal["released_code"]
+    learner: MethodLearner
     link: Link
     anchor: Anchor
     scale: PositiveFloat
