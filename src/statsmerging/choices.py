@@ -65,7 +65,7 @@ FEATURES: tuple[Feature, ...] = get_args(Feature)
 Standardise = Literal["global", "per_layer", "both"]
 Granularity = Literal["layer_wise", "task_wise"]
 LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]
-#: Of a method: the published code learns in a way of its own.
+#: Learners of a method; ``released_code`` learns as the published code does.
 MethodLearner = Literal[LearnerKind, "released_code"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 class UserError(Exception):
     """A mistake in the command, the config or the given files.
 
-    The message is one line that says what is wrong and what would be right; the command line
+    The message is one line with the fault and its remedy; the command line
     prints it without a traceback and exits with status 2.
     """
 
@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Text from a foreign file as it may stand in a message: short, and without line breaks."""
+    """Text from a foreign file for a message: shortened, and without line breaks."""
     return repr(text if len(text) <= 80 else f"{text[:80]}…")
 
 

@@ -18,7 +18,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-#: Where pydantic says that not a value but its key is wrong.
+#: pydantic's location of an error in a key, not in its value.
 _OF_KEY = "[key]"
 
 

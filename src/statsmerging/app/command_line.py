@@ -57,7 +57,7 @@ def main(run: Callable[[], object]) -> None:
             raise
         complain(f"stopped by {STOPPED[status]}: the same command continues")
         sys.exit(status)
-    except BrokenPipeError:  # `run.py --help | head`: nobody reads any further
+    except BrokenPipeError:  # the reader has left, as in `run.py --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
         sys.exit(UNREAD)
     except Exception as error:
@@ -76,13 +76,13 @@ def run_job(config: DictConfig) -> float | None:
     """
     settle_terminal()  # workers of a launcher begin here
     path = Path(HydraConfig.get().runtime.output_dir)
-    # Paths of the config start where the command was given, whatever hydra.job.chdir says.
+    # Paths of the config are relative to the folder of the command, even with hydra.job.chdir.
     os.chdir(HydraConfig.get().runtime.cwd)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return run_in_sweep(lambda: _run_job(config, path), path)
     try:
         return _run_job(config, path)
-    except Exception as error:  # here, because Hydra would print lines of its own before ours
+    except Exception as error:  # caught here, because Hydra would print further lines first
         _end_with_message(error)
 
 
@@ -149,7 +149,7 @@ def check_before(config: Config) -> None:
 
 
 def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
-    """Show the table of a complete run, and say so if its code or its inputs have changed.
+    """Show the table of a complete run; warn if its code or its inputs have changed.
 
     Args:
         loggers: names of those the config chooses; they are sent nothing new.

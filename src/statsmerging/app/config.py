@@ -36,7 +36,7 @@ class JobSettings(Settings):
     base: FilePath | None = None
     target: Path | None = None
     tolerance: float = Field(default=0.0, ge=0)
-    # In no record: it is the word of whoever reproduces a run.
+    # Not recorded: only the user of a command can allow the network.
     network: bool = Field(default=False, exclude=True)
 
 
@@ -61,7 +61,7 @@ class Config(MergingSettings):
     def stamps(self) -> list[str]:
         """Departures from the label-free protocol, a short sentence each; none for an honest run.
 
-        They stand in every record and table of the run.
+        Every record and table of the run shows them.
         """
         released = any(entry.get("learner") == "released_code" for entry in self.method.values())
         departures = {

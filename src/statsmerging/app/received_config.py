@@ -35,8 +35,8 @@ def received_config(run: FinishedRun, own: Config) -> tuple[Config, dict[str, An
     Cache, loggers and plugins are those of this command.
 
     Raises:
-        UserError: a value that is not valid, or one that needs the word of the user; the message
-            says how to give it.
+        UserError: a value that is not valid, or one that this command does not allow; the message
+            names the key that would allow it.
     """
     where = printable(str(run.path))
     values = {

@@ -165,10 +165,10 @@ class Run:
         log.info("results: %s", directory.path)
 
     def received_config(self, received: FinishedRun) -> tuple[Config, dict[str, Any]]:
-        """The config of a received run as this command may run it, parsed and as it stands.
+        """The config of a received run as this command may run it, parsed and as plain values.
 
         Raises:
-            UserError: a config that asks for what needs the word of this command's user.
+            UserError: the config asks for something that this command's user did not allow.
         """
         return received_config(received, self.config)
 

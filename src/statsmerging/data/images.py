@@ -28,7 +28,7 @@ class ImageSplit:
     """One split of one task, ready for a backbone.
 
     Attributes:
-        images: uint8, N × 3 × S × S, memory-mapped; corrupted if the experiment says so.
+        images: uint8, N × 3 × S × S, memory-mapped; corrupted if the experiment asks for it.
         labels: ground truth, int64, N, for evaluation and fine-tuning alone.
         digests: uint8, N × 16, hash of each decoded image, before any corruption and resize.
         key: hash of content, corruption and geometry.

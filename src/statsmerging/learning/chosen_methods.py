@@ -29,8 +29,8 @@ class LearnedMethod:
             labels: of the run.
         """
         settings = self.settings
-        told = settings.objective != "entropy" and labels.kind == "ground_truth"
-        labelled = told or settings.learner == "released_code"
+        from_labels = settings.objective != "entropy" and labels.kind == "ground_truth"
+        labelled = from_labels or settings.learner == "released_code"
         return {
             "title": settings.title,
             "needs": "labels" if labelled else "unlabeled images",
@@ -42,7 +42,7 @@ class LearnedMethod:
         """The method with every learning rate of its grid."""
         for rate in self.settings.tune or ():
             settings = self.settings.model_copy(update={"learning_rate": rate})
-            # A name of its own, so that it continues from checkpoints of its own.
+            # Another name, so that it has other checkpoints.
             name = self.name if settings == self.settings else f"{self.name}-{rate:g}"
             yield LearnedMethod(name, settings)
 

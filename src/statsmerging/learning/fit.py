@@ -97,7 +97,7 @@ class LearningStep:
             raise UserError("labels.min_confidence needs trainer.devices=1")
         if settings.trainer.devices > 1 and settings.merge.memory_map:
             raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
-        assert method.settings.learner != "released_code"  # that one has a module of its own
+        assert method.settings.learner != "released_code"  # it has another module
         learner = StatsMergeLearner(
             statistics,
             method.settings.granularity,
@@ -178,7 +178,7 @@ def run_statistics(
     """The statistics that the config asks for.
 
     Args:
-        bank: whole task vectors; they are trimmed here, because the name in the cache says so.
+        bank: whole task vectors; they are trimmed here, as the key in the cache promises.
         density: of the task vectors as a method sees them, see ``at_density``.
     """
     names = ["pretrained", *(f"{task}/backbone" for task in bank.tasks)]

@@ -71,7 +71,7 @@ class LearnedMethodSettings(Settings):
     """A method that learns coefficients; statistics, labels and trainer are settings of the run.
 
     Attributes:
-        title: as it stands in tables.
+        title: name in tables.
         granularity: one coefficient per layer and task, or one per task.
         learner: how coefficients are made, see ``StatsMergeLearner``; ``released_code`` learns as
             the published code does, with ground truth.

@@ -1,4 +1,4 @@
-"""What the heart raises when its inputs cannot be merged."""
+"""The error of the heart: its inputs cannot be merged."""
 
 from __future__ import annotations
 

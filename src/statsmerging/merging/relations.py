@@ -1,6 +1,6 @@
 """What a layer's weights alone do not tell: its relation to the other experts, and its place.
 
-Not in the paper. They may stand beside the paper's statistics in front of the learner.
+They are not in the paper. The learner may read them together with the paper's statistics.
 """
 
 from __future__ import annotations

@@ -176,9 +176,9 @@ def setting_differences(settings: Sequence[Settings]) -> list[Settings]:
     for places in peers.values():
         varied = frame.columns[frame.iloc[places].nunique() > 1]
         members = [settings[place] for place in places]
-        told = [key for key in varied if not follows(key, members)]
+        telling = [key for key in varied if not follows(key, members)]
         for place in places:
-            differences[place] = {k: v for k, v in settings[place].items() if k in told}
+            differences[place] = {k: v for k, v in settings[place].items() if k in telling}
 
     whole = []
     for setting, own, question in zip(settings, differences, questions, strict=True):

@@ -1,8 +1,8 @@
 """``results.json``: all numbers of a run, as the typed objects that it is written from and read as.
 
 A job scores its models as ``MethodResult``; ``run_results`` makes of them a ``RunResults``, which
-``as_json`` turns into the content of the file. ``read_results`` checks a file, of anybody and of
-any version, and gives the same ``RunResults`` again.
+``as_json`` turns into the content of the file. ``read_results`` checks a file of any
+source and version, and returns the same ``RunResults`` again.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ GAP = 0.25
 def experts_at_chance(individual: MethodResult, classes: Mapping[str, int]) -> Iterator[str]:
     """Experts that are not better than guessing, where the images can tell.
 
-    Of few images guessing may be right on most: an expert is named only if it is also nearer to
-    guessing than to a perfect one, and nobody is where a perfect one might guess.
+    With few images, guessing may be right on most of them. An expert is named only if it is also
+    nearer to guessing than to a perfect one, and only if the images can tell these two apart.
 
     Args:
         classes: task → number of its classes.
@@ -136,7 +136,7 @@ def uniform_coefficients(method: str, coefficients: Tensor, *, per_layer: bool) 
 
     Args:
         coefficients: L × K or K.
-        per_layer: every layer has a bias of its own, by which layers differ without any input.
+        per_layer: every layer has its own bias, so layers differ without any input.
     """
     compared = coefficients if per_layer else coefficients.flatten()
     spread = float((compared.amax(dim=-1) - compared.amin(dim=-1)).max())

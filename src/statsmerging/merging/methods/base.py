@@ -49,7 +49,7 @@ def parameter(
 
 
 def complaint(value: object, kind: object, limits: Mapping[str, float]) -> str | None:
-    """What a parameter's value must be and is not; None if all is well."""
+    """The rule that a parameter's value breaks; ``None`` if it is valid."""
     choices = get_args(kind)
     if choices:
         return None if value in choices else f"one of {', '.join(map(str, choices))}"
@@ -99,13 +99,13 @@ class Method(ABC):
     """A merging method; its fields are its parameters, checked when it is made.
 
     Defining a subclass with a ``name`` registers it. Subclass ``DataFreeMethod``,
-    ``EvidenceMethod`` or ``PerTaskMethod``, which say what ``merge`` takes and gives; a method
-    that trains something has verbs of its own.
+    ``EvidenceMethod`` or ``PerTaskMethod``, which declare ``merge``; a method that trains
+    something has functions with other names.
 
     Raises:
         MergingError: a parameter of the wrong type or out of its range; already when the class is
-            defined, where it has no title, needs or returns something that nobody can give or
-            take, or bears another method's name.
+            defined, if it has no title, an unknown ``needs`` or ``returns``, or the name of
+            another method.
     """
 
     name: ClassVar[str]
@@ -114,7 +114,7 @@ class Method(ABC):
     returns: ClassVar[Returns] = "state dict"
     tunable: ClassVar[Grid | None] = None
 
-    #: What a method of this kind may say that it needs, and that it returns.
+    #: Valid values of ``needs`` and ``returns`` for methods of this kind.
     kinds_of_needs: ClassVar[tuple[str, ...]] = get_args(Needs)
     kinds_of_returns: ClassVar[tuple[str, ...]] = get_args(Returns)
 
@@ -148,7 +148,7 @@ class Method(ABC):
 
     @classmethod
     def complaint(cls, parameter: str, value: object) -> str | None:
-        """What a parameter must be, if the value is not valid; ``None`` if it is."""
+        """The rule that the value of a parameter breaks; ``None`` if it is valid."""
         (limits,) = [item.metadata for item in fields(cls) if item.name == parameter]
         return complaint(value, get_type_hints(cls)[parameter], limits)
 
@@ -180,7 +180,7 @@ class DataFreeMethod(Method):
 
 
 class EvidenceMethod(Method):
-    """A closed form given evidence that somebody has collected from the experts."""
+    """A closed form of the weights and of evidence that was collected from the experts."""
 
     kinds_of_needs = ("activations", "gradients")
     kinds_of_returns = ("state dict",)

@@ -36,8 +36,8 @@ States = Mapping[str, Mapping[str, Tensor]]
 def check_method(method: Method) -> None:
     """Run every check of ``CHECKS`` that applies to this kind of method.
 
-    A method that trains something has verbs of its own, which nobody can call without its data:
-    only its declaration is checked then, when its class is defined.
+    A method that trains something needs data to run: only its declaration is checked, when its
+    class is defined.
 
     Raises:
         MergingError: names the invariance that does not hold.

@@ -47,7 +47,7 @@ def interpolation_ratio(vectors: Tensor) -> Tensor:
     if tasks == 1:
         return vectors.new_ones(())
     norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    # An unchanged tensor agrees with nobody: its cosines are 0.
+    # An unchanged tensor has cosine 0 with all others.
     directions = vectors / norms.where(norms > 0, 1)
     cosines = directions @ directions.mT
     pairs = tasks * (tasks - 1)

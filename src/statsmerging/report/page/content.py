@@ -40,7 +40,7 @@ def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[ReportedRun]) -> 
     flat = [dict(flatten(run.config)) for run in runs]
     asked = [key for key in QUESTION if len({config.get(key) for config in flat}) > 1]
     found = dict.fromkeys([*asked, *(key for group in groups for key in group.differences)])
-    # Which methods ran is told row by row.
+    # The rows name the methods.
     return [key for key in found if key != "method"]
 
 

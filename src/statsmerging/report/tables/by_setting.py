@@ -70,7 +70,7 @@ def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
 
 
 def _table(groups: Sequence[RunGroup]) -> Table:
-    # Only keys that differ within this family; the methods of a run are told by its rows.
+    # Only keys that differ within this family; the rows name the methods.
     keys = dict.fromkeys(key for group in groups for key in group.differences if key != "method")
     varied = [key for key in keys if len({_text(group, key) for group in groups}) > 1]
 
