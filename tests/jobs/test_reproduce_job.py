@@ -80,7 +80,8 @@ def test_a_run_of_a_version_with_fewer_and_other_keys_is_reproduced(
             del config["method"]["stats_merging"][key]
         del config["learner"]["start"], config["backbone"]["crop_ratio"]
         config["coefficients"] = config.pop("link")
-        config["zoo"]["name"] = config["zoo"].pop("kind")
+        for zoo in (config["zoo"], config["heterogeneous"]["teachers"]):
+            zoo["name"] = zoo.pop("kind")
 
     def forget_parameters(results: dict[str, Any]) -> None:
         for key in later:

@@ -24,7 +24,11 @@ from statsmerging.store.received import (
 from statsmerging.store.secrets import redacted
 
 #: Keys of the config that had other names in earlier versions: old name → new name, both dotted.
-RENAMED_KEYS = {"coefficients": "link", "zoo.name": "zoo.kind"}
+RENAMED_KEYS = {
+    "coefficients": "link",
+    "zoo.name": "zoo.kind",
+    "heterogeneous.teachers.name": "heterogeneous.teachers.kind",
+}
 
 
 @dataclass(frozen=True)
