@@ -1,4 +1,4 @@
-"""Every closed list of choices, once. Heart, config and records take them from here.
+"""Closed lists of choices: ``merging/``, the config classes and ``runs/`` import them from here.
 
 This module imports nothing but the standard library, so that a mistake in a command is answered
 before torch is imported.

@@ -40,7 +40,7 @@ class MappedFile:
             self._mapping.madvise(mmap.MADV_DONTNEED, page, offset + part.nbytes - page)
 
 
-#: Letters of a tensor's name that a message shows.
+#: Messages cut tensor names after this many characters.
 _LONGEST_NAME = 80
 
 _RUNNING_STATISTICS = ("running_mean", "running_var")
@@ -235,7 +235,7 @@ def _row_stride(size: int, dtype: torch.dtype) -> int:
 
     Rows whose distance is a multiple of a page, as the sizes of layers nearly always are, compete
     for the same few places of a CPU's cache, and a pass over several rows at once runs at half the
-    memory's speed. Long rows are set apart by five cache lines more.
+    memory's speed. Long rows are padded by five cache lines (320 bytes).
     """
     return size if size < LONG else size + 5 * 64 // dtype.itemsize
 

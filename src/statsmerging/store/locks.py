@@ -57,7 +57,7 @@ def _acquire(lock: BaseFileLock, doing: str) -> AbstractContextManager[object]:
 
 @cache
 def _warn_of_notes(folder: Path, reason: str) -> None:
-    """Once per process and folder."""
+    """Warn, once per process and folder, that files named ``*.held`` replace locks."""
     log.warning(
         "%s: no file locks (%s), so files named *.held stand for them; one left by a process that "
         "was killed on another machine has to be removed by hand",

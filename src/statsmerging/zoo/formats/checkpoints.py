@@ -34,7 +34,7 @@ _AVERAGED = ("model_ema.", "ema_model.", "ema.")
 #: network as an attribute.
 _WRAPPERS = (*_AVERAGED, "module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 
-#: Wrappers around each other.
+#: How many nested wrapper prefixes are stripped.
 _DEPTH = 4
 
 

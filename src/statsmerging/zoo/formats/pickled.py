@@ -80,7 +80,7 @@ ENTRIES = ("state_dict", "model_state_dict", "model", "module", "net", "network"
 #: Bytes of all tensors together, as a multiple of the file's: tied weights are stored once.
 _ROOM = 4
 
-#: Entries of a training file inside each other.
+#: Deepest nesting of a training checkpoint that is searched.
 _DEPTH = 4
 
 #: Arguments of torch's functions that rebuild a tensor.
