@@ -39,7 +39,7 @@ class CheckedCheckpoints(CheckpointIO):
     """Lightning's checkpoints, each one file that ends with the checksum of its content.
 
     A checkpoint is written beside its place and renamed, so it is always whole; the previous
-    checkpoint is kept.
+    checkpoint is kept as ``NAME.before.ckpt``.
     """
 
     def save_checkpoint(
