@@ -31,7 +31,7 @@ HEIGHTS = {room: -depth for depth, rooms in enumerate(FLOORS) for room in rooms}
 
 #: A job is given its run and its config by the command: it knows their types, which needs no import
 #: at run time.
-TYPES_ALONE = {("jobs", "statsmerging.app.setup"), ("jobs", "statsmerging.app.config")}
+TYPES_ALONE = {("jobs", f"statsmerging.app.{name}") for name in ("config", "run", "setup")}
 
 
 def room_of(module: str) -> str:

@@ -93,6 +93,9 @@ def test_the_quotes_that_a_message_suggests_work(
         # Methods are classes, so a mistake in their parameters needs torch, but nothing else.
         (["method=[]"], {"torch"}),
         (["method.task_arithmetic.scale=-1"], {"torch"}),
+        # Jobs that score nothing import no more than they use.
+        (["job=report", "job.runs=."], set()),
+        (["job=convert", "job.source=missing", "job.target=x.safetensors"], {"torch"}),
     ],
 )
 def test_help_and_mistakes_import_no_more_than_they_need(

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from statsmerging.app.setup import Run
+from statsmerging.app.run import Run
 from statsmerging.jobs import report
 from statsmerging.runs.directory import RunDirectory
 from statsmerging.store.files import read_json, write_json, write_text

@@ -14,7 +14,7 @@ import pytest
 
 from statsmerging.app.config import Config
 from statsmerging.app.received_config import received_config
-from statsmerging.app.setup import Run
+from statsmerging.app.run import Run
 from statsmerging.data.hub import closed_hub, hub_is_open
 from statsmerging.errors import IncompleteError, UserError
 from statsmerging.jobs import reproduce
@@ -238,9 +238,8 @@ def test_downloads_need_the_word_of_the_user(
     offline: list[str | None] = []
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
-    def repeat(run: Run, config: Config, directory: RunDirectory) -> RunDirectory:
+    def repeat(run: Run, config: Config, directory: RunDirectory) -> None:
         offline.append(os.environ.get("HF_HUB_OFFLINE"))
-        return directory
 
     monkeypatch.setattr(Run, "repeat", repeat)
     change_config(finished, lambda config: config["backbone"].update(weights="hub"))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from statsmerging.app.setup import Run
+from statsmerging.app.setup import ScoredRun
 from statsmerging.errors import UserError
 from statsmerging.runs.results import MethodResult
 from statsmerging.scoring import diagnostics
@@ -85,7 +85,7 @@ def test_two_unseen_tasks_are_needed(transfer: JobRunner) -> None:
 def test_methods_without_a_place_are_refused_before_anything_is_learned(
     transfer: JobRunner, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
-    monkeypatch.setattr(Run, "prepare", None)
+    monkeypatch.setattr(ScoredRun, "prepare", None)
     with pytest.raises(UserError, match=message):
         transfer(*overrides)
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Set
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -32,9 +32,11 @@ from statsmerging.app.mistakes import (
     storage_problem,
 )
 from statsmerging.app.plugins import load_plugins
+from statsmerging.app.run import Run
 from statsmerging.app.sweep import SweepJournal, run_in_sweep, sum_up
 from statsmerging.app.terminal import complain, settle_terminal, show_table
 from statsmerging.errors import IncompleteError, UserError, first_line, printable
+from statsmerging.merging.errors import MergingError
 from statsmerging.runs.directory import WITH_RESULTS, RunDirectory, remove_traces, run_hash
 from statsmerging.runs.finished import read_finished_run
 from statsmerging.runs.manifest import changed_files, code_version
@@ -120,15 +122,17 @@ def run_checked(config: Config, directory: RunDirectory) -> None:
         if config.rerun:
             directory.forget_checkpoints()
         job = import_module(f"statsmerging.jobs.{config.job.name}")
-        from statsmerging.app.loggers.run_log import RunLog, open_run_log
-        from statsmerging.app.setup import Run
-        from statsmerging.merging.errors import MergingError
-
-        has_results = config.job.name in WITH_RESULTS
-        opened = open_run_log(config, directory) if has_results else nullcontext(RunLog([]))
+        run_job_on = getattr(job, config.job.name)
         try:
-            with opened as run_log:
-                getattr(job, config.job.name)(Run(config, directory, run_log))
+            if config.job.name not in WITH_RESULTS:
+                run_job_on(Run(config, directory))
+                return
+            # Imported here: these need torch and Lightning, which take seconds.
+            from statsmerging.app.loggers.run_log import open_run_log
+            from statsmerging.app.setup import ScoredRun
+
+            with open_run_log(config, directory) as run_log:
+                run_job_on(ScoredRun(config, directory, run_log))
         except MergingError as error:
             raise UserError(str(error)) from error
 

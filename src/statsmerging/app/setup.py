@@ -16,14 +16,12 @@ import torch
 from statsmerging.app.config import Config
 from statsmerging.app.loggers.run_log import RunLog
 from statsmerging.app.plugins import plugin_records
-from statsmerging.app.received_config import received_config
+from statsmerging.app.run import Run
 from statsmerging.app.terminal import show_table
 from statsmerging.choices import SPLITS
-from statsmerging.data.folder_suite import folder_suite
-from statsmerging.data.hub import hub_suite
 from statsmerging.data.images import SuiteImages, check_disjoint
-from statsmerging.data.settings import DatasetLayout
-from statsmerging.data.suites import Suite, embedded_suite
+from statsmerging.data.open_suite import open_suite
+from statsmerging.data.suites import Suite
 from statsmerging.errors import UserError, gather_missing
 from statsmerging.learning.finetuning import finetuned_zoo
 from statsmerging.learning.heterogeneous import (
@@ -32,8 +30,6 @@ from statsmerging.learning.heterogeneous import (
     with_students,
 )
 from statsmerging.learning.problem import MergingProblem
-from statsmerging.runs.directory import RunDirectory
-from statsmerging.runs.finished import FinishedRun
 from statsmerging.runs.manifest import file_records, file_stamps, manifest
 from statsmerging.runs.results import MethodResult, run_results
 from statsmerging.scoring.scores import Scorer
@@ -51,38 +47,18 @@ _M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run of a job, and everything that the job needs.
+class ScoredRun(Run):
+    """One run of a job that scores models and leaves results.
 
     Attributes:
-        run_log: the loggers of the run; none for a job without results.
+        run_log: the loggers of the run.
     """
 
-    config: Config
-    directory: RunDirectory
     run_log: RunLog
 
     @cached_property
     def cache(self) -> Cache:
         return Cache(Path(self.config.cache))
-
-    def open_suite(self) -> Suite:
-        """The tasks the config names, seen and unseen.
-
-        Raises:
-            UserError: anything wrong with them, or files that are missing.
-        """
-        settings = self.config.suite
-        suite = _whole_suite(self.config, self.cache)
-        if settings.split is not None:
-            suite = suite.hold_out(settings.splits[settings.split])
-        if settings.first is not None:
-            if settings.first > len(suite.seen):
-                raise UserError(
-                    f"suite.first={settings.first}: the suite has {len(suite.seen)} seen tasks"
-                )
-            suite = suite.first(settings.first)
-        return suite
 
     def prepare(self) -> MergingProblem:
         """Open the suite, prove its splits disjoint, and get the experts.
@@ -164,21 +140,6 @@ class Run:
         self.run_log.results(results)
         log.info("results: %s", directory.path)
 
-    def received_config(self, received: FinishedRun) -> tuple[Config, dict[str, Any]]:
-        """The config of a received run as this command may run it, parsed and as plain values.
-
-        Raises:
-            UserError: the config asks for something that this command's user did not allow.
-        """
-        return received_config(received, self.config)
-
-    def repeat(self, config: Config, directory: RunDirectory) -> RunDirectory:
-        """Run the job of another config in a directory of its own."""
-        from statsmerging.app.command_line import run_checked  # that one imports this module
-
-        run_checked(config, directory)
-        return directory
-
     def _suite_and_files(self) -> tuple[Suite, ZooFiles]:
         """The suite and the files of the zoo; one message names everything that is missing."""
         config = self.config
@@ -191,7 +152,7 @@ class Run:
                 distilled = config.heterogeneous.experts
                 files.append(locate(config.zoo, [name for name in names if name not in distilled]))
 
-        gather_missing(lambda: suites.append(self.open_suite()), find_files)
+        gather_missing(lambda: suites.append(open_suite(config.suite, self.cache)), find_files)
         return suites[0], files[0] if files else ZooFiles()
 
 
@@ -208,23 +169,6 @@ def settle_process(threads: int | None) -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, -1)  # never
         if not libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30):
             libc.mallopt(_M_MMAP_THRESHOLD, 1 << 25)  # the limit of older versions
-
-
-def _whole_suite(config: Config, cache: Cache) -> Suite:
-    suite = config.suite
-    if suite.kind == "embedded":
-        return embedded_suite(suite.tasks, suite.unseen)
-    arrow = cache.root / "datasets"
-    if suite.kind == "hub":
-        return hub_suite(
-            suite.name, suite.catalogue, suite.root, suite.tasks, suite.unseen, cache=arrow
-        )
-    if suite.root is None:
-        raise UserError("suite.root: a folder with one subfolder per task is needed")
-    layout = DatasetLayout(image=suite.image, label=suite.label)
-    return folder_suite(
-        suite.root, suite.tasks, suite.unseen, cache=arrow, name=suite.name, layout=layout
-    )
 
 
 def _named_tasks(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from statsmerging.errors import IncompleteError, UserError
 from statsmerging.runs.published import deviations, published_rows
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.setup import ScoredRun
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ USUAL_CAUSES = (
 )
 
 
-def check(run: Run) -> None:
+def check(run: ScoredRun) -> None:
     """Verify counts and splits, score the bounds, and name every cell that deviates.
 
     Raises:

@@ -14,7 +14,7 @@ from statsmerging.zoo.formats.foreign import HEAD, Foreign, read_foreign
 from statsmerging.zoo.weights import write_weights
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.run import Run
 
 log = logging.getLogger(__name__)
 

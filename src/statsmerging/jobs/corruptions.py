@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from statsmerging.data.corruptions.corrupt import corrupt
 from statsmerging.data.corruptions.kinds import CONSTANTS
+from statsmerging.data.open_suite import open_suite
 from statsmerging.data.pictures import as_seen
 from statsmerging.data.settings import CorruptionSettings
 from statsmerging.report.figures.pictures import contact_sheet
+from statsmerging.store.cache import Cache
 from statsmerging.store.files import atomic_path
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ def corruptions(run: Run) -> None:
     """Write ``corruptions.png`` and ``corruptions.pdf``: one row a kind, one block a task."""
     settings = run.config.corruption
     kinds = list(CONSTANTS[settings.constants]) if settings.kind == "none" else [settings.kind]
-    tasks = run.open_suite().tasks[:TASKS]
+    tasks = open_suite(run.config.suite, Cache(Path(run.config.cache))).tasks[:TASKS]
     images = [next(iter(task.sources["test"].images())) for task in tasks]
     sheet = contact_sheet(
         {

@@ -9,10 +9,10 @@ from statsmerging.scoring.diagnostics import weak_students
 from statsmerging.zoo.experts import write_zoo
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.setup import ScoredRun
 
 
-def distill(run: Run) -> None:
+def distill(run: ScoredRun) -> None:
     """Score every teacher and its student; the whole zoo goes to ``experts/TASK.safetensors``.
 
     Raises:

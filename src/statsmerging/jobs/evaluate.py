@@ -13,10 +13,10 @@ from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.weights import read_weights
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.setup import ScoredRun
 
 
-def evaluate(run: Run) -> None:
+def evaluate(run: ScoredRun) -> None:
     """Score the checkpoint beside the pre-trained and the individual models.
 
     Its row is named ``checkpoint``, whatever the file is called: a file may share its name with a

@@ -27,7 +27,7 @@ from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import read_weights, write_weights
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.run import Run
 
 log = logging.getLogger(__name__)
 

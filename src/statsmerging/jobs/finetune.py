@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from statsmerging.zoo.experts import write_zoo
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.setup import ScoredRun
 
 
-def finetune(run: Run) -> None:
+def finetune(run: ScoredRun) -> None:
     """Score pre-trained and individual models; the experts go to ``experts/TASK.safetensors``.
 
     That folder is what ``zoo=local zoo.root=…/experts`` reads, and ``pretrained.safetensors`` what

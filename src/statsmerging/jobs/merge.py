@@ -22,7 +22,7 @@ from statsmerging.zoo.settings import FinetunedZooSettings
 from statsmerging.zoo.weights import write_weights
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.setup import ScoredRun
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class _Outcome:
     static: Merged | None = None
 
 
-def merge(run: Run) -> None:
+def merge(run: ScoredRun) -> None:
     """Merge the experts of the suite's seen tasks by every method and compare them.
 
     ``merged.safetensors`` holds the model of the last method that gives a static one.
@@ -93,7 +93,7 @@ def merge(run: Run) -> None:
         raise IncompleteError(f"{len(outcome.failed)} of {len(methods)} methods failed: {names}")
 
 
-def _bounds(run: Run, problem: MergingProblem, merger: Merger) -> dict[str, MethodResult]:
+def _bounds(run: ScoredRun, problem: MergingProblem, merger: Merger) -> dict[str, MethodResult]:
     """Pre-trained and individual models, and the jointly trained one where it is asked for."""
     bounds = problem.bounds()
     pretrained = Candidate.of_state("pre-trained", problem.zoo, problem.zoo.pretrained)

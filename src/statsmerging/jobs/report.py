@@ -28,7 +28,7 @@ from statsmerging.report.tables.text import terminal_table
 from statsmerging.store.written_files import WrittenFiles
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.run import Run
 
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from statsmerging.store.files import read_json, write_json
 
 if TYPE_CHECKING:
     from statsmerging.app.config import Config
-    from statsmerging.app.setup import Run
+    from statsmerging.app.run import Run
 
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ def reproduce(run: Run) -> None:
     if report.exists():  # the last try ended with a comparison: this one starts from the beginning
         report.unlink()
         shutil.rmtree(again)
-    repeated = _repeat(run, received, RunDirectory(again, values))
+    repeated = RunDirectory(again, values)
+    _repeat(run, received, repeated)
     after = read_json(repeated.manifest)
     before = finished.manifest
     changed = circumstances(before, after)
@@ -87,13 +88,14 @@ def reproduce(run: Run) -> None:
     log.info("reproduced: %s", how)
 
 
-def _repeat(run: Run, config: Config, directory: RunDirectory) -> RunDirectory:
+def _repeat(run: Run, config: Config, directory: RunDirectory) -> None:
     """Run the job; nothing that a received config names is downloaded unless the user allows it."""
     if run.config.job.network:
-        return run.repeat(config, directory)
+        run.repeat(config, directory)
+        return
     try:
         with closed_hub():
-            return run.repeat(config, directory)
+            run.repeat(config, directory)
     except MissingFilesError as error:
         missing = ", ".join(error.files)
         raise UserError(f"missing: {missing}; job.network=true downloads them") from error

@@ -27,7 +27,7 @@ from statsmerging.scoring.diagnostics import near_identical_experts
 from statsmerging.scoring.scores import Candidate, teacher_quality
 
 if TYPE_CHECKING:
-    from statsmerging.app.setup import Run
+    from statsmerging.app.setup import ScoredRun
 
 
 @dataclass
@@ -39,7 +39,7 @@ class _Outcome:
     learned: dict[str, LearnedCoefficients] = field(default_factory=dict)
 
 
-def transfer(run: Run) -> None:
+def transfer(run: ScoredRun) -> None:
     """Score every method on both sets of experts.
 
     In the table, columns of seen tasks are those of the merged seen experts, columns of unseen
