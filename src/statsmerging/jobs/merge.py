@@ -12,7 +12,7 @@ from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, par
 from statsmerging.learning.diagnosis import diagnose
 from statsmerging.learning.fit import LearnedCoefficients, run_statistics
 from statsmerging.learning.joint import joint_weights
-from statsmerging.learning.methods import Merged, Merger
+from statsmerging.learning.merger import Merged, Merger
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients, write_statistics

@@ -18,7 +18,7 @@ from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
 from statsmerging.learning.diagnosis import diagnose
 from statsmerging.learning.fit import LearnedCoefficients, run_statistics
-from statsmerging.learning.methods import Merged, Merger, StateDict
+from statsmerging.learning.merger import Merged, Merger, StateDict
 from statsmerging.learning.problem import at_density
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients

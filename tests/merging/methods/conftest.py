@@ -8,35 +8,22 @@ from torch import Tensor
 
 from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.methods import Evidence
-
-TASKS = ("mnist", "svhn", "cars")
-SHAPES = {"linear": (7, 12), "convolution": (6, 3, 2, 2), "bias": (6,), "token": (1, 5, 4)}
-
-
-def random_state(seed: int, scale: float = 1.0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: scale * torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+from statsmerging.merging.methods.checks import (
+    TASKS,
+    small_evidence,
+    small_experts,
+    small_pretrained,
+)
 
 
 @pytest.fixture
 def pretrained() -> dict[str, Tensor]:
-    return {**random_state(0), "counter": torch.tensor(3)}
+    return small_pretrained()
 
 
 @pytest.fixture
-def experts(pretrained: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Experts whose task vectors are Gaussian, with correlations and different sizes."""
-    shared = random_state(1, 0.05)
-    return {
-        task: {
-            "counter": pretrained["counter"] + 1,
-            **{
-                name: pretrained[name] + shared[name] + change
-                for name, change in random_state(2 + k, 0.05 * (1 + k)).items()
-            },
-        }
-        for k, task in enumerate(TASKS)
-    }
+def experts() -> dict[str, dict[str, Tensor]]:
+    return small_experts()
 
 
 @pytest.fixture
@@ -47,14 +34,7 @@ def bank(pretrained: dict[str, Tensor], experts: dict[str, dict[str, Tensor]]) -
 @pytest.fixture
 def fishers() -> Evidence:
     """Diagonals of all tensors but the token."""
-    return {
-        task: {
-            name: values.square()
-            for name, values in random_state(20 + k, 10.0**-k).items()
-            if name != "token"
-        }
-        for k, task in enumerate(TASKS)
-    }
+    return small_evidence("gradients")
 
 
 @pytest.fixture

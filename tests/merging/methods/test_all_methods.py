@@ -38,12 +38,12 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("none", None),
         ("order", "order of the experts"),
-        ("random", "leaves torch's global random numbers alone"),
-        ("bank", "leaves the bank's"),
+        ("random", "leave torch's global random numbers alone"),
+        ("bank", "leave the bank's"),
         ("missing", "all tensors and no others"),
-        ("scale", "is linear in scale"),
-        ("precision", "keeps shape and type of linear"),
-        ("claim", "gives an expert back"),
+        ("scale", "be linear in scale"),
+        ("precision", "keep shape and type of linear"),
+        ("claim", "give an expert back"),
     ],
 )
 def test_a_method_of_a_user_is_checked(fault: str, message: str | None) -> None:
@@ -79,5 +79,10 @@ def test_a_method_of_a_user_is_checked(fault: str, message: str | None) -> None:
     if message is None:
         check_method(Faulty())
     else:
-        with pytest.raises(MergingError, match=f"method faulty: not true that it .*{message}"):
+        with pytest.raises(MergingError, match=f"method faulty: it must .*{message}"):
             check_method(Faulty())
+
+
+def test_a_class_in_place_of_an_instance_is_pointed_out() -> None:
+    with pytest.raises(MergingError, match=r"give check_method an instance: Ties\(\)"):
+        check_method(type(method_named("ties")))  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging import TaskVectorBank
+from statsmerging.merging.methods.checks import TASKS
 from statsmerging.merging.methods.emr import Emr
-from tests.merging.methods.conftest import TASKS
 from tests.merging.methods.reference import flat_task_vectors, flat_update
 
 States = dict[str, dict[str, Tensor]]

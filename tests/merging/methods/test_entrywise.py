@@ -9,12 +9,12 @@ from torch import Tensor
 
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods.breadcrumbs import Breadcrumbs
+from statsmerging.merging.methods.checks import SHAPES, TASKS, random_state
 from statsmerging.merging.methods.consensus import Consensus
 from statsmerging.merging.methods.dare import DareTaskArithmetic, DareTies, thinned_rows
 from statsmerging.merging.methods.model_stock import ModelStock
 from statsmerging.merging.methods.pcb import Pcb
 from statsmerging.merging.methods.ties import Ties
-from tests.merging.methods.conftest import SHAPES, TASKS, random_state
 from tests.merging.methods.reference import (
     Array,
     flat_task_vectors,

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import Evidence, EvidenceMethod
+from statsmerging.merging.methods.checks import TASKS
 from statsmerging.merging.methods.fisher import Fisher
 from statsmerging.merging.methods.regmean import RegMean
-from tests.merging.methods.conftest import TASKS
 from tests.merging.methods.reference import as_matrix, task_vectors, updates
 
 Collected = dict[str, dict[str, Tensor]]

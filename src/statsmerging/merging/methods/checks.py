@@ -40,26 +40,34 @@ def check_method(method: Method) -> None:
     class is defined.
 
     Raises:
-        MergingError: names the invariance that does not hold.
+        MergingError: names the invariance that does not hold; ``method`` is a class.
     """
+    if isinstance(method, type):
+        raise MergingError(f"give check_method an instance: {method.__name__}()")
     for check in CHECKS:
         check(method)
 
 
+def random_state(seed: int, scale: float = 1.0) -> dict[str, Tensor]:
+    """Gaussian entries times ``scale`` in the shapes of ``SHAPES``."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: scale * torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
 def small_pretrained() -> dict[str, Tensor]:
     """θ₀ with every kind of tensor, and a counter that is not merged."""
-    return {**_random_state(0), "counter": torch.tensor(3)}
+    return {**random_state(0), "counter": torch.tensor(3)}
 
 
 def small_experts() -> dict[str, dict[str, Tensor]]:
     """Three experts whose task vectors are Gaussian, with correlations and different sizes."""
-    pretrained, shared = small_pretrained(), _random_state(1, 0.05)
+    pretrained, shared = small_pretrained(), random_state(1, 0.05)
     return {
         task: {
             "counter": pretrained["counter"] + 1,
             **{
                 name: pretrained[name] + shared[name] + change
-                for name, change in _random_state(2 + k, 0.05 * (1 + k)).items()
+                for name, change in random_state(2 + k, 0.05 * (1 + k)).items()
             },
         }
         for k, task in enumerate(TASKS)
@@ -72,7 +80,7 @@ def small_evidence(needs: str) -> Evidence:
     evidence: dict[str, dict[str, Tensor]] = {}
     for k, task in enumerate(TASKS):
         if needs == "gradients":
-            squares = {name: x.square() for name, x in _random_state(20 + k, 10.0**-k).items()}
+            squares = {name: x.square() for name, x in random_state(20 + k, 10.0**-k).items()}
             evidence[task] = {name: x for name, x in squares.items() if name != "token"}
         else:
             inputs = {
@@ -97,31 +105,31 @@ def result_is_a_full_state_dict(method: Method) -> None:
     states = {} if merged is None else {"merged": merged}
     if isinstance(method, PerTaskMethod):
         states = dict(method.merge(bank))
-        _require(method, tuple(states) == TASKS, "gives one model for each task, in their order")
+        _require(method, tuple(states) == TASKS, "give one model for each task, in their order")
     for state in states.values():
-        _require(method, state.keys() == pretrained.keys(), "gives all tensors and no others")
+        _require(method, state.keys() == pretrained.keys(), "give all tensors and no others")
         for name, start in pretrained.items():
             same = state[name].shape == start.shape and state[name].dtype == start.dtype
-            _require(method, same, f"keeps shape and type of {name}")
-            _require(method, bool(torch.isfinite(state[name]).all()), f"gives a finite {name}")
-            _require(method, not state[name].requires_grad, f"gives {name} without a gradient")
-        _require(method, int(state["counter"]) == 3, "leaves integer tensors as they are in θ₀")
+            _require(method, same, f"keep shape and type of {name}")
+            _require(method, bool(torch.isfinite(state[name]).all()), f"give a finite {name}")
+            _require(method, not state[name].requires_grad, f"give {name} without a gradient")
+        _require(method, int(state["counter"]) == 3, "leave integer tensors as they are in θ₀")
         moved = any(not torch.equal(state[name], pretrained[name]) for name in bank.layers)
-        _require(method, moved, "moves the weights")
+        _require(method, moved, "move the weights")
 
 
 def nothing_else_changes(method: Method) -> None:
     """Neither the bank nor torch's global random numbers are changed."""
     bank, pretrained = _bank(), small_pretrained()
     stored = {name: rows.clone() for name, rows in bank.vectors.items()}
-    random_state = torch.get_rng_state()
+    before = torch.get_rng_state()
     merged_by(method, bank)
     for name in bank.layers:
         same = torch.equal(bank.vectors[name], stored[name])
         same = same and torch.equal(bank.pretrained[name], pretrained[name])
-        _require(method, same, f"leaves the bank's {name} as it is")
-    same = torch.equal(torch.get_rng_state(), random_state)
-    _require(method, same, "leaves torch's global random numbers alone")
+        _require(method, same, f"leave the bank's {name} as it is")
+    same = torch.equal(torch.get_rng_state(), before)
+    _require(method, same, "leave torch's global random numbers alone")
 
 
 def the_same_bits_every_time(method: Method) -> None:
@@ -132,14 +140,14 @@ def the_same_bits_every_time(method: Method) -> None:
         second = merged_by(method, _bank())
     if first is not None and second is not None:
         same = all(torch.equal(first[name], second[name]) for name in first)
-        _require(method, same, "gives the same bits every time")
+        _require(method, same, "give the same bits every time")
 
 
 def order_of_experts_does_not_matter(method: Method) -> None:
     """Up to rounding."""
     experts = small_experts()
     shuffled = {task: experts[task] for task in reversed(TASKS)}
-    _compare(method, _bank(shuffled), _bank(), "does not depend on the order of the experts")
+    _compare(method, _bank(shuffled), _bank(), "not depend on the order of the experts")
 
 
 def copies_of_an_expert_give_that_expert(method: Method) -> None:
@@ -152,7 +160,7 @@ def copies_of_an_expert_give_that_expert(method: Method) -> None:
         bank = _bank(dict.fromkeys(tasks, small_experts()[tasks[0]]))
         merged = merged_by(recovering, bank)
         if merged is not None:
-            claim = f"gives an expert back that is there {len(tasks)} times, with {parameters}"
+            claim = f"give an expert back that is there {len(tasks)} times, with {parameters}"
             _require_close(method, merged, bank.expert(tasks[0]), claim)
 
 
@@ -167,10 +175,10 @@ def scale_is_linear(method: Method) -> None:
         return
     for layer in bank.layers:
         start = bank.pretrained[layer]
-        _require(method, torch.equal(none[layer], start), "with scale=0 gives θ₀")
+        _require(method, torch.equal(none[layer], start), "give θ₀ with scale=0")
         twice = 2 * (half[layer] - none[layer])
         linear = torch.allclose(full[layer] - none[layer], twice, rtol=0, atol=1e-5)
-        _require(method, linear, f"is linear in scale on {layer}")
+        _require(method, linear, f"be linear in scale on {layer}")
 
 
 def a_bfloat16_bank_is_converted_before_any_arithmetic(method: Method) -> None:
@@ -183,12 +191,12 @@ def a_bfloat16_bank_is_converted_before_any_arithmetic(method: Method) -> None:
     full = merged_by(method, bank)
     if merged is None or expected is None or full is None:
         return
-    claim = "converts a bfloat16 bank before any arithmetic"
+    claim = "convert a bfloat16 bank before any arithmetic"
     _require_close(method, merged, expected, claim, atol=1e-6)
     # Rounding to 8 bits moves the update by about 1 %; entries at a threshold may fall either way.
     moved = sum(float((merged[name] - full[name]).square().sum()) for name in bank.layers)
     size = sum(float((full[n] - bank.pretrained[n]).square().sum()) for n in bank.layers)
-    _require(method, moved < 0.05**2 * size, "gives nearly the same from a bfloat16 bank")
+    _require(method, moved < 0.05**2 * size, "give nearly the same from a bfloat16 bank")
 
 
 def weights_in_half_precision_stay_so(method: Method) -> None:
@@ -205,10 +213,10 @@ def weights_in_half_precision_stay_so(method: Method) -> None:
     if merged is None or full is None:
         return
     stays = all(merged[name].dtype == torch.float16 for name in SHAPES)
-    _require(method, stays, "keeps weights in half precision")
+    _require(method, stays, "keep weights in half precision")
     moved = sum(float((merged[name] - full[name]).square().sum()) for name in bank.layers)
     size = sum(float(full[name].square().sum()) for name in bank.layers)
-    _require(method, moved < 0.01**2 * size, "computes half-precision weights in a finer one")
+    _require(method, moved < 0.01**2 * size, "compute half-precision weights in a finer one")
 
 
 def rows_of_long_layers_may_lie_apart(method: Method) -> None:
@@ -225,7 +233,7 @@ def rows_of_long_layers_may_lie_apart(method: Method) -> None:
     rows = {name: vectors.contiguous() for name, vectors in apart.vectors.items()}
     touching = TaskVectorBank(TASKS, start, rows, {})
     same = torch.allclose(method.merge(apart)["long"], method.merge(touching)["long"], atol=1e-5)
-    _require(method, same, "does not depend on how a layer's rows lie in memory")
+    _require(method, same, "not depend on how a layer's rows lie in memory")
 
 
 #: All checks; each takes a method and raises ``MergingError``.
@@ -240,11 +248,6 @@ CHECKS: tuple[Callable[[Method], None], ...] = (
     weights_in_half_precision_stay_so,
     rows_of_long_layers_may_lie_apart,
 )
-
-
-def _random_state(seed: int, scale: float = 1.0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: scale * torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
 
 
 def _bank(experts: States | None = None) -> TaskVectorBank:
@@ -272,4 +275,4 @@ def _require_close(
 
 def _require(method: Method, holds: bool, claim: str) -> None:
     if not holds:
-        raise MergingError(f"method {method.name}: not true that it {claim}")
+        raise MergingError(f"method {method.name}: it must {claim}")
