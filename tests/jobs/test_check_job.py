@@ -9,6 +9,7 @@ import pytest
 
 from statsmerging.errors import IncompleteError
 from statsmerging.jobs import check
+from statsmerging.runs.published import PublishedRow
 from statsmerging.store.files import read_json
 from tests.conftest import JobRunner
 
@@ -29,8 +30,12 @@ def test_cells_and_counts_that_are_off_end_with_status_1(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     score = run_job("job=check", directory=tmp_path / "first")["methods"]["individual"]["accuracy"]
-    published = {"individual": {"parity": 100 * score["parity"] + 5, "size": 100 * score["size"]}}
-    monkeypatch.setattr(check, "published_rows", lambda zoo, backbone: published)
+    cells = {"parity": 100 * score["parity"] + 5, "size": 100 * score["size"]}
+    rows = [
+        PublishedRow("individual", "a table", cells, None),
+        PublishedRow("a merge with an average alone", "a table", {}, 94.5),
+    ]
+    monkeypatch.setattr(check, "published_rows", lambda zoo, backbone: rows)
     catalogue = "{parity:{id:a/b,counts:{test:47},gigabytes:1},size:{id:a/c,gigabytes:1}}"
     with pytest.raises(IncompleteError):
         run_job("job=check", "suite.kind=hub", f"+suite.catalogue={catalogue}")

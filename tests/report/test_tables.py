@@ -16,7 +16,7 @@ from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import BEST, SECOND, Number, Row, with_places
 from statsmerging.report.tables.latex import latex
 from statsmerging.report.tables.text import markdown, tidy
-from statsmerging.runs.published import published_rows
+from statsmerging.runs.published import published_tasks
 from statsmerging.store.files import read_json, write_json
 from statsmerging.store.written_files import WrittenFiles
 from tests.report.conftest import WriteRun, results, typed
@@ -86,11 +86,24 @@ def test_deviations_are_those_of_a_sample(write_run: WriteRun) -> None:
 
 def eight_tasks(**facts: str) -> dict[str, Any]:
     """Results on the tasks of the published tables."""
-    tasks = published_rows("fusion_bench", "vit_b_32")["individual"].keys() - {"average"}
     run = results(0, AVERAGES, backbone="vit_b_32") | facts
     for row in run["methods"].values():
-        row["accuracy"] = dict.fromkeys(sorted(tasks), row["average"])
+        row["accuracy"] = dict.fromkeys(sorted(published_tasks()), row["average"])
     return run
+
+
+def published_cells(run: dict[str, Any], checkpoints: str) -> dict[str, dict[str, float]]:
+    """Label of a published row → column → number, of the table of this run."""
+    content = accuracy_content([typed(run)], (), {"checkpoints": checkpoints})
+    return {
+        row.labels[0]: {
+            name: round(cell.mean, 2)
+            for name, cell in zip(content.columns, row.numbers, strict=True)
+            if cell
+        }
+        for row in content.rows
+        if row.facts["source"] == "published"
+    }
 
 
 def test_published_rows_stand_beside_ours_and_are_never_best() -> None:
@@ -118,14 +131,45 @@ def test_published_accuracies_on_unseen_tasks_stand_beside_ours() -> None:
     for row in run["methods"].values():
         cells = row["accuracy"]
         row["unseen"] = {"accuracy": {task: cells.pop(task) for task in ("mnist", "eurosat")}}
-    content = accuracy_content([typed(run)], (), {"checkpoints": "fusion_bench"})
-    row = next(row for row in content.rows if row.labels[0] == "WEMoE, published")
-    cells = dict(zip(content.columns, row.numbers, strict=True))
-    assert {name: cell.mean for name, cell in cells.items() if cell} == {
+    assert published_cells(run, "fusion_bench")["WEMoE, published"] == {
         "average": 86.6,
         "unseen: mnist": 78.3,
         "unseen: eurosat": 44.0,
     }
+    # A source that prints the seen cells as well: their mean is 81.87, printed as 81.9.
+    paper = published_cells(run, "task_vectors")
+    row = paper["StatsMerging layer-wise, published by StatsMerging"]
+    assert {"average": 81.87, "dtd": 75.2, "unseen: mnist": 85.1}.items() <= row.items()
+
+
+def test_the_papers_rows_stand_beside_the_familys_own() -> None:
+    rows = published_cells(eight_tasks(), "task_vectors")
+    own, papers = rows["Individual, published"], rows["Individual, published by StatsMerging v1"]
+    assert (own["sun397"], papers["sun397"]) == (79.2, 75.3)
+    assert own["normalised"] == papers["normalised"] == 100.0
+    layer_wise = rows["StatsMerging layer-wise, published by StatsMerging v1"]
+    assert layer_wise["average"] == 84.47  # printed as 84.5
+    assert 90 < layer_wise["normalised"] < 100
+    # Of the later version an average is known and nothing else.
+    later = rows["StatsMerging++ layer-wise, published by StatsMerging v2"]
+    assert later == {"average": 94.5}
+    table = accuracy_content([typed(eight_tasks())], (), {"checkpoints": "task_vectors"})
+    assert "WUDI-Merging, README; StatsMerging v1, the NeurIPS" in table.caption
+    shown = tidy([table])
+    assert not shown[shown["source"] == "published"].duplicated(["method", "column"]).any()
+    assert "StatsMerging v1" not in " ".join(published_cells(eight_tasks(), "fusion_bench"))
+
+
+def test_the_papers_labels_stand_beside_a_merge_of_its_four_tasks() -> None:
+    run = results(0, AVERAGES, backbone="vit_b_32")
+    for row in run["methods"].values():
+        row["accuracy"] = dict.fromkeys(("stanford_cars", "eurosat", "resisc45", "gtsrb"), 0.5)
+    rows = published_cells(run, "task_vectors")
+    assert len(rows) == 4
+    teachers = rows["StatsMerging layer-wise (teachers' labels), published by StatsMerging"]
+    # 83.5 is published; the cells' mean is another number.
+    assert (teachers["average"], teachers["stanford_cars"]) == (85.25, 68.7)
+    assert published_cells(run, "fusion_bench") == {}
 
 
 @pytest.mark.parametrize(

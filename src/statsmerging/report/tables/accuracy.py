@@ -15,7 +15,13 @@ from statsmerging.report.tables.content import (
     numbers_over_seeds,
     with_places,
 )
-from statsmerging.runs.published import SOURCES, published_rows, published_tasks, published_unseen
+from statsmerging.runs.published import (
+    SOURCES,
+    PublishedRow,
+    published_ablation,
+    published_rows,
+    published_tasks,
+)
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
 #: Short forms of the needs of a method besides the weights.
@@ -79,12 +85,13 @@ def accuracy_content(
     facts = _facts(runs[0]) if facts is None else facts
     columns = accuracy_columns(runs[0])
     sections = _sections(runs, columns, facts)
-    published = _published(runs[0], [column.heading for column in columns], facts)
+    published = _published(runs[0], facts)
     parts = [caption(runs, facts.get("checkpoints"))]
     if published:
-        sections.append(Section("Published", published))
-        source = SOURCES[facts["checkpoints"]]
-        parts.append(f"published: {source}, averages of the cells where there are cells")
+        rows = _published_rows(runs[0], published, [column.heading for column in columns], facts)
+        sections.append(Section("Published", rows))
+        sources = "; ".join(dict.fromkeys(SOURCES[row.source] for row in published))
+        parts.append(f"published: {sources}; averages of the cells where there are cells")
     return Table(
         title=_title(runs, setting),
         caption="; ".join(parts),
@@ -152,52 +159,49 @@ def _sections(
     return sections
 
 
-def _published(results: RunResults, headings: Sequence[str], facts: Mapping[str, Any]) -> list[Row]:
-    """Published rows for the same tasks and checkpoints on clean images; never ranked."""
+def _published(results: RunResults, facts: Mapping[str, Any]) -> list[PublishedRow]:
+    """What was published for the same tasks and checkpoints on clean images."""
     if results.corruption not in ("", CLEAN):
         return []
     family, backbone = str(facts.get("checkpoints")), results.backbone
     row = next(iter(results.methods.values()))
-    seen, unseen = list(row.accuracy), list(row.unseen.accuracy)
-    if set(seen) | set(unseen) != published_tasks():
-        return []
-    if unseen:
-        rows = {
-            method: {"average": average} | {f"unseen: {task}": cell for task, cell in cells.items()}
-            for method, (average, cells) in published_unseen(family, backbone, unseen).items()
-        }
-    else:
-        rows = _with_averages(published_rows(family, backbone), seen)
-    return [
-        Row(
-            labels=(f"{method_title(method)}, published", ""),
-            numbers=tuple(
-                Number(cells[heading], seeds=0) if heading in cells else None
-                for heading in headings
-            ),
-            facts={**facts, "method": method, "source": "published"},
-        )
-        for method, cells in rows.items()
-    ]
+    seen, unseen = set(row.accuracy), set(row.unseen.accuracy)
+    if seen | unseen == published_tasks():
+        return published_rows(family, backbone, unseen)
+    labels = published_ablation(family, backbone, "labels")
+    return [other for other in labels if other.accuracy.keys() == seen and not unseen]
 
 
-def _with_averages(
-    rows: Mapping[str, Mapping[str, float]], tasks: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """The rows with averages of their cells, plain and normalised.
-
-    A row with a missing cell keeps the published average, if there is one.
-    """
-    individual = rows.get("individual", {})
-
-    def numbers(cells: Mapping[str, float]) -> dict[str, float]:
-        if any(task not in cells for task in tasks):
-            return dict(cells)
-        ratios = [100 * cells[task] / individual[task] for task in tasks if task in individual]
-        normalised = {"normalised": fmean(ratios)} if ratios else {}
-        return {**cells, "average": fmean(cells[task] for task in tasks), **normalised}
-
-    return {method: numbers(cells) for method, cells in rows.items()}
+def _published_rows(
+    results: RunResults,
+    published: Sequence[PublishedRow],
+    headings: Sequence[str],
+    facts: Mapping[str, Any],
+) -> list[Row]:
+    """Published rows as rows of our table, with averages of their cells; never ranked."""
+    first = next(iter(results.methods.values()))
+    seen, unseen = list(first.accuracy), list(first.unseen.accuracy)
+    family = facts["checkpoints"]
+    # Sources do not agree on the individual models, so each is normalised by its own.
+    individual = {row.source: row.accuracy for row in published if row.method == "individual"}
+    rows = []
+    for row in published:
+        cells = {task: row.accuracy[task] for task in seen if task in row.accuracy}
+        cells |= {f"unseen: {task}": row.accuracy[task] for task in unseen if task in row.accuracy}
+        average = row.mean(seen)
+        if average is not None:
+            cells["average"] = average
+        bound = individual.get(row.source, individual.get(family, {}))
+        if cells.keys() & bound.keys() >= set(seen):
+            cells["normalised"] = fmean(100 * cells[task] / bound[task] for task in seen)
+        # A row of another source is named with it: the family's own may have the same method.
+        title, method = f"{method_title(row.method)}, published", row.method
+        if row.source != family:
+            title, method = f"{title} by {row.source}", f"{method}, {row.source}"
+        numbers = [Number(cells[name], seeds=0) if name in cells else None for name in headings]
+        identity = {**facts, "method": method, "source": "published"}
+        rows.append(Row((title, ""), tuple(numbers), identity))
+    return rows
 
 
 def _facts(results: RunResults) -> dict[str, Any]:
