@@ -117,6 +117,28 @@ def test_every_variant_runs(run_job: JobRunner, overrides: list[str]) -> None:
     assert 0 <= run_job(*overrides)["methods"]["stats_merging"]["average"] <= 1
 
 
+def test_without_an_anchor_learning_starts_at_the_average(
+    run_job: JobRunner, tmp_path: Path
+) -> None:
+    """At 1/K, of two experts 0.5, unless the row has a start of its own."""
+    rows = run_job(
+        "merge.anchor=none",
+        "method=[simple_average,stats_merging,stats_merging_task_wise,free,adamerging_layer_wise]",
+        "method.free.start=0.4",
+        "trainer.learning_rate=0",
+        "method.adamerging_layer_wise.learning_rate=0",
+    )["methods"]
+    table = coefficients(tmp_path / "run")
+    starts = table.groupby("method")["coefficient"].unique().map(list).to_dict()
+    assert starts == {
+        "stats_merging": pytest.approx([0.5]),
+        "stats_merging_task_wise": pytest.approx([0.5]),
+        "free": pytest.approx([0.4]),
+        "adamerging_layer_wise": pytest.approx([0.3]),  # always with θ₀, as published
+    }
+    assert rows["stats_merging"]["accuracy"] == rows["simple_average"]["accuracy"]
+
+
 def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path) -> None:
     results = run_job(
         f"method=[{','.join(EVERY_METHOD)}]", "method.wemoe.steps=2", "method.surgery.steps=5"

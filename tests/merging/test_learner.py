@@ -15,7 +15,7 @@ from statsmerging.merging import (
     TaskVectorBank,
     layer_statistics,
 )
-from statsmerging.merging.methods import task_arithmetic
+from statsmerging.merging.methods import simple_average, task_arithmetic
 
 KINDS: list[LearnerKind] = ["shared", "per_layer", "free", "constant_input"]
 
@@ -56,10 +56,15 @@ def test_sigmoid_starts_at_the_same_value_and_softmax_at_the_average(
 @pytest.mark.parametrize("granularity", ["layer_wise", "task_wise"])
 @pytest.mark.parametrize("link", ["identity", "clamp", "sigmoid"])
 def test_without_an_anchor_the_start_is_the_average(
-    statistics: LayerStatistics, kind: LearnerKind, granularity: Granularity, link: Link
+    bank: TaskVectorBank,
+    statistics: LayerStatistics,
+    kind: LearnerKind,
+    granularity: Granularity,
+    link: Link,
 ) -> None:
     learner = StatsMergeLearner(statistics, granularity, kind=kind, link=link, anchor="none")
     torch.testing.assert_close(learner(), torch.full_like(learner(), 1 / 3))
+    torch.testing.assert_close(bank.merge(learner(), "none"), simple_average(bank))
     own = StatsMergeLearner(statistics, granularity, kind=kind, link=link, start=0.5)
     torch.testing.assert_close(own(), torch.full_like(own(), 0.5))
     if kind != "free":  # two other experts, whose average it is then

@@ -1,8 +1,9 @@
 """The StatsMergeLearner: a small network from layer statistics to merging coefficients.
 
-Paper section 3.2: one 2-layer MLP shared by all layers and tasks, S_k^ℓ → λ_k^ℓ; the only
-trainable part of the system. It starts at λ = 0.3 everywhere, i.e. at task arithmetic; without an
-anchor at 1/K, i.e. at the average.
+Paper section 3.2: a 2-layer MLP, S_k^ℓ → λ_k^ℓ, the only trainable part of the system. There are
+two readings: ``shared``, one network for all layers and tasks (the text's SML(S_k)), and
+``per_layer``, one for each layer (the form of the released code). Both start at λ = 0.3 everywhere,
+i.e. at task arithmetic; without an anchor at 1/K, i.e. at the average.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ class StatsMergeLearner(nn.Module):
         statistics: raw statistics, as ``layer_statistics`` returns them.
         granularity: ``layer_wise`` for one coefficient per layer and task, ``task_wise`` for one
             per task, from statistics pooled over the layers.
-        kind: ``shared``, one 2-layer MLP for every layer and task (the paper); ``per_layer``, an
-            MLP of its own for each layer; ``free``, a plain table of coefficients that never
-            sees a statistic; ``constant_input``, the shared MLP fed with a constant. The last
-            two are controls: does the statistic matter?
+        kind: ``shared``, one 2-layer MLP for every layer and task; ``per_layer``, an MLP of its own
+            for each layer; ``free``, a plain table of coefficients that never sees a statistic;
+            ``constant_input``, the shared MLP fed with a constant. The last two are controls: does
+            the statistic matter?
         standardise: see ``LayerStatistics.standardised``.
         link: what follows the network: ``identity``; ``sigmoid`` (0 < λ < 1); ``clamp`` to
             [0, 1]; ``softmax`` over tasks (the λ of a layer sum to 1, so it starts at 1/K).
