@@ -10,7 +10,7 @@ from statsmerging.merging import MergedModel, TaskVectorBank
 def python_sum(bank: TaskVectorBank, coefficients: Tensor) -> dict[str, Tensor]:
     """θ₀ + Σ_k λ_k T_k as Python's sums: one autograd node per layer and task."""
     weights: dict[str, Tensor] = {}
-    rows = bank.layer_coefficients(coefficients)
+    rows = bank.split(coefficients)
     for row, (name, start) in zip(rows, bank.pretrained.items(), strict=True):
         total = start
         for k in range(len(bank.tasks)):
@@ -21,6 +21,8 @@ def python_sum(bank: TaskVectorBank, coefficients: Tensor) -> dict[str, Tensor]:
 
 class PythonSum(MergedModel):
     """A student that merges by Python's sums."""
+
+    bank: TaskVectorBank
 
     def weights(self, coefficients: Tensor) -> dict[str, Tensor]:
         return python_sum(self.bank, coefficients)

@@ -63,8 +63,24 @@ Feature = Literal[
 ]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 Standardise = Literal["global", "per_layer", "both"]
-Granularity = Literal["layer_wise", "task_wise"]
-LearnerKind = Literal["shared", "per_layer", "free", "constant_input"]
+#: Statistics of a singular direction; ``layer`` are those of its layer, as above.
+DirectionFeature = Literal[
+    "singular_value",
+    "relative_value",
+    "position",
+    "energy",
+    "interference",
+    "pretrained_energy",
+    "experts",
+    "layer",
+    "depth",
+    "kind",
+]
+DIRECTION_FEATURES: tuple[DirectionFeature, ...] = get_args(DirectionFeature)
+Granularity = Literal["layer_wise", "task_wise", "singular_wise"]
+LearnerKind = Literal["shared", "per_layer", "linear", "free", "free_per_layer", "constant_input"]
+#: How coefficients of biases, norms and tokens are made, where those of matrices are learned.
+VectorCoefficients = Literal["learned", "table", "mean"]
 #: Learners of a method; ``released_code`` learns as the published code does.
 MethodLearner = Literal[LearnerKind, "released_code"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]

@@ -23,7 +23,7 @@ from statsmerging.learning.released_code import (
 )
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
-from statsmerging.merging import MergedModel, MergingError, TaskVectorBank, layer_statistics
+from statsmerging.merging import MergedModel, TaskVectorBank
 from statsmerging.zoo.heads import Head
 from tests.conftest import JobRunner
 from tests.small_models import TinyBackbone
@@ -102,11 +102,6 @@ def test_it_starts_and_is_optimised_as_published(bank: TaskVectorBank) -> None:
     assert group["weight_decay"] == 1e-4
     assert len(group["params"]) == len(list(module.learner.parameters())) + 2 * len(bank.tasks)
     assert optimisation["lr_scheduler"]["interval"] == "step"
-
-
-def test_it_has_nothing_to_say_about_other_experts(bank: TaskVectorBank) -> None:
-    with pytest.raises(MergingError, match="do not belong to single experts"):
-        ReleasedCodeLearner(bank, hidden=2).predict(layer_statistics(bank))
 
 
 def test_a_run_is_stamped_and_repeats_itself(run_job: JobRunner, tmp_path: Path) -> None:

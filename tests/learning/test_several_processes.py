@@ -29,6 +29,7 @@ class Witness(Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, StatsMerging)
+        assert isinstance(module.student.bank, TaskVectorBank)
         vectors = module.student.bank.vectors.values()
         seen = {"processes": trainer.world_size, "shared": [rows.is_shared() for rows in vectors]}
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(seen))

@@ -125,7 +125,7 @@ def test_same_generator_seed_gives_the_same_learner(statistics: LayerStatistics)
 def test_unknown_choices_name_the_valid_ones(statistics: LayerStatistics) -> None:
     with pytest.raises(MergingError, match="granularity=row_wise: choose one of layer_wise, task"):
         StatsMergeLearner(statistics, "row_wise")  # type: ignore[arg-type]
-    with pytest.raises(MergingError, match="choose one of shared, per_layer, free"):
+    with pytest.raises(MergingError, match="choose one of shared, per_layer, linear, free"):
         StatsMergeLearner(statistics, kind="big")  # type: ignore[arg-type]
     with pytest.raises(MergingError, match="standardise=foo: choose one of global, per_layer"):
         StatsMergeLearner(statistics, standardise="foo")  # type: ignore[arg-type]

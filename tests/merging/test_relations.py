@@ -74,7 +74,7 @@ def test_an_expert_that_did_not_move_has_no_direction() -> None:
 
 
 def test_place_is_depth_and_kind(bank: TaskVectorBank) -> None:
-    places = place_statistics(bank)
+    places = place_statistics(bank.layers, bank.tasks)
     assert places.columns[0] == "depth"
     depth, kinds = places.values[:, 0, 0], places.values[:, 0, 1:]
     assert depth[0] == 0

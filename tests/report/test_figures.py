@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
+from statsmerging.merging.bank import Coefficient
 from statsmerging.report import frames, series
 from statsmerging.report.drawings import Drawing, drawings
 from statsmerging.report.figures import charts, pictures, style
@@ -286,8 +286,14 @@ def test_what_only_a_pointer_finds_is_not_on_paper(learned_run: Path) -> None:
 def test_every_learned_method_has_a_heat_map(tmp_path: Path) -> None:
     path = tmp_path / "coefficients.parquet"
     names = tuple(f"blocks.{layer}.weight" for layer in range(30))
-    learned = {"layer_wise": -torch.ones(len(names), 2), "task_wise": torch.tensor([1.0, -1.0])}
-    write_coefficients(path, learned, names, ("mnist", "a_task_of_a_long_name"))
+    tasks = ("mnist", "a_task_of_a_long_name")
+    learned = {
+        "layer_wise": [Coefficient(name, task, -1.0) for name in names for task in tasks],
+        "task_wise": [
+            Coefficient("all", task, sign) for task, sign in ((tasks[0], 1.0), (tasks[1], -1.0))
+        ],
+    }
+    write_coefficients(path, learned)
     found = pictures.coefficient_heatmaps(path)
     assert list(found) == ["layer_wise", "task_wise"]
     shares = {

@@ -59,8 +59,8 @@ def merge(run: ScoredRun) -> None:
 
     # What was learned, and the merged model.
     if outcome.learned:
-        coefficients = {name: learned.coefficients for name, learned in outcome.learned.items()}
-        write_coefficients(directory.coefficients, coefficients, bank.layers, bank.tasks)
+        coefficients = {name: learned.listed() for name, learned in outcome.learned.items()}
+        write_coefficients(directory.coefficients, coefficients)
         statistics = run_statistics(config, problem, bank, _shared_density(methods))
         write_statistics(
             directory.statistics, statistics.values, statistics.columns, bank.layers, bank.tasks

@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import LearnedCoefficients, run_statistics
+from statsmerging.learning.fit import LearnedCoefficients, mergeable
 from statsmerging.learning.merger import Merged, Merger, StateDict
-from statsmerging.learning.problem import at_density
+from statsmerging.merging.bank import Coefficient
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients
 from statsmerging.runs.results import ANEW, MethodResult
@@ -35,7 +32,7 @@ class _Outcome:
     """Of all methods: rows, coefficients for the experts of all tasks, and learners."""
 
     rows: dict[str, MethodResult]
-    coefficients: dict[str, Tensor] = field(default_factory=dict)
+    coefficients: dict[str, list[Coefficient]] = field(default_factory=dict)
     learned: dict[str, LearnedCoefficients] = field(default_factory=dict)
 
 
@@ -77,8 +74,7 @@ def transfer(run: ScoredRun) -> None:
             here, there = seen.as_configured(method), unseen.as_configured(method)
             outcome.rows[method.name] = _score(seen, here, _state(there))
     if outcome.coefficients:
-        tasks = (*seen.bank.tasks, *unseen.bank.tasks)
-        write_coefficients(directory.coefficients, outcome.coefficients, seen.bank.layers, tasks)
+        write_coefficients(directory.coefficients, outcome.coefficients)
     teachers = teacher_quality(seen.teachers, seen.images)
     cosines = task_vector_cosines(seen.bank)
     unseen_cosines = task_vector_cosines(unseen.bank)
@@ -124,21 +120,17 @@ def _learned_rows(method: LearnedMethod, seen: Merger, unseen: Merger, outcome: 
     assert here.learned is not None
     assert anew.learned is not None
     outcome.learned |= {method.name: here.learned, anew.name: anew.learned}
-    if method.settings.learner != "free":
-        density = method.settings.density
-        statistics = run_statistics(seen.settings, unseen.problem, unseen.bank, density)
-        with torch.no_grad():
-            predicted = here.learned.learner.cpu().predict(statistics)
+    learned = here.learned.listed()
+    if here.learned.predicts:
+        there = mergeable(seen.settings, unseen.problem, unseen.bank, method)
+        predicted = here.learned.predict(there.statistics)
         title = f"{method.settings.title}, predicted"
-        state = at_density(unseen.bank, density).merge(predicted, method.settings.anchor)
+        state = there.bank.merge(predicted, method.settings.anchor)
         outcome.rows[method.name] = _score(seen, _titled(here, title), state)
-        outcome.coefficients[method.name] = torch.cat(
-            [here.learned.coefficients, predicted], dim=-1
-        )
+        outcome.coefficients[method.name] = [*learned, *there.bank.listed(predicted)]
     title = f"{method.settings.title}, learned anew"
     outcome.rows[anew.name] = _score(seen, _titled(here, title), _state(anew))
-    both = [here.learned.coefficients, anew.learned.coefficients]
-    outcome.coefficients[anew.name] = torch.cat(both, dim=-1)
+    outcome.coefficients[anew.name] = [*learned, *anew.learned.listed()]
 
 
 def _titled(merged: Merged, title: str) -> Merged:

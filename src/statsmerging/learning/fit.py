@@ -24,13 +24,20 @@ from statsmerging.learning.settings import (
     MergingSettings,
 )
 from statsmerging.learning.trainer import continue_from, create_trainer
-from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.bank import Coefficient, TaskVectorBank
+from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.learner import StatsMergeLearner
-from statsmerging.merging.merged_model import MergedModel
+from statsmerging.merging.merged_model import Bank, MergedModel
 from statsmerging.merging.relations import (
     RELATION_COLUMNS,
     place_statistics,
     relation_statistics,
+)
+from statsmerging.merging.spectral import (
+    Decomposition,
+    DirectionStatistics,
+    SpectralBank,
+    direction_statistics,
 )
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
 from statsmerging.store.cache import Cache
@@ -46,13 +53,34 @@ class LearnedCoefficients:
 
     Attributes:
         learner: as it is after the last step.
-        coefficients: L × K or K, on the CPU.
+        bank: what the coefficients merge.
+        coefficients: L × K, K, or one per singular direction, on the CPU.
         gradient_norm: of the learner in the last step.
     """
 
-    learner: StatsMergeLearner | ReleasedCodeLearner
+    learner: StatsMergeLearner | DirectionLearner | ReleasedCodeLearner
+    bank: Bank
     coefficients: Tensor
     gradient_norm: float
+
+    def listed(self) -> list[Coefficient]:
+        """The coefficients one by one, with their places."""
+        return self.bank.listed(self.coefficients)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the learner can tell coefficients of other experts: a table cannot."""
+        return self.learner.predicts
+
+    @torch.no_grad()
+    def predict(self, statistics: LayerStatistics | DirectionStatistics) -> Tensor:
+        """Coefficients for other experts, from statistics of the same kind."""
+        learner = self.learner.cpu()
+        if isinstance(statistics, DirectionStatistics):
+            assert isinstance(learner, DirectionLearner)
+            return learner.predict(statistics)
+        assert isinstance(learner, StatsMergeLearner)
+        return learner.predict(statistics)
 
 
 @dataclass(frozen=True)
@@ -74,8 +102,7 @@ class LearningStep:
     def learn(
         self,
         method: LearnedMethod,
-        bank: TaskVectorBank,
-        statistics: LayerStatistics,
+        parts: Mergeable,
         targets: Mapping[str, Tensor],
     ) -> LearnedCoefficients:
         """Train the learner of a method.
@@ -84,8 +111,7 @@ class LearningStep:
 
         Args:
             method: what is learned, and from what.
-            bank: the task vectors at the method's density.
-            statistics: of that bank.
+            parts: what is merged, and its statistics: ``mergeable``.
             targets: seen task → the scores to be learned on its images, N × C.
 
         Raises:
@@ -97,23 +123,10 @@ class LearningStep:
             raise UserError("labels.min_confidence needs trainer.devices=1")
         if settings.trainer.devices > 1 and settings.merge.memory_map:
             raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
-        assert method.settings.learner != "released_code"  # it has another module
-        learner = StatsMergeLearner(
-            statistics,
-            method.settings.granularity,
-            kind=method.settings.learner,
-            standardise=settings.statistics.standardise,
-            link=method.settings.link,
-            hidden=settings.learner.hidden,
-            scale=method.settings.scale,
-            anchor=method.settings.anchor,
-            start=method.settings.start,
-            generator=torch.Generator().manual_seed(settings.seed),
-        )
         module = StatsMerging(
-            learner,
-            self.student(method, bank),
-            {task: zoo.experts[task].head for task in bank.tasks},
+            self._learner(method, parts.statistics),
+            self.student(method, parts.bank),
+            {task: zoo.experts[task].head for task in parts.bank.tasks},
             targets,
             zoo.preprocess,
             settings.labels,
@@ -123,9 +136,39 @@ class LearningStep:
         norm = self.fit(module, method)
         with torch.no_grad():
             coefficients: Tensor = module.learner().cpu()
-        return LearnedCoefficients(module.learner, coefficients, norm)
+        return LearnedCoefficients(module.learner, parts.bank, coefficients, norm)
 
-    def student(self, method: LearnedMethod, bank: TaskVectorBank) -> MergedModel:
+    def _learner(
+        self, method: LearnedMethod, statistics: LayerStatistics | DirectionStatistics
+    ) -> StatsMergeLearner | DirectionLearner:
+        settings, chosen = self.settings, method.settings
+        assert chosen.learner != "released_code"  # it has another module
+        generator = torch.Generator().manual_seed(settings.seed)
+        if isinstance(statistics, DirectionStatistics):
+            return DirectionLearner(
+                statistics,
+                kind=chosen.learner,
+                vectors=chosen.vectors,
+                hidden=settings.learner.hidden,
+                scale=chosen.scale,
+                vector_scale=chosen.vector_scale,
+                start=chosen.start,
+                generator=generator,
+            )
+        return StatsMergeLearner(
+            statistics,
+            chosen.granularity,
+            kind=chosen.learner,
+            standardise=settings.statistics.standardise,
+            link=chosen.link,
+            hidden=settings.learner.hidden,
+            scale=chosen.scale,
+            anchor=chosen.anchor,
+            start=chosen.start,
+            generator=generator,
+        )
+
+    def student(self, method: LearnedMethod, bank: Bank) -> MergedModel:
         """The zoo's backbone as a function of coefficients, with the method's anchor."""
         return MergedModel(
             self.problem.zoo.network.frozen(),
@@ -167,6 +210,43 @@ class LearningStep:
         # The step may have been another process's, or one of the killed run's.
         norm = trainer.callback_metrics.get("learner_gradient_norm", module.gradient_norm)
         return float(norm)
+
+
+@dataclass(frozen=True)
+class Mergeable:
+    """What coefficients are learned for, and the statistics they are learned from."""
+
+    bank: Bank
+    statistics: LayerStatistics | DirectionStatistics
+
+
+def mergeable(
+    settings: MergingSettings, problem: MergingProblem, bank: TaskVectorBank, method: LearnedMethod
+) -> Mergeable:
+    """A bank at the granularity of the method, with statistics.
+
+    Args:
+        bank: whole task vectors; they are trimmed here to the density of the method.
+    """
+    density = method.settings.density
+    # Before the bank: both trim, and three banks would be in memory at once.
+    statistics = run_statistics(settings, problem, bank, density)
+    bank = at_density(bank, density)
+    if method.settings.granularity != "singular_wise":
+        return Mergeable(bank, statistics)
+    spectral = settings.spectral
+    directions = SpectralBank.from_bank(
+        bank,
+        Decomposition(
+            rank=spectral.rank,
+            budget=spectral.budget,
+            orthonormal=spectral.orthonormal,
+            split_attention=spectral.split_attention,
+            dtype=getattr(torch, settings.merge.precision),
+        ),
+    )
+    of_directions = direction_statistics(directions).beside(statistics)
+    return Mergeable(directions, of_directions.select(spectral.features))
 
 
 def run_statistics(
@@ -228,4 +308,4 @@ def cached_layer_statistics(
         statistics = statistics.beside(
             LayerStatistics(relations, RELATION_COLUMNS, bank.layers, bank.tasks)
         )
-    return statistics.beside(place_statistics(bank)).select(features)
+    return statistics.beside(place_statistics(bank.layers, bank.tasks)).select(features)

@@ -15,13 +15,9 @@ from torch import Tensor
 from statsmerging.data.images import ImageSplit
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.data_module import UnlabeledDataModule
-from statsmerging.learning.fit import (
-    LearnedCoefficients,
-    LearningStep,
-    run_statistics,
-)
+from statsmerging.learning.fit import LearnedCoefficients, LearningStep, mergeable
 from statsmerging.learning.labels import Teacher, entropy, learning_targets, teacher_scores
-from statsmerging.learning.problem import MergingProblem, at_density
+from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released
 from statsmerging.learning.settings import MergingSettings
 from statsmerging.merging.bank import TaskVectorBank
@@ -154,11 +150,9 @@ class Merger:
         settings = method.settings
         if settings.learner == "released_code":
             return self._as_released(method)
-        # Before the bank: both trim, and three banks would be in memory at once.
-        statistics = run_statistics(self.settings, self.problem, self.bank, settings.density)
-        bank = at_density(self.bank, settings.density)
-        learned = self.step.learn(method, bank, statistics, self._targets)
-        state = bank.merge(learned.coefficients, settings.anchor)
+        parts = mergeable(self.settings, self.problem, self.bank, method)
+        learned = self.step.learn(method, parts, self._targets)
+        state = parts.bank.merge(learned.coefficients, settings.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         about = method.about(self.settings.labels)
         return Merged(method.name, candidate, about, state, learned)

@@ -18,6 +18,7 @@ from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.labels import distillation_loss, entropy
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
+from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.errors import check_choice
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.merged_model import MergedModel
@@ -45,7 +46,7 @@ class StatsMerging(L.LightningModule):
 
     def __init__(
         self,
-        learner: StatsMergeLearner | ReleasedCodeLearner,
+        learner: StatsMergeLearner | DirectionLearner | ReleasedCodeLearner,
         student: MergedModel,
         heads: Mapping[str, nn.Module],
         targets: Mapping[str, Tensor],

@@ -25,9 +25,8 @@ from statsmerging.learning.labels import learning_targets
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.errors import MergingError
 from statsmerging.merging.merged_model import MergedModel
-from statsmerging.merging.statistics import LayerStatistics, top_singular_values
+from statsmerging.merging.statistics import top_singular_values
 from statsmerging.zoo.heads import Head
 
 #: Singular values above this count as rank in the published code, whatever the layer's size.
@@ -44,6 +43,8 @@ class ReleasedCodeLearner(nn.Module):
     """
 
     kind = "released_code"
+    #: Its statistics do not belong to single experts.
+    predicts = False
     statistics: Tensor
 
     def __init__(
@@ -67,14 +68,6 @@ class ReleasedCodeLearner(nn.Module):
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = torch.relu(hidden @ weight + bias)
         return torch.softmax(hidden @ self.weights[-1] + self.biases[-1], dim=-1).squeeze(1)
-
-    def predict(self, statistics: LayerStatistics) -> Tensor:
-        """Not possible: its input is one for all experts.
-
-        Raises:
-            MergingError: always.
-        """
-        raise MergingError("released_code: its statistics do not belong to single experts")
 
 
 @torch.no_grad()
@@ -250,5 +243,5 @@ def learn_as_released(
     tested = {task.name: problem.images.split(task, "test") for task in problem.suite.seen}
     best = BestOnTest(tested)
     norm = step.fit(module, method, [best])
-    learned = LearnedCoefficients(learner, best.best["coefficients"], norm)
+    learned = LearnedCoefficients(learner, bank, best.best["coefficients"], norm)
     return learned, best.best_heads(heads)

@@ -15,9 +15,11 @@ from pydantic import (
 )
 
 from statsmerging.choices import (
+    DIRECTION_FEATURES,
     Accelerator,
     Accumulate,
     Anchor,
+    DirectionFeature,
     DistillationSplit,
     Feature,
     Granularity,
@@ -31,6 +33,7 @@ from statsmerging.choices import (
     Restrict,
     Source,
     Standardise,
+    VectorCoefficients,
 )
 from statsmerging.data.settings import CorruptionSettings, LearningSettings
 from statsmerging.settings import Settings
@@ -72,13 +75,16 @@ class LearnedMethodSettings(Settings):
 
     Attributes:
         title: name in tables.
-        granularity: one coefficient per layer and task, or one per task.
+        granularity: one coefficient per layer and task, per task, or per singular direction.
         learner: how coefficients are made, see ``StatsMergeLearner``; ``released_code`` learns as
             the published code does, with ground truth.
         link: what follows the learner's network.
         anchor: how coefficients become weights.
         scale: factor on the network's output.
-        start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it.
+        start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it; of singular
+            directions 1, and 0.3 if they are raw.
+        vectors: coefficients of layers that are no matrices, see ``DirectionLearner``.
+        vector_scale: factor on the network's output for such layers.
         objective: what the merged model learns from.
         learning_rate: of AdamW, following a cosine to zero.
         density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
@@ -93,6 +99,8 @@ class LearnedMethodSettings(Settings):
     anchor: Anchor
     scale: PositiveFloat
     start: float | None
+    vectors: VectorCoefficients
+    vector_scale: PositiveFloat
     objective: Objective
     learning_rate: NonNegativeFloat
     density: float | None = Field(gt=0, le=1)
@@ -208,6 +216,16 @@ class StatisticsSettings(Settings):
     standardise: Standardise
 
 
+class SpectralSettings(Settings):
+    """Singular directions, see ``merging.spectral.Decomposition``, and what the learner sees."""
+
+    rank: PositiveInt | None = None
+    budget: PositiveFloat = 1.0
+    orthonormal: bool = True
+    split_attention: bool = False
+    features: list[DirectionFeature] = Field(default=list(DIRECTION_FEATURES), min_length=1)
+
+
 class LearnerSettings(Settings):
     """How statistics become coefficients."""
 
@@ -215,6 +233,8 @@ class LearnerSettings(Settings):
     hidden: PositiveInt
     scale: PositiveFloat
     start: float | None = None
+    vectors: VectorCoefficients = "learned"
+    vector_scale: PositiveFloat = 1.0
 
 
 class MergeSettings(Settings):
@@ -240,6 +260,7 @@ class MergingSettings(Settings):
     zoo: ZooSettings
     heterogeneous: HeterogeneousSettings
     statistics: StatisticsSettings
+    spectral: SpectralSettings = SpectralSettings()
     learner: LearnerSettings
     labels: LabelsSettings
     learning: LearningSettings

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -44,6 +44,21 @@ class MappedFile:
 _LONGEST_NAME = 80
 
 _RUNNING_STATISTICS = ("running_mean", "running_var")
+
+
+class Coefficient(NamedTuple):
+    """One merging coefficient with its place.
+
+    Attributes:
+        layer: name of the layer; ``all`` if the coefficient is the same for every layer.
+        direction: number of the singular direction from 0, and σ; ``None`` for a whole layer.
+    """
+
+    layer: str
+    task: str
+    value: float
+    direction: int | None = None
+    singular_value: float | None = None
 
 
 class TaskVectorBank:
@@ -115,7 +130,7 @@ class TaskVectorBank:
             check_finite(expert, found=f"expert {task}")
         check_finite(pretrained, found="pre-trained model")
 
-        merged, kept = _split_merged_and_kept(pretrained, experts)
+        merged, kept = split_merged_and_kept(pretrained, experts)
         vectors, file = empty_vectors(
             {name: tensor.numel() for name, tensor in merged.items()},
             len(experts),
@@ -187,22 +202,61 @@ class TaskVectorBank:
             MergingError: coefficients of another shape, or an unknown anchor.
         """
         check_choice("anchor", anchor, Anchor)
-        rows = self.layer_coefficients(coefficients)
         weights = {
-            name: merge_layer(row, self.pretrained[name], vectors, anchor)
-            for row, (name, vectors) in zip(rows, self.layer_vectors(), strict=True)
+            name: self.merge_layer(name, row, anchor)
+            for row, name in zip(self.split(coefficients), self.layers, strict=True)
         }
         return {**self.kept, **weights}
 
-    def layer_coefficients(self, coefficients: Tensor) -> Tensor:
-        """λ as L × K, from L × K or from K (the same for every layer)."""
+    def listed(self, coefficients: Tensor) -> list[Coefficient]:
+        """λ (L × K or K) one by one."""
+        layers = self.layers if coefficients.dim() == 2 else ("all",)
+        rows = coefficients.reshape(-1, len(self.tasks)).tolist()
+        return [
+            Coefficient(layer, task, value)
+            for layer, row in zip(layers, rows, strict=True)
+            for task, value in zip(self.tasks, row, strict=True)
+        ]
+
+    def split(self, coefficients: Tensor) -> tuple[Tensor, ...]:
+        """λ layer by layer, K each, from L × K or from K (the same for every layer)."""
         shape = (len(self.layers), len(self.tasks))
         if coefficients.shape not in (shape, shape[1:]):
             raise MergingError(
                 f"coefficients have shape {tuple(coefficients.shape)}, "
                 f"expected {shape} or {shape[1:]}"
             )
-        return coefficients.to(self.device).expand(shape)
+        return coefficients.to(self.device).expand(shape).unbind(0)
+
+    def merge_layer(
+        self, name: str, coefficients: Tensor, anchor: Anchor, kernels: Kernels = PLAIN
+    ) -> Tensor:
+        """θ^ℓ(λ) of one layer from its K coefficients, in θ₀'s shape."""
+        start, vectors = self.pretrained[name], self.vectors[name]
+        merged = merge_layer(coefficients, start, vectors, anchor, kernels)
+        self.release(name)
+        return merged
+
+    def layer_gradient(
+        self, name: str, gradient: Tensor, anchor: Anchor, kernels: Kernels = PLAIN
+    ) -> Tensor:
+        """∂L/∂λ of one layer, K: ⟨G, T_k⟩, or ⟨G, θ_k⟩ without the anchor.
+
+        Args:
+            gradient: G = ∂L/∂θ^ℓ, in θ₀'s shape.
+        """
+        flat = gradient.reshape(-1)
+        flat = flat.to(summing_type(flat.dtype))
+        products = kernels.inner_products(self.vectors[name], flat)
+        self.release(name)
+        if anchor == "none":
+            start = self.pretrained[name].reshape(-1)
+            products = products + torch.dot(start.to(flat), flat)
+        return products
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move the task vectors, e.g. to another device."""
+        self.vectors = {name: fn(rows) for name, rows in self.vectors.items()}
 
 
 def empty_vectors(
@@ -324,9 +378,14 @@ def _rounding(stored: Tensor) -> float:
     return torch.finfo(stored.dtype).eps if stored.is_floating_point() else 0.0
 
 
-def _split_merged_and_kept(
+def split_merged_and_kept(
     pretrained: Mapping[str, Tensor], experts: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """θ₀ of the tensors that are merged, and the values of those that are not.
+
+    Raises:
+        MergingError: no expert changed anything.
+    """
     merged: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     for name, value in pretrained.items():

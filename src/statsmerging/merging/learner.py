@@ -31,8 +31,9 @@ class StatsMergeLearner(nn.Module):
             per task, from statistics pooled over the layers.
         kind: ``shared``, one 2-layer MLP for every layer and task; ``per_layer``, an MLP of its own
             for each layer; ``free``, a plain table of coefficients that never sees a statistic;
-            ``constant_input``, the shared MLP fed with a constant. The last two are controls: does
-            the statistic matter?
+            ``constant_input``, the shared MLP fed with a constant; ``linear``, one linear model in
+            place of the shared MLP. The last three are controls: does the statistic matter, and
+            does the network?
         standardise: see ``LayerStatistics.standardised``.
         link: what follows the network: ``identity``; ``sigmoid`` (0 < λ < 1); ``clamp`` to
             [0, 1]; ``softmax`` over tasks (the λ of a layer sum to 1, so it starts at 1/K).
@@ -83,6 +84,10 @@ class StatsMergeLearner(nn.Module):
         _check_start(link, start, self._start(len(statistics.tasks)))
         self.columns = statistics.columns
         self.layers = statistics.layers
+        if granularity == "singular_wise":
+            raise MergingError("granularity=singular_wise: use DirectionLearner")
+        if kind == "free_per_layer":
+            raise MergingError("kind=free_per_layer: only for singular directions; use free")
 
         values = self._inputs(statistics)
         self.register_buffer("statistics", values, persistent=False)
@@ -90,14 +95,21 @@ class StatsMergeLearner(nn.Module):
         self.network: nn.Module
         if kind == "free":
             self.network = _FreeTable(layers, tasks)
+        elif kind == "linear":
+            self.network = LinearModel(features)
         elif kind == "per_layer":
-            self.network = _PerLayerMLP(layers, features, hidden, generator)
+            self.network = TwoLayerNetworks(layers, features, hidden, generator)
         else:
-            self.network = _PerLayerMLP(1, features, hidden, generator)
+            self.network = TwoLayerNetworks(1, features, hidden, generator)
 
     def forward(self) -> Tensor:
         """The coefficients λ, L × K or K, differentiable in the learner's parameters."""
         return self._coefficients(self.statistics)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether there is anything to predict from: a table has none."""
+        return self.kind != "free"
 
     def predict(self, statistics: LayerStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning: L × K' or K'.
@@ -110,7 +122,7 @@ class StatsMergeLearner(nn.Module):
             MergingError: a ``free`` table, which knows its own experts alone; other columns; for
                 networks ``per_layer``, other layers.
         """
-        if self.kind == "free":
+        if not self.predicts:
             raise MergingError("kind=free: a table has no coefficients for other experts")
         if statistics.columns != self.columns:
             raise MergingError(
@@ -144,8 +156,8 @@ class StatsMergeLearner(nn.Module):
         return ANCHORED_START if self.anchor == "pretrained" else 1 / tasks
 
 
-class _PerLayerMLP(nn.Module):
-    """A 2-layer MLP for every layer, or one shared by all (``layers=1``): L × K × F → L × K.
+class TwoLayerNetworks(nn.Module):
+    """A 2-layer MLP for every layer, or one shared by all (``layers=1``): L × N × F → L × N.
 
     The output layer starts at zero, so the offset from the initial coefficient is exactly 0.
     """
@@ -165,6 +177,18 @@ class _PerLayerMLP(nn.Module):
     def forward(self, statistics: Tensor) -> Tensor:
         hidden = torch.relu(statistics @ self.hidden_weight + self.hidden_bias)
         return (hidden @ self.output_weight + self.output_bias).squeeze(2)
+
+
+class LinearModel(nn.Linear):
+    """One number from the features of each layer and task: L × K × F → L × K, starting at 0."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, 1)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        return super().forward(statistics).squeeze(-1)
 
 
 class _FreeTable(nn.Module):

@@ -11,23 +11,27 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from statsmerging.choices import Anchor
-from statsmerging.merging.bank import TaskVectorBank, merge_layer, summing_type
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.kernels import PLAIN, Kernels, compiled_kernels
+from statsmerging.merging.spectral import SpectralBank, check_anchored
+
+#: What a merged model is made of; both have coefficients layer by layer.
+Bank = TaskVectorBank | SpectralBank
 
 
 @dataclass(frozen=True)
 class _Layer:
     """What the merge of one layer is computed from, besides its coefficients."""
 
-    bank: TaskVectorBank
+    bank: Bank
     name: str
     anchor: Anchor
     kernels: Kernels
 
 
 class _MergeLayer(torch.autograd.Function):
-    """One layer's merge; its backward is one matrix-vector product, ∂L/∂λ_k = ⟨G, T_k⟩.
+    """One layer's merge; its backward is one product with what the bank holds.
 
     Only references to the bank are kept, so the graph holds no activation of the merge.
     """
@@ -36,24 +40,13 @@ class _MergeLayer(torch.autograd.Function):
     def forward(ctx: Any, coefficients: Tensor, layer: _Layer) -> Tensor:
         ctx.layer = layer
         ctx.dtype = coefficients.dtype
-        bank, name = layer.bank, layer.name
-        merged = merge_layer(
-            coefficients, bank.pretrained[name], bank.vectors[name], layer.anchor, layer.kernels
-        )
-        bank.release(name)
-        return merged
+        return layer.bank.merge_layer(layer.name, coefficients, layer.anchor, layer.kernels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         layer: _Layer = ctx.layer
-        gradient = gradients[0].reshape(-1)
-        gradient = gradient.to(summing_type(gradient.dtype))
-        products = layer.kernels.inner_products(layer.bank.vectors[layer.name], gradient)
-        layer.bank.release(layer.name)
-        if layer.anchor == "none":
-            start = layer.bank.pretrained[layer.name].reshape(-1)
-            products = products + torch.dot(start.to(gradient), gradient)
-        return products.to(ctx.dtype), None
+        gradient = layer.bank.layer_gradient(layer.name, gradients[0], layer.anchor, layer.kernels)
+        return gradient.to(ctx.dtype), None
 
 
 def tied_names(backbone: nn.Module) -> tuple[str, str] | None:
@@ -77,8 +70,8 @@ class MergedModel(nn.Module):
 
     Args:
         backbone: any module whose state dict the bank was built from.
-        bank: the task vectors.
-        anchor: ``pretrained`` for θ₀ + Σ_k λ_k T_k, ``none`` for Σ_k λ_k θ_k.
+        bank: the task vectors, or their singular directions.
+        anchor: ``pretrained`` for θ₀ + Σ_k λ_k T_k, ``none`` for Σ_k λ_k θ_k (task vectors alone).
         compiled: merge with kernels that torch.compile makes; same sums, rounded in another order.
 
     Raises:
@@ -89,13 +82,15 @@ class MergedModel(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        bank: TaskVectorBank,
+        bank: Bank,
         anchor: Anchor = "pretrained",
         *,
         compiled: bool = False,
     ) -> None:
         super().__init__()
         check_choice("anchor", anchor, Anchor)
+        if isinstance(bank, SpectralBank):
+            check_anchored(anchor)
         twins = tied_names(backbone)
         if twins is not None:
             raise MergingError(f"the backbone ties {twins[0]} to {twins[1]}, which is not merged")
@@ -113,11 +108,14 @@ class MergedModel(nn.Module):
         return compiled_kernels() if self.compiled else PLAIN
 
     def weights(self, coefficients: Tensor) -> dict[str, Tensor]:
-        """θ(λ) of the merged layers by name; ``coefficients`` is L × K or K."""
-        rows = self.bank.layer_coefficients(coefficients).unbind(0)
+        """θ(λ) of the merged layers by name; differentiable in λ.
+
+        Args:
+            coefficients: L × K, K, or one per direction.
+        """
         return {
             name: _MergeLayer.apply(row, _Layer(self.bank, name, self.anchor, self.kernels))
-            for row, name in zip(rows, self.bank.layers, strict=True)
+            for row, name in zip(self.bank.split(coefficients), self.bank.layers, strict=True)
         }
 
     def forward(self, images: Tensor, coefficients: Tensor) -> Tensor:
@@ -135,7 +133,7 @@ class MergedModel(nn.Module):
         state = self.backbone.state_dict()
         self.bank.pretrained = {name: state[name] for name in self.bank.pretrained}
         self.bank.kept = {name: state[name] for name in self.bank.kept}
-        self.bank.vectors = {name: fn(rows) for name, rows in self.bank.vectors.items()}
+        self.bank.move(fn)
         return self
 
     def train(self, mode: bool = True) -> MergedModel:

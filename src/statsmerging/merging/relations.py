@@ -31,23 +31,23 @@ def relation_statistics(bank: TaskVectorBank) -> LayerStatistics:
     return LayerStatistics(torch.stack(rows).cpu(), RELATION_COLUMNS, bank.layers, bank.tasks)
 
 
-def place_statistics(bank: TaskVectorBank) -> LayerStatistics:
+def place_statistics(layers: tuple[str, ...], tasks: tuple[str, ...]) -> LayerStatistics:
     """Where each layer stands, the same for all experts: L × K × (1 + kinds).
 
     - ``depth``: from 0, the first tensor of the network, to 1, the last.
     - ``kind_NAME``: 1 for the layers of one kind, 0 for others; the kind is the layer's name
       without its numbers, so that ``blocks.0.mlp.fc1.weight`` is a ``blocks.mlp.fc1.weight``.
     """
-    kinds = [layer_kind(layer) for layer in bank.layers]
+    kinds = [layer_kind(layer) for layer in layers]
     names = sorted(set(kinds))
     depths = torch.linspace(0, 1, len(kinds), dtype=torch.float64).unsqueeze(1)
     one_hot = torch.tensor([[kind == name for name in names] for kind in kinds]).double()
     values = torch.cat([depths, one_hot], dim=1)
     return LayerStatistics(
-        values.unsqueeze(1).repeat(1, len(bank.tasks), 1),
+        values.unsqueeze(1).repeat(1, len(tasks), 1),
         ("depth", *(f"kind_{name}" for name in names)),
-        bank.layers,
-        bank.tasks,
+        layers,
+        tasks,
     )
 
 

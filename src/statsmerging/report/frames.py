@@ -10,6 +10,7 @@ import pandas as pd
 from statsmerging.report.groups import RunGroup, rows_by_method, setting_text
 from statsmerging.report.layers import layer_name
 from statsmerging.report.runs import CURVES
+from statsmerging.runs.layer_tables import of_layers
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
 
@@ -164,8 +165,8 @@ def _short_setting(group: RunGroup) -> str:
 
 def _coefficients_of(group: RunGroup) -> Iterator[pd.DataFrame]:
     for member in group.members:
-        frame = member.coefficients
-        if len(frame):
+        if len(member.coefficients):
+            frame = of_layers(member.coefficients)
             titles = {name: _title(member.results, name) for name in frame["method"].unique()}
             yield frame.assign(setting=group.label, title=frame["method"].map(titles))
 

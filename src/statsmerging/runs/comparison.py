@@ -118,7 +118,7 @@ def coefficient_differences(before: Path | None, after: Path) -> list[Difference
         after: that of the second run; it may not exist.
     """
     tables = [
-        read_coefficients(path).set_index(["method", "layer", "task"])["coefficient"]
+        read_coefficients(path).set_index(["method", "layer", "task", "direction"])["coefficient"]
         if path is not None and path.exists()
         else pd.Series(dtype=float)
         for path in (before, after)

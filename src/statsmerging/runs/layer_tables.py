@@ -17,44 +17,59 @@ from statsmerging.store.received import ReceivedError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from statsmerging.merging.bank import Coefficient
+
 #: Columns of the table in which statistics are compared with coefficients.
 _OTHER_COLUMNS = {"method", "coefficient", "statistic", "value"}
+
+_OF_DIRECTIONS = ("direction", "singular_value")
 
 #: Cells of the largest table that is read.
 LARGEST = 20_000_000
 
 
-def write_coefficients(
-    path: Path, learned: Mapping[str, Tensor], layers: Sequence[str], tasks: Sequence[str]
-) -> None:
+def write_coefficients(path: Path, learned: Mapping[str, Sequence[Coefficient]]) -> None:
     """Write columns ``method``, ``layer``, ``task``, ``coefficient``.
 
+    Where a method has coefficients of singular directions, there are also ``direction``, from 0
+    for the largest singular value, and ``singular_value``; both are empty for other coefficients.
+
     Args:
-        learned: method → L × K; or K, the same for every layer, written with layer ``all``.
+        learned: method → its coefficients.
     """
     frame = pd.DataFrame(
-        [
-            (method, layer, task, value)
-            for method, coefficients in learned.items()
-            for layer, row in zip(
-                layers if coefficients.dim() == 2 else ("all",),
-                coefficients.reshape(-1, len(tasks)).tolist(),
-                strict=True,
-            )
-            for task, value in zip(tasks, row, strict=True)
-        ],
-        columns=["method", "layer", "task", "coefficient"],
-    )
+        [(method, *each) for method, coefficients in learned.items() for each in coefficients],
+        columns=["method", "layer", "task", "coefficient", *_OF_DIRECTIONS],
+    ).dropna(axis="columns", how="all")
     _write(path, frame)
 
 
 def read_coefficients(path: Path) -> pd.DataFrame:
-    """The table that ``write_coefficients`` wrote.
+    """The table that ``write_coefficients`` wrote, with empty columns where it left some out.
 
     Raises:
         ReceivedError: the file is damaged, or holds another table.
     """
-    return _read(path, "coefficients", ("method", "layer", "task"), ("coefficient",))
+    table = _read(
+        path, "coefficients", ("method", "layer", "task"), ("coefficient",), optional=_OF_DIRECTIONS
+    )
+    return table.reindex(columns=["method", "layer", "task", "coefficient", *_OF_DIRECTIONS])
+
+
+def of_layers(coefficients: pd.DataFrame) -> pd.DataFrame:
+    """``read_coefficients`` with one row per method, layer and task.
+
+    The coefficient of a layer with singular directions is their mean, weighted by their energy σ².
+    """
+    weights = coefficients["singular_value"].pow(2).fillna(1.0)
+    keys = ["method", "layer", "task"]
+    sums = (
+        coefficients[keys]
+        .assign(weight=weights, coefficient=coefficients["coefficient"] * weights)
+        .groupby(keys, sort=False)
+        .sum()
+    )
+    return (sums["coefficient"] / sums["weight"]).rename("coefficient").reset_index()
 
 
 def read_statistics(path: Path) -> pd.DataFrame:
@@ -89,13 +104,23 @@ def write_statistics(
 
 
 def _read(
-    path: Path, what: str, names: Sequence[str], numbers: Sequence[str] | None
+    path: Path,
+    what: str,
+    names: Sequence[str],
+    numbers: Sequence[str] | None,
+    optional: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Read text columns ``names`` and number columns ``numbers``; ``None``: all other columns."""
+    """Read text columns ``names`` and number columns ``numbers``; ``None``: all other columns.
+
+    Args:
+        optional: further columns of numbers, if the file has them.
+    """
     try:
         about = pq.read_metadata(path)
         if about.num_rows * about.num_columns > LARGEST:
             raise ValueError(f"{about.num_rows} rows of {about.num_columns} columns are too many")
+        if numbers is not None:
+            numbers = [*numbers, *(name for name in optional if name in about.schema.names)]
         table = pd.read_parquet(path, columns=None if numbers is None else [*names, *numbers])
         numbers = numbers or [name for name in table.columns if name not in names]
         if any(not isinstance(cell, str) for name in names for cell in table[name].unique()):

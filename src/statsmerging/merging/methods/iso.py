@@ -9,12 +9,8 @@ from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
-from statsmerging.merging.methods.layers import (
-    leading_triples,
-    merge_matrices,
-    orthogonalised,
-    thin_svd,
-)
+from statsmerging.merging.methods.layers import merge_matrices
+from statsmerging.merging.singular_vectors import leading_triples, orthogonalised, thin_svd
 
 ISOTROPIC_SCALES = Grid("scale", (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8))
 

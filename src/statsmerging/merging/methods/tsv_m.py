@@ -10,7 +10,8 @@ from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
-from statsmerging.merging.methods.layers import leading_triples, merge_matrices, orthogonalised
+from statsmerging.merging.methods.layers import merge_matrices
+from statsmerging.merging.singular_vectors import leading_triples, orthogonalised
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from statsmerging.report.figures.charts import chart
 from statsmerging.report.figures.parts import laid_out
 from statsmerging.report.figures.style import DPI, printed
 from statsmerging.report.layers import layer_name
+from statsmerging.runs.layer_tables import of_layers, read_coefficients
 
 #: Side of an image on a contact sheet, and the room for a row's label, in points.
 SIDE, LABEL = 43, 100
@@ -31,7 +32,7 @@ def coefficient_heatmaps(path: Path) -> dict[str, Image.Image]:
     """
     if not path.exists():
         return {}
-    frame = pd.read_parquet(path)
+    frame = of_layers(read_coefficients(path))
     names = [layer_name(layer) for layer in frame["layer"]]
     for column in ("block", "part", "kind"):
         frame[column] = [getattr(name, column) for name in names]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsmerging.merging.methods.layers import leading_triples, orthogonalised, thin_svd
+from statsmerging.merging.singular_vectors import leading_triples, orthogonalised, thin_svd
 
 SHAPES = [(4, 4), (3, 11), (11, 3), (5, 8), (1, 6)]
 

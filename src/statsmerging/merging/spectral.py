@@ -1,0 +1,512 @@
+"""The spectral bank: the leading singular directions of K task vectors, and their statistics.
+
+Where ``TaskVectorBank`` has one coefficient per layer and expert, here every singular direction of
+every task matrix has its own: θ^ℓ = θ₀^ℓ + Σ_k Σ_i λ_{k,i} σ_{k,i} û_{k,i} v̂_{k,i}ᵀ. The directions
+are those of TSV-M (Gargiulo et al., *Task Singular Vectors*, CVPR 2025), which is λ = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from statsmerging.choices import Anchor, DirectionFeature
+from statsmerging.merging.bank import (
+    Coefficient,
+    TaskVectorBank,
+    check_same_tensors,
+    matrix_shape,
+    split_merged_and_kept,
+    summing_type,
+)
+from statsmerging.merging.errors import MergingError
+from statsmerging.merging.kernels import PLAIN, Kernels
+from statsmerging.merging.relations import place_statistics
+from statsmerging.merging.singular_vectors import leading_triples, noise_levels, orthogonalised
+from statsmerging.merging.statistics import LayerStatistics
+
+#: Statistics that every direction has of its own.
+DIRECTION_COLUMNS = (
+    "singular_value",
+    "relative_value",
+    "position",
+    "energy",
+    "left_interference",
+    "right_interference",
+    "pretrained_energy",
+    "experts",
+)
+
+#: Ends of the names of fused projections: queries, keys and values below each other.
+FUSED_PROJECTIONS = ("qkv.weight", "in_proj_weight")
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """How task vectors become directions.
+
+    Attributes:
+        rank: directions r of each expert in an m × n matrix; more than min(m, n) are min(m, n).
+            ``None``: max(1, ⌊budget · min(m, n) / K⌋).
+        budget: 1 keeps as many directions of all experts together as the matrix has.
+        orthonormal: the left vectors of all experts are replaced by the nearest orthonormal set,
+            and so are the right ones, as in TSV-M; ``False`` keeps the raw vectors.
+        split_attention: queries, keys and values of a fused projection (``qkv.weight``,
+            ``in_proj_weight``) are three matrices.
+        dtype: precision in which the vectors are stored.
+
+    Raises:
+        MergingError: a rank below 1, or a budget that is not positive.
+    """
+
+    rank: int | None = None
+    budget: float = 1.0
+    orthonormal: bool = True
+    split_attention: bool = False
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise MergingError(f"rank={self.rank}: must be at least 1")
+        if not 0 < self.budget < math.inf:
+            raise MergingError(f"budget={self.budget:g}: must be above 0")
+
+    def rank_of(self, smaller_side: int, tasks: int) -> int:
+        """r for matrices whose smaller side is min(m, n)."""
+        wanted = self.rank if self.rank is not None else int(self.budget * smaller_side / tasks)
+        return min(smaller_side, max(1, wanted))
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The singular directions of one layer in B blocks of rows; D = K·r in each, task by task.
+
+    A layer is one block, a fused attention projection may be three. The update of a block is
+    ``left · diag(λ ∘ values) · right``.
+
+    Attributes:
+        left: û, B × m × D.
+        values: σ, B × D; 0 for directions beyond the rank of an expert.
+        right: v̂, B × D × n.
+        statistics: raw, B × D × F, with columns ``DIRECTION_COLUMNS``, on the CPU.
+    """
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+    statistics: Tensor
+
+    def moved(self, fn: Callable[[Tensor], Tensor]) -> Directions:
+        """Everything that merges, elsewhere."""
+        return replace(self, left=fn(self.left), values=fn(self.values), right=fn(self.right))
+
+
+class SpectralBank:
+    """The pre-trained weights θ₀ and the leading singular directions of K task vectors.
+
+    It holds about min(m, n)·(m + n) numbers per m × n layer, whatever K is. Tensors of two or more
+    dimensions are matrices, a convolution as out × rest; any other layer, such as a bias, is one
+    direction per expert: its whole task vector.
+
+    Coefficients λ are a vector with one number per direction: layer by layer, block by block, task
+    by task, from the largest singular value down.
+
+    Attributes:
+        tasks: K task names.
+        pretrained: θ₀ of the merged layers by name.
+        kept: tensors that are not merged, see ``TaskVectorBank``.
+        directions: layer → its directions.
+        orthonormal: see ``Decomposition``.
+    """
+
+    def __init__(
+        self,
+        tasks: tuple[str, ...],
+        pretrained: dict[str, Tensor],
+        kept: dict[str, Tensor],
+        directions: dict[str, Directions],
+        *,
+        orthonormal: bool = True,
+    ) -> None:
+        self.tasks = tasks
+        self.pretrained = pretrained
+        self.kept = kept
+        self.directions = directions
+        self.orthonormal = orthonormal
+
+    @classmethod
+    def from_state_dicts(
+        cls,
+        pretrained: Mapping[str, Tensor],
+        experts: Mapping[str, Mapping[str, Tensor]],
+        decomposition: Decomposition | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> SpectralBank:
+        """Decompose K experts; only one layer's task vectors exist at a time.
+
+        Args:
+            pretrained: θ₀ by tensor name.
+            experts: task name → θ_k, with the names and shapes of ``pretrained``.
+            decomposition: ``None`` for the defaults.
+            device: where the directions are computed and live.
+
+        Raises:
+            MergingError: see ``TaskVectorBank.from_state_dicts``.
+        """
+        if not experts:
+            raise MergingError("there is no expert to merge")
+        for task, expert in experts.items():
+            check_same_tensors(pretrained, expert, expected="pre-trained", found=f"expert {task}")
+        decomposition = decomposition or Decomposition()
+        merged, kept = split_merged_and_kept(pretrained, experts)
+        directions = {}
+        for name, start in merged.items():
+            of_layer = {task: {name: state[name]} for task, state in experts.items()}
+            layer = TaskVectorBank.from_state_dicts({name: start}, of_layer, device=device)
+            directions[name] = decompose_layer(layer, name, decomposition)
+        return cls(
+            tuple(experts),
+            {name: tensor.to(device) for name, tensor in merged.items()},
+            {name: tensor.to(device) for name, tensor in kept.items()},
+            directions,
+            orthonormal=decomposition.orthonormal,
+        )
+
+    @classmethod
+    def from_bank(
+        cls, bank: TaskVectorBank, decomposition: Decomposition | None = None
+    ) -> SpectralBank:
+        """The directions of the task vectors of a bank, on its device."""
+        decomposition = decomposition or Decomposition()
+        directions = {}
+        for name in bank.layers:
+            directions[name] = decompose_layer(bank, name, decomposition)
+            bank.release(name)
+        return cls(
+            bank.tasks,
+            bank.pretrained,
+            bank.kept,
+            directions,
+            orthonormal=decomposition.orthonormal,
+        )
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the merged tensors, in the order of the state dict (length L)."""
+        return tuple(self.pretrained)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.pretrained.values())).device
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Layer → the number of its directions, B · K · r."""
+        return {name: each.values.numel() for name, each in self.directions.items()}
+
+    @torch.no_grad()
+    def merge(self, coefficients: Tensor, anchor: Anchor = "pretrained") -> dict[str, Tensor]:
+        """State dict θ(λ) of the merged model, without gradient.
+
+        Args:
+            coefficients: λ, one per direction.
+            anchor: ``pretrained``; without θ₀ there are no singular directions.
+
+        Raises:
+            MergingError: another number of coefficients, or ``anchor="none"``.
+        """
+        check_anchored(anchor)
+        weights = {
+            name: self.merge_layer(name, row)
+            for row, name in zip(self.split(coefficients), self.layers, strict=True)
+        }
+        return {**self.kept, **weights}
+
+    def listed(self, coefficients: Tensor) -> list[Coefficient]:
+        """λ one by one, without those of directions beyond an expert's rank.
+
+        Several blocks of a layer are called ``NAME[0]``, ``NAME[1]`` …
+        """
+        listed = []
+        for row, (name, parts) in zip(
+            self.split(coefficients.cpu()), self.directions.items(), strict=True
+        ):
+            blocks, tasks = len(parts.values), len(self.tasks)
+            values = row.view(blocks, tasks, -1).tolist()
+            spectra = parts.values.view(blocks, tasks, -1).tolist()
+            listed += [
+                Coefficient(
+                    f"{name}[{block}]" if blocks > 1 else name, task, value, direction, sigma
+                )
+                for block in range(blocks)
+                for k, task in enumerate(self.tasks)
+                for direction, (value, sigma) in enumerate(
+                    zip(values[block][k], spectra[block][k], strict=True)
+                )
+                if sigma > 0
+            ]
+        return listed
+
+    def split(self, coefficients: Tensor) -> tuple[Tensor, ...]:
+        """λ layer by layer, in the order of ``layers``."""
+        sizes = list(self.sizes.values())
+        if coefficients.shape != (sum(sizes),):
+            raise MergingError(
+                f"coefficients have shape {tuple(coefficients.shape)}, expected ({sum(sizes)},)"
+            )
+        return torch.split(coefficients, sizes)
+
+    def merge_layer(
+        self,
+        name: str,
+        coefficients: Tensor,
+        anchor: Anchor = "pretrained",
+        kernels: Kernels = PLAIN,
+    ) -> Tensor:
+        """θ₀ + left · diag(λ ∘ σ) · right of one layer, in θ₀'s shape: one product of matrices.
+
+        Args:
+            coefficients: λ of the layer's directions.
+            anchor: ``pretrained``.
+            kernels: unused; they are for dense task vectors.
+        """
+        del kernels
+        check_anchored(anchor)
+        start, parts = self.pretrained[name], self.directions[name]
+        dtype = summing_type(start.dtype)
+        factors = coefficients.view_as(parts.values).to(parts.values) * parts.values
+        scaled = parts.left.to(dtype) * factors.to(dtype).unsqueeze(1)
+        blocks = start.to(dtype).view(*scaled.shape[:2], -1)
+        return torch.baddbmm(blocks, scaled, parts.right.to(dtype)).view_as(start).to(start.dtype)
+
+    def layer_gradient(
+        self,
+        name: str,
+        gradient: Tensor,
+        anchor: Anchor = "pretrained",
+        kernels: Kernels = PLAIN,
+    ) -> Tensor:
+        """∂L/∂λ of a layer's directions: σ_i û_iᵀ G v̂_i, one product of matrices and a row sum.
+
+        Args:
+            gradient: G = ∂L/∂θ^ℓ, in θ₀'s shape.
+            anchor: ``pretrained``.
+            kernels: unused.
+        """
+        del kernels, anchor
+        parts = self.directions[name]
+        dtype = summing_type(gradient.dtype)
+        blocks = gradient.to(dtype).reshape(*parts.left.shape[:2], -1)
+        products = blocks @ parts.right.to(dtype).mT
+        along = (parts.left.to(dtype) * products).sum(dim=1)
+        return (along * parts.values.to(dtype)).flatten()
+
+    def release(self, layer: str) -> None:
+        """Nothing: directions are small enough to stay in memory."""
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move the directions, e.g. to another device."""
+        self.directions = {name: each.moved(fn) for name, each in self.directions.items()}
+
+
+def check_anchored(anchor: Anchor) -> None:
+    """Raise ``MergingError`` unless the coefficients are on directions from θ₀."""
+    if anchor != "pretrained":
+        raise MergingError(f"anchor={anchor}: singular directions start from θ₀; use pretrained")
+
+
+@torch.no_grad()
+def decompose_layer(bank: TaskVectorBank, name: str, how: Decomposition) -> Directions:
+    """Singular directions of one layer of a bank, with their statistics."""
+    start, stored = bank.pretrained[name], bank.vectors[name]
+    rows, dtype = stored.float(), stored.dtype
+    if min(matrix_shape(start)) == 1:
+        noise = noise_levels(start, rows, bank.rounding, dtype)
+        return _whole_vectors(start.float().reshape(1, -1), rows, noise, how.dtype)
+    blocks = 3 if how.split_attention and name.endswith(FUSED_PROJECTIONS) else 1
+    starts = start.float().reshape(*matrix_shape(start)).chunk(blocks)
+    matrices = rows.view(len(rows), *matrix_shape(start)).chunk(blocks, dim=1)
+    parts = [
+        _decompose(
+            block_start,
+            block,
+            noise_levels(block_start, block.flatten(1), bank.rounding, dtype),
+            how,
+        )
+        for block_start, block in zip(starts, matrices, strict=True)
+    ]
+    left, values, right, statistics = map(torch.stack, zip(*parts, strict=True))
+    return Directions(left.to(how.dtype), values, right.to(how.dtype), statistics.cpu())
+
+
+def _decompose(
+    start: Tensor, matrices: Tensor, noise: Tensor, how: Decomposition
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """θ₀ m × n and K × m × n task matrices → left m × D, values D, right D × n, D × F."""
+    tasks = len(matrices)
+    rank = how.rank_of(min(start.shape), tasks)
+    left, values, right = leading_triples(matrices, rank, noise)
+    statistics = _statistics(start, matrices, left, values, right)
+    lefts, rights = torch.cat(tuple(left), dim=1), torch.cat(tuple(right), dim=0)
+    if how.orthonormal:
+        lefts, rights = orthogonalised(lefts), orthogonalised(rights)
+    return lefts, values.flatten(), rights, statistics
+
+
+def _whole_vectors(start: Tensor, rows: Tensor, noise: Tensor, dtype: torch.dtype) -> Directions:
+    """One direction per expert, its whole task vector; θ₀ is 1 × n, ``rows`` K × n."""
+    values = torch.linalg.vector_norm(rows, dim=1)
+    values = values * (values > noise)
+    right = rows / values.where(values > 0, torch.inf).unsqueeze(1)
+    left = torch.ones_like(values).view(1, 1, -1)
+    ones = left.view(-1, 1, 1)
+    statistics = _statistics(
+        start, rows.unsqueeze(1), ones, values.unsqueeze(1), right.unsqueeze(1)
+    )
+    return Directions(
+        left.to(dtype),
+        values.unsqueeze(0),
+        right.unsqueeze(0).to(dtype),
+        statistics.unsqueeze(0).cpu(),
+    )
+
+
+def _statistics(
+    start: Tensor, matrices: Tensor, left: Tensor, values: Tensor, right: Tensor
+) -> Tensor:
+    """Statistics of raw directions: θ₀ m × n, K × m × n, K × m × r, K × r, K × r × n → K·r × F.
+
+    What spans orders of magnitude is a logarithm; a direction beyond the rank has zeros.
+    """
+    tasks, rank = values.shape
+    present = values > 0
+    own = values.square().where(present, 1.0)
+    # ‖û_kiᵀ T_j‖² and ‖T_j v̂_ki‖², summed over all experts j; the expert's own share is σ_ki².
+    lefts, rights = left.mT.reshape(tasks * rank, -1), right.reshape(tasks * rank, -1)
+    along_left = sum((lefts @ matrix).square().sum(dim=1) for matrix in matrices)
+    along_right = sum((rights @ matrix.mT).square().sum(dim=1) for matrix in matrices)
+    first = values[:, :1].expand_as(values).where(present, 1.0)
+    total = matrices.square().sum(dim=(1, 2)).unsqueeze(1).expand_as(values).where(present, 1.0)
+    size = start.square().sum().clamp_min(torch.finfo(start.dtype).tiny)
+    on_start = (rights @ start.mT).square().sum(dim=1).view_as(values) * start.shape[1] / size
+    columns = [
+        own.log() / 2,
+        values / first,
+        torch.arange(rank, device=values.device).expand_as(values) / rank,
+        own / total,
+        ((along_left.view_as(values) - own).clamp_min(0) / own).log1p(),
+        ((along_right.view_as(values) - own).clamp_min(0) / own).log1p(),
+        on_start.log1p(),
+        torch.full_like(values, math.log(tasks)),
+    ]
+    return (torch.stack(columns, dim=2) * present.unsqueeze(2)).flatten(end_dim=1)
+
+
+@dataclass(frozen=True)
+class DirectionStatistics:
+    """Statistics of all D directions of a bank, in the order of its coefficients.
+
+    Attributes:
+        values: D × F, float32, raw.
+        columns: names of the F columns.
+        present: D, false for directions beyond the rank of an expert: they have no effect.
+        layer: index of each direction's layer, D.
+        task: index of each direction's task, D.
+        whole: D, true where the direction is a whole task vector (of a bias, a norm …).
+        layers: L layer names.
+        tasks: K task names.
+    """
+
+    values: Tensor
+    columns: tuple[str, ...]
+    present: Tensor
+    layer: Tensor
+    task: Tensor
+    whole: Tensor
+    layers: tuple[str, ...]
+    tasks: tuple[str, ...]
+    orthonormal: bool
+
+    def select(self, features: Sequence[DirectionFeature]) -> DirectionStatistics:
+        """Keep the columns of the given features.
+
+        Raises:
+            MergingError: a feature that has no column here, or none at all.
+        """
+        present = list(dict.fromkeys(map(_feature_of, self.columns)))
+        if not features or not set(features) <= set(present):
+            raise MergingError(
+                f"features={list(features)}: choose at least one of {', '.join(present)}"
+            )
+        kept = [i for i, column in enumerate(self.columns) if _feature_of(column) in features]
+        columns = tuple(self.columns[i] for i in kept)
+        return replace(self, values=self.values[:, kept], columns=columns)
+
+    def beside(self, other: LayerStatistics) -> DirectionStatistics:
+        """These columns, then those of each direction's layer and expert.
+
+        Args:
+            other: of the same layers and tasks; its columns are called ``layer_NAME``, except
+                those of its place.
+        """
+        places = [_feature_of(name) in ("depth", "kind") for name in other.columns]
+        names = [
+            name if place else f"layer_{name}"
+            for name, place in zip(other.columns, places, strict=True)
+        ]
+        new = [i for i, name in enumerate(names) if name not in self.columns]
+        values = other.values[:, :, new].float()[self.layer, self.task]
+        return replace(
+            self,
+            values=torch.cat([self.values, values], dim=1),
+            columns=(*self.columns, *(names[i] for i in new)),
+        )
+
+
+def direction_statistics(bank: SpectralBank) -> DirectionStatistics:
+    """Statistics of every direction, and the place of its layer.
+
+    - ``singular_value``: log σ.
+    - ``relative_value``: σ over the expert's largest in this layer.
+    - ``position``: i / r, from 0 for the leading direction.
+    - ``energy``: share σ² / ‖T_k‖² of the layer's task vector.
+    - ``left_interference``, ``right_interference``: log(1 + e), e the energy of the other experts'
+      task vectors along the raw û (v̂) over the expert's own, σ².
+    - ``pretrained_energy``: log(1 + e), e the energy of θ₀ along v̂ over its mean along a vector.
+    - ``experts``: log K.
+    - ``depth`` and ``kind_NAME``: see ``place_statistics``.
+    """
+    sizes = torch.tensor(list(bank.sizes.values()))
+    layer = torch.arange(len(sizes)).repeat_interleave(sizes)
+    tasks, whole, present, values = [], [], [], []
+    for name, parts in bank.directions.items():
+        blocks, count = parts.values.shape
+        rank = count // len(bank.tasks)
+        tasks.append(torch.arange(len(bank.tasks)).repeat_interleave(rank).repeat(blocks))
+        whole.append(torch.full((blocks * count,), min(matrix_shape(bank.pretrained[name])) == 1))
+        present.append((parts.values > 0).flatten().cpu())
+        values.append(parts.statistics.flatten(end_dim=1))
+    statistics = DirectionStatistics(
+        torch.cat(values),
+        DIRECTION_COLUMNS,
+        torch.cat(present),
+        layer,
+        torch.cat(tasks),
+        torch.cat(whole),
+        bank.layers,
+        bank.tasks,
+        bank.orthonormal,
+    )
+    return statistics.beside(place_statistics(bank.layers, bank.tasks))
+
+
+def _feature_of(column: str) -> str:
+    """Several columns are one feature: both interferences, the layer's statistics, the kinds."""
+    if column.endswith("_interference"):
+        return "interference"
+    return next((name for name in ("layer", "kind") if column.startswith(f"{name}_")), column)
