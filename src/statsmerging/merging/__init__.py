@@ -24,6 +24,17 @@ Five lines give logits that are differentiable in the learner:
 
 >>> logits.shape, learner().shape
 (torch.Size([8, 10]), torch.Size([2, 2]))
+
+The same with one coefficient per singular direction:
+
+>>> from statsmerging.merging import DirectionLearner, SpectralBank, direction_statistics
+>>> bank = SpectralBank.from_state_dicts(pretrained, experts)
+>>> learner = DirectionLearner(direction_statistics(bank))
+>>> student = MergedModel(backbone, bank)
+>>> logits = heads["mnist"](student(images, learner()))
+
+>>> logits.shape, learner().shape  # 1 direction per expert in the matrix, 1 in the bias
+(torch.Size([8, 10]), torch.Size([4]))
 """
 
 from importlib import import_module
@@ -31,27 +42,44 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from statsmerging.merging.bank import TaskVectorBank
+    from statsmerging.merging.direction_learner import DirectionLearner
     from statsmerging.merging.errors import MergingError
     from statsmerging.merging.learner import StatsMergeLearner
     from statsmerging.merging.merged_model import MergedModel
+    from statsmerging.merging.spectral import (
+        Decomposition,
+        DirectionStatistics,
+        SpectralBank,
+        direction_statistics,
+    )
     from statsmerging.merging.statistics import LayerStatistics, layer_statistics
 
 __all__ = [
+    "Decomposition",
+    "DirectionLearner",
+    "DirectionStatistics",
     "LayerStatistics",
     "MergedModel",
     "MergingError",
+    "SpectralBank",
     "StatsMergeLearner",
     "TaskVectorBank",
+    "direction_statistics",
     "layer_statistics",
 ]
 
 #: Public name → its module, imported when the name is first used: errors come without torch.
 _MODULES = {
+    "Decomposition": "spectral",
+    "DirectionLearner": "direction_learner",
+    "DirectionStatistics": "spectral",
     "LayerStatistics": "statistics",
     "MergedModel": "merged_model",
     "MergingError": "errors",
+    "SpectralBank": "spectral",
     "StatsMergeLearner": "learner",
     "TaskVectorBank": "bank",
+    "direction_statistics": "spectral",
     "layer_statistics": "statistics",
 }
 

@@ -15,6 +15,10 @@ from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.learner import ANCHORED_START, LinearModel, TwoLayerNetworks
 from statsmerging.merging.spectral import DirectionStatistics
 
+#: Standardised statistics end here. Biases and norms lie many deviations from the matrices, and a
+#: network that sees how many gives some of them coefficients of 50.
+FARTHEST = 3.0
+
 
 class DirectionLearner(nn.Module):
     """Maps statistics of D singular directions to D coefficients λ.
@@ -129,6 +133,7 @@ class DirectionLearner(nn.Module):
     def _inputs(self, statistics: DirectionStatistics) -> Tensor:
         """What the network sees, D × F: on the scale of the experts it is trained on."""
         values = (statistics.values.to(self.mean) - self.mean) / self.deviation
+        values = values.clamp(-FARTHEST, FARTHEST)
         return values * statistics.present.to(values.device).unsqueeze(1)
 
     def _coefficients(self, inputs: Tensor, statistics: DirectionStatistics) -> Tensor:

@@ -41,6 +41,9 @@ DIRECTION_COLUMNS = (
     "experts",
 )
 
+#: Layer statistics of which the learner sees the logarithm.
+_LOGARITHMIC = ("variance", "magnitude", "singular_value_")
+
 #: Ends of the names of fused projections: queries, keys and values below each other.
 FUSED_PROJECTIONS = ("qkv.weight", "in_proj_weight")
 
@@ -452,7 +455,7 @@ class DirectionStatistics:
 
         Args:
             other: of the same layers and tasks; its columns are called ``layer_NAME``, except
-                those of its place.
+                those of its place. Of those that span orders of magnitude the logarithm is taken.
         """
         places = [_feature_of(name) in ("depth", "kind") for name in other.columns]
         names = [
@@ -460,7 +463,12 @@ class DirectionStatistics:
             for name, place in zip(other.columns, places, strict=True)
         ]
         new = [i for i, name in enumerate(names) if name not in self.columns]
-        values = other.values[:, :, new].float()[self.layer, self.task]
+        values = other.values[:, :, new].clone()
+        for column, i in enumerate(new):
+            if other.columns[i].startswith(_LOGARITHMIC):
+                floor = 1e-12 * float(values[:, :, column].amax())
+                values[:, :, column] = values[:, :, column].clamp_min(floor).log()
+        values = values.float()[self.layer, self.task]
         return replace(
             self,
             values=torch.cat([self.values, values], dim=1),
