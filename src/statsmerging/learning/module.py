@@ -10,13 +10,13 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from statsmerging.choices import Objective
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.labels import distillation_loss, entropy
+from statsmerging.learning.optimiser import learner_optimiser
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.errors import check_choice
@@ -98,11 +98,7 @@ class StatsMerging(L.LightningModule):
         self.log("learner_gradient_norm", self.gradient_norm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = AdamW(
-            self.learner.parameters(),
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-        )
+        optimizer = learner_optimiser(self.learner.parameters(), self.settings)
         scheduler = CosineAnnealingLR(optimizer, T_max=self.settings.steps)
         return {
             "optimizer": optimizer,

@@ -120,6 +120,7 @@ class TrainerSettings(Settings):
         images_per_task: images of each task in one step.
         learning_rate: of AdamW, following a cosine to zero.
         weight_decay: of AdamW, on the learner's weights.
+        sharpness: ρ of sharpness-aware steps; 0 takes plain ones.
         accumulate: ``joint``, one forward over all tasks; ``per_task``, task by task with the
             gradient of the merged weights accumulated, so that only one task's activations
             exist. Same gradient.
@@ -133,6 +134,7 @@ class TrainerSettings(Settings):
     images_per_task: PositiveInt
     learning_rate: NonNegativeFloat
     weight_decay: NonNegativeFloat
+    sharpness: NonNegativeFloat = 0.0
     accumulate: Accumulate
     steps_per_epoch: PositiveInt
     devices: PositiveInt = 1
