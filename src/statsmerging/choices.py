@@ -70,6 +70,7 @@ DirectionFeature = Literal[
     "position",
     "energy",
     "interference",
+    "alignment",
     "pretrained_energy",
     "experts",
     "layer",

@@ -37,6 +37,7 @@ DIRECTION_COLUMNS = (
     "energy",
     "left_interference",
     "right_interference",
+    "alignment",
     "pretrained_energy",
     "experts",
 )
@@ -393,6 +394,8 @@ def _statistics(
     lefts, rights = left.mT.reshape(tasks * rank, -1), right.reshape(tasks * rank, -1)
     along_left = sum((lefts @ matrix).square().sum(dim=1) for matrix in matrices)
     along_right = sum((rights @ matrix.mT).square().sum(dim=1) for matrix in matrices)
+    # û_kiᵀ (Σ_j T_j) v̂_ki: what all experts together do to this direction; the own part is σ_ki.
+    together = ((lefts @ matrices.sum(dim=0)) * rights).sum(dim=1).view_as(values)
     first = values[:, :1].expand_as(values).where(present, 1.0)
     total = matrices.square().sum(dim=(1, 2)).unsqueeze(1).expand_as(values).where(present, 1.0)
     size = start.square().sum().clamp_min(torch.finfo(start.dtype).tiny)
@@ -404,6 +407,7 @@ def _statistics(
         own / total,
         ((along_left.view_as(values) - own).clamp_min(0) / own).log1p(),
         ((along_right.view_as(values) - own).clamp_min(0) / own).log1p(),
+        (together / values.where(present, 1.0) - 1).clamp(-1, 1),
         on_start.log1p(),
         torch.full_like(values, math.log(tasks)),
     ]
@@ -485,6 +489,8 @@ def direction_statistics(bank: SpectralBank) -> DirectionStatistics:
     - ``energy``: share σ² / ‖T_k‖² of the layer's task vector.
     - ``left_interference``, ``right_interference``: log(1 + e), e the energy of the other experts'
       task vectors along the raw û (v̂) over the expert's own, σ².
+    - ``alignment``: û_kiᵀ (Σ_{j≠k} T_j) v̂_ki / σ_ki, within ±1: whether the other experts together
+      move the weights the same way along this direction.
     - ``pretrained_energy``: log(1 + e), e the energy of θ₀ along v̂ over its mean along a vector.
     - ``experts``: log K.
     - ``depth`` and ``kind_NAME``: see ``place_statistics``.
