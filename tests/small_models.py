@@ -21,6 +21,20 @@ class TinyBackbone(nn.Module):
         return output
 
 
+class TinyAttention(nn.Module):
+    """Patches and self-attention, whose queries, keys and values are one fused matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 6, kernel_size=4, stride=4)
+        self.attention = nn.MultiheadAttention(6, num_heads=2, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).mT
+        attended: Tensor = self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        return attended.mean(dim=1)
+
+
 def small_vit() -> nn.Module:
     """timm's vision transformer with two blocks, for images of 16 × 16."""
     import timm

@@ -190,7 +190,7 @@ def test_what_an_expert_of_a_coarser_type_left_alone_is_no_task_vector() -> None
     vector = bank.vectors["tuned"][0]
     assert not vector[8:].any()
     torch.testing.assert_close(vector[:8], tuned["tuned"][:8].float() - start["tuned"][:8])
-    assert bank.rounding == torch.finfo(torch.bfloat16).eps
+    assert bank.rounding == {"tuned": torch.finfo(torch.bfloat16).eps}
     with pytest.raises(MergingError, match="equal the pre-trained"):
         TaskVectorBank.from_state_dicts(start, {"a": {n: t.half() for n, t in start.items()}})
 

@@ -6,8 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from statsmerging.merging.singular_vectors import leading_triples, orthogonalised, thin_svd
+from statsmerging.merging.singular_vectors import (
+    leading_triples,
+    noise_levels,
+    orthogonalised,
+    thin_svd,
+)
 
 SHAPES = [(4, 4), (3, 11), (11, 3), (5, 8), (1, 6)]
 
@@ -53,6 +59,42 @@ def test_leading_triples_end_with_the_rank(shape: tuple[int, int]) -> None:
     assert not left[0, :, 2:].any()
     assert not right[0, 2:].any()
     torch.testing.assert_close(left[0] * values[0] @ right[0], low, rtol=0, atol=1e-5)
+
+
+LARGE_WEIGHTS = ("none", "rows", "columns", "entry", "row scales", "everywhere")
+
+
+def weights(large: str, generator: torch.Generator) -> Tensor:
+    """Gaussian weights, 96 × 160, of which some are far larger than the others."""
+    matrix = torch.randn(96, 160, generator=generator, dtype=torch.float64)
+    if large == "rows":
+        matrix[:2] *= 30
+    elif large == "columns":
+        matrix[:, :2] *= 30
+    elif large == "entry":
+        matrix[3, 4] = 1000
+    elif large == "row scales":
+        matrix *= torch.randn(96, 1, generator=generator, dtype=torch.float64).mul(1.5).exp()
+    elif large == "everywhere":
+        matrix *= torch.randn(96, 160, generator=generator, dtype=torch.float64).mul(2).exp()
+    return matrix
+
+
+@pytest.mark.parametrize("large", LARGE_WEIGHTS)
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_noise_lies_between_what_rounding_makes_and_what_was_learned(
+    large: str, stored: torch.dtype
+) -> None:
+    """A change of rank 2 keeps two directions, wherever the weights beside it are large."""
+    generator = torch.Generator().manual_seed(0)
+    start = weights(large, generator).to(stored)
+    change = 0.01 * torch.randn(96, 2, generator=generator, dtype=torch.float64)
+    change = change @ torch.randn(2, 160, generator=generator, dtype=torch.float64)
+    vector = (start.double() + change).to(stored).float() - start.float()
+    rounding = torch.finfo(stored).eps
+    (level,) = noise_levels(start, vector.reshape(1, -1), rounding, torch.float32)
+    values = torch.linalg.svdvals(vector)
+    assert values[1] > level > values[2]
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, get_args
 
 from pydantic import (
     Field,
@@ -10,6 +10,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -70,6 +71,14 @@ class LabelsSettings(Settings):
         return self
 
 
+#: What singular directions can have, where other granularities have more choices.
+_OF_DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "learner": get_args(LearnerKind),
+    "link": ("identity",),
+    "anchor": ("pretrained",),
+}
+
+
 class LearnedMethodSettings(Settings):
     """A method that learns coefficients; statistics, labels and trainer are settings of the run.
 
@@ -99,12 +108,23 @@ class LearnedMethodSettings(Settings):
     anchor: Anchor
     scale: PositiveFloat
     start: float | None
-    vectors: VectorCoefficients
-    vector_scale: PositiveFloat
+    vectors: VectorCoefficients = "learned"
+    vector_scale: PositiveFloat = 1.0
     objective: Objective
     learning_rate: NonNegativeFloat
     density: float | None = Field(gt=0, le=1)
     tune: list[NonNegativeFloat] | None
+
+    @field_validator("learner", "link", "anchor")
+    @classmethod
+    def _fits_the_granularity(cls, value: str, info: ValidationInfo) -> str:
+        granularity = info.data.get("granularity")
+        valid = _OF_DIRECTIONS[str(info.field_name)]
+        if granularity == "singular_wise" and value not in valid:
+            raise ValueError(f"with granularity=singular_wise choose {', '.join(valid)}")
+        if granularity in ("layer_wise", "task_wise") and value == "free_per_layer":
+            raise ValueError(f"only with granularity=singular_wise; with {granularity} choose free")
+        return value
 
     @property
     def reads_statistics(self) -> bool:
@@ -222,7 +242,7 @@ class SpectralSettings(Settings):
     """Singular directions, see ``merging.spectral.Decomposition``, and what the learner sees."""
 
     rank: PositiveInt | None = None
-    budget: PositiveFloat = 1.0
+    budget: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     orthonormal: bool = True
     split_attention: bool = False
     features: list[DirectionFeature] = Field(default=list(DIRECTION_FEATURES), min_length=1)

@@ -73,8 +73,8 @@ class TaskVectorBank:
     mean over the experts.
 
     Attributes:
-        rounding: machine epsilon of the coarsest type in which θ₀ or an expert was stored: a
-            weight is known to half of that, whatever the precision of ``vectors``.
+        rounding: layer → machine epsilon of the coarsest type in which θ₀ or an expert was
+            stored: a weight is known to half of that, whatever the precision of ``vectors``.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TaskVectorBank:
         self.vectors = vectors
         self.kept = kept
         self.file = file
-        self.rounding = max(map(_rounding, pretrained.values()), default=0.0)
+        self.rounding = {name: _rounding(start) for name, start in pretrained.items()}
 
     @classmethod
     def from_state_dicts(
@@ -123,13 +123,7 @@ class TaskVectorBank:
             raise MergingError(f"dtype={dtype}: choose a floating-point type, e.g. torch.float32")
         if memory_map is not None and torch.device(device).type != "cpu":
             raise MergingError(f"a memory-mapped bank is on the CPU, not on {device}")
-        if not experts:
-            raise MergingError("there is no expert to merge")
-        for task, expert in experts.items():
-            check_same_tensors(pretrained, expert, expected="pre-trained", found=f"expert {task}")
-            check_finite(expert, found=f"expert {task}")
-        check_finite(pretrained, found="pre-trained model")
-
+        check_experts(pretrained, experts)
         merged, kept = split_merged_and_kept(pretrained, experts)
         vectors, file = empty_vectors(
             {name: tensor.numel() for name, tensor in merged.items()},
@@ -149,7 +143,7 @@ class TaskVectorBank:
             for row, expert in zip(rows, experts.values(), strict=True):
                 tuned = expert[name]
                 row.copy_(_task_vector(merged[name], tuned).flatten())
-                bank.rounding = max(bank.rounding, _rounding(tuned))
+                bank.rounding[name] = max(bank.rounding[name], _rounding(tuned))
         return bank
 
     @property
@@ -325,6 +319,18 @@ def summing_type(dtype: torch.dtype) -> torch.dtype:
 def matrix_shape(layer: Tensor) -> tuple[int, int]:
     """Shape of a layer as a matrix: one stays, a convolution is out × rest, a vector 1 × n."""
     return (1, layer.numel()) if layer.dim() < 2 else (layer.shape[0], layer[0].numel())
+
+
+def check_experts(
+    pretrained: Mapping[str, Tensor], experts: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Raise ``MergingError`` unless there are experts with θ₀'s tensors, and all are finite."""
+    if not experts:
+        raise MergingError("there is no expert to merge")
+    for task, expert in experts.items():
+        check_same_tensors(pretrained, expert, expected="pre-trained", found=f"expert {task}")
+        check_finite(expert, found=f"expert {task}")
+    check_finite(pretrained, found="pre-trained model")
 
 
 def check_same_tensors(

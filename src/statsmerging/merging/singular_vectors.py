@@ -20,24 +20,28 @@ def noise_levels(
 ) -> Tensor:
     """Singular values of the K task matrices of a layer that rounding alone can make, K.
 
-    θ₀ + T_k was rounded when the expert was stored, T_k when the bank was. Such errors are at most
-    half an epsilon of an entry and independent, and the norm of an m × n matrix of independent
-    entries of deviation s is s (√m + √n).
+    θ₀ + T_k was rounded when the expert was stored, T_k when the bank was. Such errors are
+    independent and at most half an epsilon of an entry. Where a coarse type lost an entry's whole
+    change, the error is that change, which is no larger than those that were kept. The norm of a
+    matrix of independent entries of deviations s is about the largest norm of a row of s plus that
+    of a column (Bandeira & van Handel, *Sharp nonasymptotic bounds on the norm of random matrices
+    with independent entries*, 2016), so that a few large weights make no noise elsewhere.
 
     Args:
         pretrained: θ₀ of the layer.
         vectors: T_k, K × n, float32.
-        rounding: machine epsilon of the type in which the experts were stored.
+        rounding: machine epsilon of the type in which the experts' layer was stored.
         stored: type in which the task vectors were stored.
     """
-    start = pretrained.float().flatten()
-    rows, columns = matrix_shape(pretrained)
-    spread = (rows**0.5 + columns**0.5) / (2 * start.numel() ** 0.5)
+    start = pretrained.float().reshape(matrix_shape(pretrained))
     levels = []
-    for vector in vectors:
-        norm, expert_norm = vector.norm(), (start + vector).norm()
-        lost = rounding * expert_norm + torch.finfo(stored).eps * norm
-        levels.append(spread * lost + RANK_TOLERANCE * norm)
+    for change in vectors.reshape(-1, *start.shape):
+        norm, moved = change.norm(), change.abs()
+        typical = norm / start.numel() ** 0.5
+        lost = (rounding / 2 * (start + change).abs()).minimum(moved.clamp_min(typical))
+        lost += torch.finfo(stored).eps / 2 * moved
+        largest = lost.norm(dim=0).max() + lost.norm(dim=1).max()
+        levels.append(largest + RANK_TOLERANCE * norm)
     return torch.stack(levels)
 
 

@@ -18,7 +18,7 @@ from statsmerging.choices import Anchor, DirectionFeature
 from statsmerging.merging.bank import (
     Coefficient,
     TaskVectorBank,
-    check_same_tensors,
+    check_experts,
     matrix_shape,
     split_merged_and_kept,
     summing_type,
@@ -64,7 +64,8 @@ class Decomposition:
         dtype: precision in which the vectors are stored.
 
     Raises:
-        MergingError: a rank below 1, or a budget that is not positive.
+        MergingError: a rank below 1, a budget that is not positive and finite, or a type that holds
+            no fractions.
     """
 
     rank: int | None = None
@@ -77,12 +78,16 @@ class Decomposition:
         if self.rank is not None and self.rank < 1:
             raise MergingError(f"rank={self.rank}: must be at least 1")
         if not 0 < self.budget < math.inf:
-            raise MergingError(f"budget={self.budget:g}: must be above 0")
+            raise MergingError(f"budget={self.budget:g}: must be above 0 and finite")
+        if not self.dtype.is_floating_point:
+            raise MergingError(
+                f"dtype={self.dtype}: choose a floating-point type, e.g. torch.float32"
+            )
 
     def rank_of(self, smaller_side: int, tasks: int) -> int:
         """r for matrices whose smaller side is min(m, n)."""
-        wanted = self.rank if self.rank is not None else int(self.budget * smaller_side / tasks)
-        return min(smaller_side, max(1, wanted))
+        wanted = self.rank if self.rank is not None else self.budget * smaller_side / tasks
+        return max(1, int(min(smaller_side, wanted)))
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ class SpectralBank:
         self.kept = kept
         self.directions = directions
         self.orthonormal = orthonormal
+        if not any(bool(each.values.any()) for each in directions.values()):
+            raise MergingError("the experts differ from the pre-trained model by rounding alone")
 
     @classmethod
     def from_state_dicts(
@@ -160,12 +167,10 @@ class SpectralBank:
             device: where the directions are computed and live.
 
         Raises:
-            MergingError: see ``TaskVectorBank.from_state_dicts``.
+            MergingError: see ``TaskVectorBank.from_state_dicts``; or experts that differ from
+                ``pretrained`` by rounding alone.
         """
-        if not experts:
-            raise MergingError("there is no expert to merge")
-        for task, expert in experts.items():
-            check_same_tensors(pretrained, expert, expected="pre-trained", found=f"expert {task}")
+        check_experts(pretrained, experts)
         decomposition = decomposition or Decomposition()
         merged, kept = split_merged_and_kept(pretrained, experts)
         directions = {}
@@ -185,7 +190,11 @@ class SpectralBank:
     def from_bank(
         cls, bank: TaskVectorBank, decomposition: Decomposition | None = None
     ) -> SpectralBank:
-        """The directions of the task vectors of a bank, on its device."""
+        """The directions of the task vectors of a bank, on its device.
+
+        Raises:
+            MergingError: experts that differ from the pre-trained model by rounding alone.
+        """
         decomposition = decomposition or Decomposition()
         directions = {}
         for name in bank.layers:
@@ -263,7 +272,7 @@ class SpectralBank:
             raise MergingError(
                 f"coefficients have shape {tuple(coefficients.shape)}, expected ({sum(sizes)},)"
             )
-        return torch.split(coefficients, sizes)
+        return torch.split(coefficients.to(self.device), sizes)
 
     def merge_layer(
         self,
@@ -328,18 +337,18 @@ def check_anchored(anchor: Anchor) -> None:
 def decompose_layer(bank: TaskVectorBank, name: str, how: Decomposition) -> Directions:
     """Singular directions of one layer of a bank, with their statistics."""
     start, stored = bank.pretrained[name], bank.vectors[name]
-    rows, dtype = stored.float(), stored.dtype
+    rows, rounding = stored.float(), bank.rounding[name]
     if min(matrix_shape(start)) == 1:
-        noise = noise_levels(start, rows, bank.rounding, dtype)
-        return _whole_vectors(start.float().reshape(1, -1), rows, noise, how.dtype)
-    blocks = 3 if how.split_attention and name.endswith(FUSED_PROJECTIONS) else 1
+        return _whole_vectors(start.float().reshape(1, -1), rows, how.dtype)
+    fused = name.endswith(FUSED_PROJECTIONS) and len(start) % 3 == 0
+    blocks = 3 if how.split_attention and fused else 1
     starts = start.float().reshape(*matrix_shape(start)).chunk(blocks)
     matrices = rows.view(len(rows), *matrix_shape(start)).chunk(blocks, dim=1)
     parts = [
         _decompose(
             block_start,
             block,
-            noise_levels(block_start, block.flatten(1), bank.rounding, dtype),
+            noise_levels(block_start, block.flatten(1), rounding, stored.dtype),
             how,
         )
         for block_start, block in zip(starts, matrices, strict=True)
@@ -362,10 +371,12 @@ def _decompose(
     return lefts, values.flatten(), rights, statistics
 
 
-def _whole_vectors(start: Tensor, rows: Tensor, noise: Tensor, dtype: torch.dtype) -> Directions:
-    """One direction per expert, its whole task vector; θ₀ is 1 × n, ``rows`` K × n."""
+def _whole_vectors(start: Tensor, rows: Tensor, dtype: torch.dtype) -> Directions:
+    """One direction per expert, its whole task vector; θ₀ is 1 × n, ``rows`` K × n.
+
+    Rounding is left in them: they are not orthogonalised, which would amplify it.
+    """
     values = torch.linalg.vector_norm(rows, dim=1)
-    values = values * (values > noise)
     right = rows / values.where(values > 0, torch.inf).unsqueeze(1)
     left = torch.ones_like(values).view(1, 1, -1)
     ones = left.view(-1, 1, 1)
@@ -389,25 +400,29 @@ def _statistics(
     """
     tasks, rank = values.shape
     present = values > 0
-    own = values.square().where(present, 1.0)
-    # ‖û_kiᵀ T_j‖² and ‖T_j v̂_ki‖², summed over all experts j; the expert's own share is σ_ki².
+    smallest, largest = torch.finfo(values.dtype).tiny, torch.finfo(values.dtype).max
+    own = values.square().clamp_min(smallest).where(present, 1.0)
+    # ‖û_kiᵀ T_j‖², ‖T_j v̂_ki‖² and û_kiᵀ T_j v̂_ki, summed over the other experts j ≠ k.
     lefts, rights = left.mT.reshape(tasks * rank, -1), right.reshape(tasks * rank, -1)
-    along_left = sum((lefts @ matrix).square().sum(dim=1) for matrix in matrices)
-    along_right = sum((rights @ matrix.mT).square().sum(dim=1) for matrix in matrices)
-    # û_kiᵀ (Σ_j T_j) v̂_ki: what all experts together do to this direction; the own part is σ_ki.
-    together = ((lefts @ matrices.sum(dim=0)) * rights).sum(dim=1).view_as(values)
+    others = values.new_zeros(3, tasks, rank)
+    for j, matrix in enumerate(matrices):
+        moved = lefts @ matrix
+        energies = moved.square().sum(dim=1), (rights @ matrix.mT).square().sum(dim=1)
+        along = torch.stack([*energies, (moved * rights).sum(dim=1)]).view_as(others)
+        along[:, j] = 0
+        others += along
+    interference = (others[:2] / own).clamp_max(largest).log1p()
     first = values[:, :1].expand_as(values).where(present, 1.0)
-    total = matrices.square().sum(dim=(1, 2)).unsqueeze(1).expand_as(values).where(present, 1.0)
-    size = start.square().sum().clamp_min(torch.finfo(start.dtype).tiny)
+    total = matrices.square().sum(dim=(1, 2)).clamp_min(smallest).unsqueeze(1)
+    size = start.square().sum().clamp_min(smallest)
     on_start = (rights @ start.mT).square().sum(dim=1).view_as(values) * start.shape[1] / size
     columns = [
         own.log() / 2,
         values / first,
         torch.arange(rank, device=values.device).expand_as(values) / rank,
         own / total,
-        ((along_left.view_as(values) - own).clamp_min(0) / own).log1p(),
-        ((along_right.view_as(values) - own).clamp_min(0) / own).log1p(),
-        (together / values.where(present, 1.0) - 1).clamp(-1, 1),
+        *interference,
+        (others[2] / values.where(present, 1.0)).clamp(-1, 1),
         on_start.log1p(),
         torch.full_like(values, math.log(tasks)),
     ]
@@ -460,7 +475,15 @@ class DirectionStatistics:
         Args:
             other: of the same layers and tasks; its columns are called ``layer_NAME``, except
                 those of its place. Of those that span orders of magnitude the logarithm is taken.
+
+        Raises:
+            MergingError: statistics of other layers or tasks.
         """
+        if (other.layers, other.tasks) != (self.layers, self.tasks):
+            raise MergingError(
+                f"statistics of {len(other.layers)} layers of {', '.join(other.tasks)}, beside "
+                f"directions of {len(self.layers)} layers of {', '.join(self.tasks)}"
+            )
         places = [_feature_of(name) in ("depth", "kind") for name in other.columns]
         names = [
             name if place else f"layer_{name}"
@@ -470,7 +493,8 @@ class DirectionStatistics:
         values = other.values[:, :, new].clone()
         for column, i in enumerate(new):
             if other.columns[i].startswith(_LOGARITHMIC):
-                floor = 1e-12 * float(values[:, :, column].amax())
+                # Of a column of zeros, such as σ₃ of matrices of rank 2, there is no logarithm.
+                floor = 1e-12 * float(values[:, :, column].amax()) or 1.0
                 values[:, :, column] = values[:, :, column].clamp_min(floor).log()
         values = values.float()[self.layer, self.task]
         return replace(

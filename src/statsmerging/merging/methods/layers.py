@@ -56,7 +56,7 @@ def merge_matrices(
             return scale * rows.mean(dim=0)
         matrices = rows.view(-1, *matrix_shape(start))
         return scale * merge(
-            matrices, noise_levels(start, rows, bank.rounding, bank.vectors[layer].dtype)
+            matrices, noise_levels(start, rows, bank.rounding[layer], bank.vectors[layer].dtype)
         )
 
     return add_to_pretrained(bank, update)
