@@ -56,6 +56,36 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
             ["suite=folder", "suite.root={tmp}/empty"],
             "suite.root={tmp}/empty holds no task: expected",
         ),
+        (
+            ["granularity=singular_wise", "link=sigmoid"],
+            "method.stats_merging.link=sigmoid: with granularity=singular_wise choose identity",
+        ),
+        (
+            ["method=singular_wise", "merge.anchor=none"],
+            "method.singular_wise.anchor=none: with granularity=singular_wise choose pretrained",
+        ),
+        (
+            ["method=[simple_average,singular_wise]", "method.singular_wise.learner=released_code"],
+            "method.singular_wise.learner=released_code: with granularity=singular_wise choose sha",
+        ),
+        (
+            ["learner=free_per_layer"],
+            "method.stats_merging.learner=free_per_layer: only with granularity=singular_wise; wi",
+        ),
+        (
+            ["learner=free_per_layer", "granularity=task_wise"],
+            "method.stats_merging.learner=free_per_layer: only with granularity=singular_wise; wi",
+        ),
+        (
+            ["method=singular_wise", "method.singular_wise.vectors=some"],
+            "method.singular_wise.vectors=some: input should be 'learned', 'table' or 'mean'",
+        ),
+        (["spectral.rank=0"], "spectral.rank=0: input should be greater than 0"),
+        (["spectral.budget=0"], "spectral.budget=0: input should be greater than 0"),
+        (["spectral.budget=nan"], "spectral.budget=nan: input should be a finite number"),
+        (["spectral.budget=inf"], "spectral.budget=inf: input should be a finite number"),
+        (["spectral.features=[]"], "spectral.features=[]: list should have at least 1 item"),
+        (["spectral.features=[spin]"], "spectral.features.0=spin: input should be 'singular_va"),
         (["suite=vision8", "suite.tasks=[cars,cats]"], "suite.tasks: the catalogue has no task "),
         (["suite.tasks=[digits,cats]"], "suite.tasks: the embedded suite has no task cats; it h"),
     ],

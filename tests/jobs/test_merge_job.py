@@ -20,6 +20,7 @@ from statsmerging.jobs import merge
 from statsmerging.learning import joint
 from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
+from statsmerging.merging import Decomposition, SpectralBank
 from statsmerging.merging.methods.ties import Ties
 from statsmerging.store.files import read_json
 from statsmerging.store.hashing import file_sha256
@@ -101,6 +102,44 @@ def test_task_wise_gives_one_coefficient_per_task(run_job: JobRunner, tmp_path: 
     assert table[["layer", "task"]].to_numpy().tolist() == [["all", "parity"], ["all", "size"]]
 
 
+def test_singular_wise_gives_one_coefficient_per_direction(
+    run_job: JobRunner, tmp_path: Path
+) -> None:
+    """The table holds all that is needed to merge again."""
+    run_job("granularity=singular_wise", "spectral.split_attention=true")
+    run_job("job=finetune", directory=tmp_path / "zoo")
+    table = coefficients(tmp_path / "run")
+    assert list(table) == [
+        "method",
+        "layer",
+        "task",
+        "coefficient",
+        "direction",
+        "singular_value",
+    ]
+    pretrained = load_file(tmp_path / "zoo" / "pretrained.safetensors")
+    experts = {
+        task: {
+            name.removeprefix("backbone."): value
+            for name, value in load_file(file).items()
+            if name.startswith("backbone.")
+        }
+        for task in ("parity", "size")
+        for file in [tmp_path / "zoo" / "experts" / f"{task}.safetensors"]
+    }
+    bank = SpectralBank.from_state_dicts(pretrained, experts, Decomposition(split_attention=True))
+    rows = torch.from_numpy(table["coefficient"].to_numpy()).float()
+    places = [(c.layer, c.task, c.direction, c.singular_value) for c in bank.listed(rows)]
+    columns = ["layer", "task", "direction", "singular_value"]
+    found = [tuple(place) for place in table[columns].itertuples(index=False)]
+    assert [place[:3] for place in found] == [place[:3] for place in places]
+    assert [place[3] for place in found] == pytest.approx([place[3] for place in places])
+    queries = table[(table["layer"] == "blocks.0.attn.qkv.weight[0]") & (table["task"] == "size")]
+    assert queries["direction"].tolist() == list(range(12))  # 24 // 2
+    for name, value in load_file(tmp_path / "run" / "merged.safetensors").items():
+        torch.testing.assert_close(bank.merge(rows)[name], value, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -111,6 +150,10 @@ def test_task_wise_gives_one_coefficient_per_task(run_job: JobRunner, tmp_path: 
         ["objective=entropy", "merge.precision=bfloat16", "merge.memory_map=true"],
         ["trainer.accumulate=per_task"],
         ["merge.compile=true"],
+        ["granularity=singular_wise", "spectral.split_attention=true", "merge.precision=bfloat16"],
+        ["granularity=singular_wise", "learner=free_per_layer", "trainer.accumulate=per_task"],
+        ["granularity=singular_wise", "spectral.orthonormal=false", "learner.vectors=table"],
+        ["granularity=singular_wise", "learner=per_layer", "merge.memory_map=true"],
     ],
 )
 def test_every_variant_runs(run_job: JobRunner, overrides: list[str]) -> None:
@@ -331,13 +374,16 @@ def test_wrong_labels_of_the_learning_images_change_nothing(
     assert {quality["label_agreement"] for quality in found["teachers"].values()} == {None}
 
 
+@pytest.mark.parametrize("granularity", ["layer_wise", "singular_wise"])
 def test_killed_fit_continues_and_ends_at_the_same_coefficients(
     run_job: JobRunner,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     steps_taken: list[UnlabeledBatch],
+    granularity: str,
 ) -> None:
-    run_job(directory=tmp_path / "whole")
+    chosen = f"granularity={granularity}"
+    run_job(chosen, directory=tmp_path / "whole")
     step = StatsMerging.training_step
     steps = 0
 
@@ -351,10 +397,10 @@ def test_killed_fit_continues_and_ends_at_the_same_coefficients(
     with monkeypatch.context() as patch:
         patch.setattr(StatsMerging, "training_step", killed_in_the_fourth_step)
         with pytest.raises(KilledError):
-            run_job(directory=tmp_path / "killed")
+            run_job(chosen, directory=tmp_path / "killed")
     assert not (tmp_path / "killed" / "results.json").exists()
 
-    run_job(directory=tmp_path / "killed")
+    run_job(chosen, directory=tmp_path / "killed")
     # Six, three before the kill, and four again: two were in the checkpoint.
     assert len(steps_taken) == 6 + 3 + 4
     assert coefficients(tmp_path / "killed").equals(coefficients(tmp_path / "whole"))

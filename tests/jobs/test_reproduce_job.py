@@ -70,15 +70,28 @@ def test_every_number_is_the_same_also_from_an_empty_cache(again: Any, tmp_path:
     assert repeated.equals(pd.read_parquet(tmp_path / "run" / "coefficients.parquet"))
 
 
+def test_every_number_is_the_same_with_singular_directions(
+    small_run: list[str], shared_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    run_in_process([*small_run, "granularity=singular_wise"], run)
+    arguments = ["job=reproduce", f"job.run={run}", f"cache={shared_cache}"]
+    with caplog.at_level(logging.INFO):
+        run_in_process(arguments, tmp_path / "reproduced")
+    assert "every number is the same" in caplog.text
+    assert read_json(tmp_path / "reproduced" / "comparison.json")["numbers"] == []
+
+
 def test_a_run_of_a_version_with_fewer_and_other_keys_is_reproduced(
     again: Any, finished: Path
 ) -> None:
-    later = ("link", "anchor", "scale", "start")
+    later = ("link", "anchor", "scale", "start", "vectors", "vector_scale")
 
     def forget(config: dict[str, Any]) -> None:
         for key in later:
             del config["method"]["stats_merging"][key]
-        del config["learner"]["start"], config["backbone"]["crop_ratio"]
+        del config["learner"]["start"], config["backbone"]["crop_ratio"], config["spectral"]
+        del config["learner"]["vectors"], config["learner"]["vector_scale"]
         config["coefficients"] = config.pop("link")
         for zoo in (config["zoo"], config["heterogeneous"]["teachers"]):
             zoo["name"] = zoo.pop("kind")

@@ -69,6 +69,34 @@ def test_unseen_experts_that_are_the_seen_ones_get_their_coefficients(
             )
 
 
+def test_unseen_experts_get_the_coefficients_of_equal_directions(
+    transfer: JobRunner, tmp_path: Path
+) -> None:
+    """The unseen tasks are the seen ones under other names; a table predicts nothing."""
+    results = transfer(
+        "method=[singular_wise]",
+        "+method.of_tables=${method.singular_wise}",
+        "method.of_tables.vectors=table",
+    )
+    assert list(results["methods"]) == [
+        "pretrained",
+        "individual",
+        "singular_wise",
+        "singular_wise_anew",
+        "of_tables_anew",
+    ]
+    for row in results["methods"].values():
+        assert list(row["accuracy"].values()) == list(row["unseen"]["accuracy"].values())
+    table = pd.read_parquet(tmp_path / "run" / "coefficients.parquet")
+    for method, frame in table.groupby("method"):
+        wide = frame.pivot(index=["layer", "direction"], columns="task", values="coefficient")
+        assert not wide.isna().any(axis=None)
+        for task in ("parity", "size"):
+            pd.testing.assert_series_equal(
+                wide[task], wide[f"{task}_again"], check_names=False, obj=str(method)
+            )
+
+
 def test_two_unseen_tasks_are_needed(transfer: JobRunner) -> None:
     with pytest.raises(UserError, match="at least two unseen tasks"):
         transfer("suite.unseen=[size_again]", "suite.tasks=[parity,size]")

@@ -87,8 +87,8 @@ class LearnedMethodSettings(Settings):
         granularity: one coefficient per layer and task, per task, or per singular direction.
         learner: how coefficients are made, see ``StatsMergeLearner``; ``released_code`` learns as
             the published code does, with ground truth.
-        link: what follows the learner's network.
-        anchor: how coefficients become weights.
+        link: what follows the learner's network; of singular directions ``identity``.
+        anchor: how coefficients become weights; of singular directions ``pretrained``.
         scale: factor on the network's output.
         start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it; of singular
             directions 1, and 0.3 if they are raw.
@@ -129,7 +129,7 @@ class LearnedMethodSettings(Settings):
     @property
     def reads_statistics(self) -> bool:
         """Whether a coefficient depends on the statistics of its expert."""
-        return self.learner in ("shared", "per_layer")
+        return self.learner in ("shared", "per_layer", "linear")
 
 
 class TrainerSettings(Settings):
