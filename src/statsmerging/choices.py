@@ -80,6 +80,8 @@ DirectionFeature = Literal[
 DIRECTION_FEATURES: tuple[DirectionFeature, ...] = get_args(DirectionFeature)
 Granularity = Literal["layer_wise", "task_wise", "singular_wise"]
 LearnerKind = Literal["shared", "per_layer", "linear", "free", "free_per_layer", "constant_input"]
+#: Learners that have coefficients for other experts than those they learned from.
+PREDICTING: tuple[LearnerKind, ...] = ("shared", "per_layer", "linear", "constant_input")
 #: How coefficients of biases, norms and tokens are made, where those of matrices are learned.
 VectorCoefficients = Literal["learned", "table", "mean"]
 #: Learners of a method; ``released_code`` learns as the published code does.

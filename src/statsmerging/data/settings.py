@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     DirectoryPath,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -106,11 +107,20 @@ class SuiteSettings(Settings):
 
 
 class LearningSettings(Settings):
-    """Which images the learner learns from."""
+    """What the learner learns from.
+
+    Attributes:
+        split: whose images.
+        images: at most this many of each task; ``None``: all.
+        seed: of the images that are drawn.
+        episodes: number of subsets of the seen experts, of which every step merges one; ``None``
+            or 0: every step merges all experts. A method has its own, with this as default.
+    """
 
     split: LearningSplit
     images: PositiveInt | None
     seed: int = Field(ge=0)
+    episodes: NonNegativeInt | None = None
 
 
 class CorruptionSettings(Settings):

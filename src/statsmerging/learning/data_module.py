@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import lightning as L
@@ -16,7 +17,7 @@ Address = tuple[int, int]
 
 
 class TaskBalancedSampler(Sampler[list[Address]]):
-    """Batches with the same number of images from every task.
+    """Batches with the same number of images from every task, or from every task of a subset.
 
     A task's images are visited in shuffled passes. A batch depends on seed and step alone, so a
     run that continues from a checkpoint sees the batches it would have seen.
@@ -26,13 +27,23 @@ class TaskBalancedSampler(Sampler[list[Address]]):
         images_per_task: images of each task in a batch; a smaller task repeats its images.
         batches: number of batches in an epoch.
         seed: of the shuffles.
+        tasks: number of the batch, over all epochs → numbers of the tasks in it, ascending;
+            ``None``: all tasks are in every batch.
     """
 
-    def __init__(self, sizes: list[int], images_per_task: int, batches: int, seed: int) -> None:
+    def __init__(
+        self,
+        sizes: list[int],
+        images_per_task: int,
+        batches: int,
+        seed: int,
+        tasks: Callable[[int], Sequence[int]] | None = None,
+    ) -> None:
         self.sizes = sizes
         self.images_per_task = images_per_task
         self.batches = batches
         self.seed = seed
+        self.tasks = tasks
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -43,18 +54,26 @@ class TaskBalancedSampler(Sampler[list[Address]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Address]]:
-        streams = [self._stream(task) for task in range(len(self.sizes))]
-        for _ in range(self.batches):
+        first = self.epoch * self.batches
+        before = Counter(task for batch in range(first) for task in self._tasks(batch))
+        streams = [
+            self._stream(task, before[task] * self.images_per_task)
+            for task in range(len(self.sizes))
+        ]
+        for batch in range(first, first + self.batches):
             yield [
-                (task, next(stream))
-                for task, stream in enumerate(streams)
+                (task, next(streams[task]))
+                for task in self._tasks(batch)
                 for _ in range(self.images_per_task)
             ]
 
-    def _stream(self, task: int) -> Iterator[int]:
-        """Image indices of one task from the epoch's first batch on."""
+    def _tasks(self, batch: int) -> Sequence[int]:
+        return range(len(self.sizes)) if self.tasks is None else self.tasks(batch)
+
+    def _stream(self, task: int, visited: int) -> Iterator[int]:
+        """Image indices of one task after the first ``visited`` ones."""
         size = self.sizes[task]
-        passes, position = divmod(self.epoch * self.batches * self.images_per_task, size)
+        passes, position = divmod(visited, size)
         while True:
             order = np.random.default_rng([self.seed, task, passes]).permutation(size)
             yield from order[position:].tolist()
@@ -154,17 +173,24 @@ class UnlabeledDataModule(L.LightningDataModule):
         images_per_task: images of each task in one step.
         steps_per_epoch: steps between two checkpoints.
         seed: of the order of the images.
+        tasks: number of the step → numbers of the tasks whose images it sees, ascending; ``None``:
+            all.
     """
 
     def __init__(
-        self, images: Mapping[str, Tensor], *, images_per_task: int, steps_per_epoch: int, seed: int
+        self,
+        images: Mapping[str, Tensor],
+        *,
+        images_per_task: int,
+        steps_per_epoch: int,
+        seed: int,
+        tasks: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         self.dataset = UnlabeledImages(images)
         self.images_per_task = images_per_task
-        self.sampler = TaskBalancedSampler(
-            [len(task) for task in self.dataset.images], images_per_task, steps_per_epoch, seed
-        )
+        sizes = [len(task) for task in self.dataset.images]
+        self.sampler = TaskBalancedSampler(sizes, images_per_task, steps_per_epoch, seed, tasks)
 
     def train_dataloader(self) -> DataLoader[UnlabeledBatch]:
         """Whole batches, or this process's share where several learn together."""

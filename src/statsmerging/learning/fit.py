@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from statsmerging.choices import Feature, Source
 from statsmerging.data.images import ImageSplit
@@ -75,12 +75,16 @@ class LearnedCoefficients:
     @torch.no_grad()
     def predict(self, statistics: LayerStatistics | DirectionStatistics) -> Tensor:
         """Coefficients for other experts, from statistics of the same kind."""
-        learner = self.learner.cpu()
-        if isinstance(statistics, DirectionStatistics):
-            assert isinstance(learner, DirectionLearner)
-            return learner.predict(statistics)
-        assert isinstance(learner, StatsMergeLearner)
+        return predicted(self.learner.cpu(), statistics)
+
+
+def predicted(learner: nn.Module, statistics: LayerStatistics | DirectionStatistics) -> Tensor:
+    """Coefficients for experts with these statistics, differentiable in the learner."""
+    if isinstance(statistics, DirectionStatistics):
+        assert isinstance(learner, DirectionLearner)
         return learner.predict(statistics)
+    assert isinstance(learner, StatsMergeLearner)
+    return learner.predict(statistics)
 
 
 @dataclass(frozen=True)
@@ -117,14 +121,10 @@ class LearningStep:
         Raises:
             UserError: several processes with a setting that needs one.
         """
+        self.check_processes()
         settings, zoo = self.settings, self.problem.zoo
-        if settings.trainer.devices > 1 and settings.labels.min_confidence > 0:
-            # Each process would divide by the number of its own confident images.
-            raise UserError("labels.min_confidence needs trainer.devices=1")
-        if settings.trainer.devices > 1 and settings.merge.memory_map:
-            raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
         module = StatsMerging(
-            self._learner(method, parts.statistics),
+            self.learner(method, parts.statistics),
             self.student(method, parts.bank),
             {task: zoo.experts[task].head for task in parts.bank.tasks},
             targets,
@@ -133,14 +133,37 @@ class LearningStep:
             method.settings.objective,
             method.trainer(settings.trainer),
         )
-        norm = self.fit(module, method)
-        with torch.no_grad():
-            coefficients: Tensor = module.learner().cpu()
-        return LearnedCoefficients(module.learner, parts.bank, coefficients, norm)
+        return self.result(module, parts.bank, self.fit(module, method))
 
-    def _learner(
-        self, method: LearnedMethod, statistics: LayerStatistics | DirectionStatistics
+    def check_processes(self) -> None:
+        """Raise ``UserError`` for a setting that several processes cannot share."""
+        settings = self.settings
+        if settings.trainer.devices > 1 and settings.labels.min_confidence > 0:
+            # Each process would divide by the number of its own confident images.
+            raise UserError("labels.min_confidence needs trainer.devices=1")
+        if settings.trainer.devices > 1 and settings.merge.memory_map:
+            raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
+
+    @torch.no_grad()
+    def result(self, module: StatsMerging, bank: Bank, norm: float) -> LearnedCoefficients:
+        """What was learned, with the coefficients of all seen experts.
+
+        Args:
+            norm: of the learner's gradient, as ``fit`` gives it.
+        """
+        return LearnedCoefficients(module.learner, bank, module.learner().cpu(), norm)
+
+    def learner(
+        self,
+        method: LearnedMethod,
+        statistics: LayerStatistics | DirectionStatistics,
+        scaled_by: Sequence[DirectionStatistics] | None = None,
     ) -> StatsMergeLearner | DirectionLearner:
+        """The method's learner before its first step.
+
+        Args:
+            scaled_by: see ``DirectionLearner``.
+        """
         settings, chosen = self.settings, method.settings
         assert chosen.learner != "released_code"  # it has another module
         generator = torch.Generator().manual_seed(settings.seed)
@@ -154,6 +177,7 @@ class LearningStep:
                 vector_scale=chosen.vector_scale,
                 start=chosen.start,
                 generator=generator,
+                scaled_by=scaled_by,
             )
         return StatsMergeLearner(
             statistics,
@@ -178,9 +202,16 @@ class LearningStep:
         )
 
     def fit(
-        self, module: StatsMerging, method: LearnedMethod, callbacks: Sequence[Callback] = ()
+        self,
+        module: StatsMerging,
+        method: LearnedMethod,
+        callbacks: Sequence[Callback] = (),
+        tasks: Callable[[int], Sequence[int]] | None = None,
     ) -> float:
         """Train the module, from its last checkpoint if a killed run has left one.
+
+        Args:
+            tasks: see ``UnlabeledDataModule``.
 
         Returns:
             The norm of the learner's gradient in the last step.
@@ -191,6 +222,7 @@ class LearningStep:
             images_per_task=settings.images_per_task,
             steps_per_epoch=settings.steps_per_epoch,
             seed=settings.seed,
+            tasks=tasks,
         )
         # Named after weights and images, so that a run never continues from those of another.
         sources = [*problem.weight_hashes.values(), *problem.images.fingerprints().values()]
@@ -231,7 +263,16 @@ def mergeable(
     density = method.settings.density
     # Before the bank: both trim, and three banks would be in memory at once.
     statistics = run_statistics(settings, problem, bank, density)
-    bank = at_density(bank, density)
+    return at_granularity(settings, method, at_density(bank, density), statistics)
+
+
+def at_granularity(
+    settings: MergingSettings,
+    method: LearnedMethod,
+    bank: TaskVectorBank,
+    statistics: LayerStatistics,
+) -> Mergeable:
+    """A bank and the statistics of its layers, or its singular directions and theirs."""
     if method.settings.granularity != "singular_wise":
         return Mergeable(bank, statistics)
     spectral = settings.spectral

@@ -15,6 +15,7 @@ from torch import Tensor
 from statsmerging.data.images import ImageSplit
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.data_module import UnlabeledDataModule
+from statsmerging.learning.episodes import learn_in_episodes
 from statsmerging.learning.fit import LearnedCoefficients, LearningStep, mergeable
 from statsmerging.learning.labels import Teacher, entropy, learning_targets, teacher_scores
 from statsmerging.learning.problem import MergingProblem
@@ -151,7 +152,10 @@ class Merger:
         if settings.learner == "released_code":
             return self._as_released(method)
         parts = mergeable(self.settings, self.problem, self.bank, method)
-        learned = self.step.learn(method, parts, self._targets)
+        if settings.episodes:
+            learned = learn_in_episodes(self.step, method, self.bank, parts, self._targets)
+        else:
+            learned = self.step.learn(method, parts, self._targets)
         state = parts.bank.merge(learned.coefficients, settings.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         about = method.about(self.settings.labels)

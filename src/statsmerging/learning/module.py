@@ -59,6 +59,7 @@ class StatsMerging(L.LightningModule):
         check_choice("objective", objective, Objective)
         self.learner = learner
         self.student = student
+        self.tasks = student.bank.tasks
         self.heads = nn.ModuleList([heads[task] for task in student.bank.tasks])
         self.targets = [targets[task] for task in student.bank.tasks]
         self.preprocess = preprocess
@@ -70,7 +71,7 @@ class StatsMerging(L.LightningModule):
         self.strict_loading = False
 
     def training_step(self, batch: UnlabeledBatch) -> Tensor:
-        coefficients = self.learner()
+        coefficients = self.coefficients()
         if self.settings.accumulate == "joint":
             losses = self._joint_losses(batch, coefficients)
             loss = torch.stack(losses).mean()
@@ -81,6 +82,11 @@ class StatsMerging(L.LightningModule):
         for task, value in zip(self.student.bank.tasks, losses, strict=True):
             self.log(f"loss/{task}", value.detach(), sync_dist=several)
         return loss
+
+    def coefficients(self) -> Tensor:
+        """λ of this step, differentiable in the learner."""
+        coefficients: Tensor = self.learner()
+        return coefficients
 
     @property
     def _processes(self) -> int:
@@ -123,7 +129,7 @@ class StatsMerging(L.LightningModule):
         indices = batch.indices.split(self._images_per_task)
         return [
             self._task_loss(task, part, rows)
-            for task, (part, rows) in enumerate(zip(slices, indices, strict=True))
+            for task, part, rows in zip(self.student.bank.tasks, slices, indices, strict=True)
         ]
 
     def _per_task_losses(
@@ -137,12 +143,13 @@ class StatsMerging(L.LightningModule):
         merged = self.student.weights(coefficients)
         leaves = {name: weight.detach().requires_grad_() for name, weight in merged.items()}
         size = self._images_per_task
-        parts = zip(batch.images.split(size), batch.indices.split(size), strict=True)
+        tasks = self.student.bank.tasks
+        parts = zip(tasks, batch.images.split(size), batch.indices.split(size), strict=True)
         losses = []
-        for task, (images, rows) in enumerate(parts):
+        for task, images, rows in parts:
             features = self.student.call(leaves, self.preprocess.normalise(images))
             loss = self._task_loss(task, features, rows)
-            (loss / len(self.heads)).backward()
+            (loss / len(tasks)).backward()
             losses.append(loss.detach())
         # A tensor that the forward pass does not use has collected nothing.
         used = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
@@ -153,9 +160,10 @@ class StatsMerging(L.LightningModule):
         linear = (gradient * coefficients).sum()
         return losses, torch.stack(losses).mean() + linear - linear.detach()
 
-    def _task_loss(self, task: int, features: Tensor, rows: Tensor) -> Tensor:
+    def _task_loss(self, task: str, features: Tensor, rows: Tensor) -> Tensor:
+        number = self.tasks.index(task)
         if self.objective == "entropy":
-            return entropy(self.heads[task](features))
-        heads = [self.heads[task]] if self.labels.restrict == "task" else self.heads
+            return entropy(self.heads[number](features))
+        heads = [self.heads[number]] if self.labels.restrict == "task" else self.heads
         scores = torch.cat([head(features) for head in heads], dim=1)
-        return distillation_loss(scores, self.targets[task][rows.cpu()].to(scores), self.labels)
+        return distillation_loss(scores, self.targets[number][rows.cpu()].to(scores), self.labels)

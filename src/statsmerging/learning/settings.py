@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     FilePath,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -17,6 +18,7 @@ from pydantic import (
 
 from statsmerging.choices import (
     DIRECTION_FEATURES,
+    PREDICTING,
     Accelerator,
     Accumulate,
     Anchor,
@@ -99,6 +101,8 @@ class LearnedMethodSettings(Settings):
         density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
             all.
         tune: learning rates tried by teacher agreement, for a row of their own.
+        episodes: number of subsets of the experts, of which every step merges one; ``None`` or 0:
+            every step merges all experts.
     """
 
     title: str
@@ -114,6 +118,21 @@ class LearnedMethodSettings(Settings):
     learning_rate: NonNegativeFloat
     density: float | None = Field(gt=0, le=1)
     tune: list[NonNegativeFloat] | None
+    episodes: NonNegativeInt | None = None
+
+    @field_validator("episodes")
+    @classmethod
+    def _subsets_need_predictions(cls, episodes: int | None, info: ValidationInfo) -> int | None:
+        values = info.data
+        for key, valid in (
+            ("learner", PREDICTING),
+            ("vectors", ("learned", "mean")),  # a table has no number for other experts
+            ("density", (None,)),  # what is trimmed depends on all experts
+        ):
+            if episodes and key in values and values[key] not in valid:
+                names = " | ".join("null" if choice is None else choice for choice in valid)
+                raise ValueError(f"needs {key}={names}, not {values[key]}; null is without")
+        return episodes
 
     @field_validator("learner", "link", "anchor")
     @classmethod

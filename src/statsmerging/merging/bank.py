@@ -157,9 +157,13 @@ class TaskVectorBank:
 
     def layer_vectors(self) -> Iterator[tuple[str, Tensor]]:
         """Name and task vectors (K × n) of one layer after the other, each released when done."""
-        for name, vectors in self.vectors.items():
-            yield name, vectors
+        for name in self.layers:
+            yield name, self.task_vectors(name)
             self.release(name)
+
+    def task_vectors(self, layer: str) -> Tensor:
+        """The task vectors of one layer, K × n."""
+        return self.vectors[layer]
 
     def release(self, layer: str) -> None:
         """Free the memory of a layer of a memory-mapped bank; it is read again when needed."""
@@ -251,6 +255,59 @@ class TaskVectorBank:
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the task vectors, e.g. to another device."""
         self.vectors = {name: fn(rows) for name, rows in self.vectors.items()}
+
+
+class SomeExperts(TaskVectorBank):
+    """Some experts of a bank, in the memory of the whole one.
+
+    It merges like a bank of these experts alone: in each layer the others have λ = 0. Every layer
+    of the whole bank stays, also one that none of these experts changed.
+
+    Attributes:
+        whole: the bank of all experts.
+        places: numbers of these experts in it.
+
+    Args:
+        whole: see above.
+        experts: task → θ_k of those that stay, as ``from_state_dicts`` was given them; their
+            running statistics are averaged anew.
+
+    Raises:
+        MergingError: a task that the bank does not hold.
+    """
+
+    def __init__(self, whole: TaskVectorBank, experts: Mapping[str, Mapping[str, Tensor]]) -> None:
+        missing = [task for task in experts if task not in whole.tasks]
+        if missing or not experts:
+            raise MergingError(
+                f"tasks={', '.join(missing) or 'none'}: choose from {', '.join(whole.tasks)}"
+            )
+        kept = {
+            name: _mean_over_experts(name, value, experts)
+            if name.endswith(_RUNNING_STATISTICS)
+            else value
+            for name, value in whole.kept.items()
+        }
+        super().__init__(tuple(experts), whole.pretrained, whole.vectors, kept, whole.file)
+        self.rounding = whole.rounding
+        self.whole = whole
+        self.places = [whole.tasks.index(task) for task in experts]
+
+    def task_vectors(self, layer: str) -> Tensor:
+        """The task vectors of one layer, K' × n: a copy, which dies with its use."""
+        return self.vectors[layer][self.places]
+
+    def split(self, coefficients: Tensor) -> tuple[Tensor, ...]:
+        """λ (L × K' or K') layer by layer, with 0 for the experts of the whole bank that left."""
+        rows = torch.stack(super().split(coefficients))
+        spread = rows.new_zeros(len(rows), len(self.whole.tasks))
+        places = torch.tensor(self.places, device=rows.device)
+        return spread.index_copy(1, places, rows).unbind(0)
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Follow the whole bank, which has been moved."""
+        del fn
+        self.vectors = self.whole.vectors
 
 
 def empty_vectors(
@@ -401,11 +458,17 @@ def split_merged_and_kept(
         ):
             kept[name] = start
         elif name.endswith(_RUNNING_STATISTICS):
-            wide = start.to(summing_type(start.dtype))
-            mean = torch.stack([expert[name].to(wide) for expert in experts.values()]).mean(0)
-            kept[name] = mean.to(start.dtype)
+            kept[name] = _mean_over_experts(name, start, experts)
         else:
             merged[name] = start.contiguous()
     if not merged:
         raise MergingError("the experts equal the pre-trained model in every tensor")
     return merged, kept
+
+
+def _mean_over_experts(
+    name: str, like: Tensor, experts: Mapping[str, Mapping[str, Tensor]]
+) -> Tensor:
+    """Mean of one tensor of the experts, on the device and in the type of ``like``."""
+    wide = like.to(summing_type(like.dtype))
+    return torch.stack([expert[name].to(wide) for expert in experts.values()]).mean(0).to(like)

@@ -7,6 +7,8 @@ mean of the experts for everything that is not a matrix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +40,8 @@ class DirectionLearner(nn.Module):
         start: λ of matrices before the first step; ``None``: 1 for orthonormal directions, 0.3 for
             raw ones.
         generator: source of the initial hidden weights; torch's global one if ``None``.
+        scaled_by: statistics whose mean and deviation put the inputs on one scale, where the
+            learner learns from several sets of experts; ``None``: ``statistics`` alone.
 
     Raises:
         MergingError: an unknown choice, or a hidden width below 1.
@@ -58,6 +62,7 @@ class DirectionLearner(nn.Module):
         vector_scale: float = 1.0,
         start: float | None = None,
         generator: torch.Generator | None = None,
+        scaled_by: Sequence[DirectionStatistics] | None = None,
     ) -> None:
         super().__init__()
         check_choice("kind", kind, LearnerKind)
@@ -70,7 +75,7 @@ class DirectionLearner(nn.Module):
         self.vector_scale = vector_scale
         self.start = start
         self.statistics = statistics
-        present = statistics.values[statistics.present]
+        present = torch.cat([each.values[each.present] for each in scaled_by or (statistics,)])
         deviation = present.std(dim=0, correction=0)
         # A constant column tells nothing; its rounding must not be blown up.
         constant = deviation <= 1e-6 * present.abs().amax(dim=0)

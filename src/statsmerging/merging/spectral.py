@@ -336,7 +336,7 @@ def check_anchored(anchor: Anchor) -> None:
 @torch.no_grad()
 def decompose_layer(bank: TaskVectorBank, name: str, how: Decomposition) -> Directions:
     """Singular directions of one layer of a bank, with their statistics."""
-    start, stored = bank.pretrained[name], bank.vectors[name]
+    start, stored = bank.pretrained[name], bank.task_vectors(name)
     rows, rounding = stored.float(), bank.rounding[name]
     if min(matrix_shape(start)) == 1:
         return _whole_vectors(start.float().reshape(1, -1), rows, how.dtype)

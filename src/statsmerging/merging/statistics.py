@@ -54,6 +54,11 @@ class LayerStatistics:
             self, values=self.values[:, :, kept], columns=tuple(self.columns[i] for i in kept)
         )
 
+    def of(self, tasks: Sequence[str]) -> LayerStatistics:
+        """The rows of some experts, in the given order; those that compare experts stay as well."""
+        rows = [self.tasks.index(task) for task in tasks]
+        return replace(self, values=self.values[:, rows], tasks=tuple(tasks))
+
     def beside(self, other: LayerStatistics) -> LayerStatistics:
         """These columns, then those of other statistics of the same layers and experts."""
         return replace(
