@@ -47,6 +47,7 @@ def test_unseen_experts_that_are_the_seen_ones_get_their_coefficients(
         "pretrained",
         "individual",
         "task_arithmetic",
+        "task_arithmetic_tuned",
         "constant_input",
         "constant_input_anew",
         "free_anew",
@@ -107,7 +108,7 @@ def test_two_unseen_tasks_are_needed(transfer: JobRunner) -> None:
     [
         (["method=[emr]"], "method emr: job=transfer needs methods that give one model"),
         (["method=[released_code]"], "released_code: job=transfer needs statistics of single exp"),
-        (["method.free.tune=[0.1]"], "method.free.tune: job=transfer tunes nothing"),
+        (["method.free.tune=[0.1]"], "method.free.tune: job=transfer tunes no learning rate"),
     ],
 )
 def test_methods_without_a_place_are_refused_before_anything_is_learned(

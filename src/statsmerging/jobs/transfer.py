@@ -41,8 +41,9 @@ def transfer(run: ScoredRun) -> None:
 
     In the table, columns of seen tasks are those of the merged seen experts, columns of unseen
     tasks those of the merged unseen experts. A method that learns has two rows: with predicted
-    coefficients for the unseen experts, and with coefficients learned anew from their images.
-    Methods are run as configured, without their grids.
+    coefficients for the unseen experts, and with coefficients learned anew from their images. Any
+    other method with a grid has a second row: the value that agrees most with the teachers of the
+    seen tasks is carried over to the unseen experts.
 
     Raises:
         UserError: fewer than two unseen tasks, or a method that has no place here.
@@ -71,8 +72,7 @@ def transfer(run: ScoredRun) -> None:
         if isinstance(method, LearnedMethod):
             _learned_rows(method, seen, unseen, outcome)
         else:
-            here, there = seen.as_configured(method), unseen.as_configured(method)
-            outcome.rows[method.name] = _score(seen, here, _state(there))
+            _fixed_rows(method, seen, unseen, outcome)
     if outcome.coefficients:
         write_coefficients(directory.coefficients, outcome.coefficients)
     teachers = teacher_quality(seen.teachers, seen.images)
@@ -110,13 +110,27 @@ def _check(methods: Sequence[LearnedMethod | FixedMethod]) -> None:
                 f"method {method.name}: job=transfer needs statistics of single experts, or none"
             )
         elif method.settings.tune is not None:
-            raise UserError(f"method.{method.name}.tune: job=transfer tunes nothing; use null")
+            raise UserError(
+                f"method.{method.name}.tune: job=transfer tunes no learning rate; use null"
+            )
+
+
+def _fixed_rows(method: FixedMethod, seen: Merger, unseen: Merger, outcome: _Outcome) -> None:
+    """Rows of a method that learns nothing: as configured and, if it has a grid, tuned."""
+    here, there = seen.as_configured(method), unseen.as_configured(method)
+    outcome.rows[method.name] = _score(seen, here, _state(there))
+    tuned = seen.tuned(method, here)
+    if tuned is not None:
+        there = unseen.as_configured(tuned.method)
+        outcome.rows[tuned.merged.name] = _score(seen, tuned.merged, _state(there))
 
 
 def _learned_rows(method: LearnedMethod, seen: Merger, unseen: Merger, outcome: _Outcome) -> None:
     """Rows of a method that learns: predicted, where its learner can, and learned anew."""
     here = seen.as_configured(method)
-    anew = unseen.as_configured(replace(method, name=f"{method.name}{ANEW}"))
+    # Episodes are for predictions: what is learned for these very experts merges them all.
+    whole = method.settings.model_copy(update={"episodes": None})
+    anew = unseen.as_configured(LearnedMethod(f"{method.name}{ANEW}", whole))
     assert here.learned is not None
     assert anew.learned is not None
     outcome.learned |= {method.name: here.learned, anew.name: anew.learned}

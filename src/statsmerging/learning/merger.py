@@ -63,6 +63,14 @@ class Merged:
     learned: LearnedCoefficients | None = None
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A method with the values that agree most with the teachers, and the model they give."""
+
+    method: LearnedMethod | FixedMethod
+    merged: Merged
+
+
 class Merger:
     """Runs methods on one bank; what several of them need is computed once.
 
@@ -90,9 +98,9 @@ class Merger:
         """The method as configured and, if it has a grid, tuned by teacher agreement."""
         configured = self.as_configured(method)
         yield configured
-        tuned = self._tuned(method, configured)
+        tuned = self.tuned(method, configured)
         if tuned is not None:
-            yield tuned
+            yield tuned.merged
 
     def as_configured(self, method: LearnedMethod | FixedMethod) -> Merged:
         """The method with its configured values."""
@@ -130,8 +138,12 @@ class Merger:
     def _gradients(self) -> Evidence:
         return fisher_diagonals(self.zoo, self.images, seed=self.settings.seed)
 
-    def _tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Merged | None:
-        """The candidate that agrees most with the teachers; of equal ones the first."""
+    def tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Tuned | None:
+        """The candidate that agrees most with the teachers, of equal ones the first; or no grid.
+
+        Args:
+            configured: the method with its configured values, which may be in the grid.
+        """
         best, highest = None, -1.0
         for candidate in method.candidates():
             merged = configured if candidate == method else self.as_configured(candidate)
@@ -141,11 +153,11 @@ class Merger:
                 log.warning("not chosen: %s", error)
                 continue
             if agreement > highest:  # two models are held at a time, not the whole grid
-                best, highest = merged, agreement
+                best, highest = Tuned(candidate, merged), agreement
         if best is None:
             return None
-        title = f"{best.about['title']}, tuned"
-        return replace(best, name=f"{method.name}_tuned", about={**best.about, "title": title})
+        about = {**best.merged.about, "title": f"{best.merged.about['title']}, tuned"}
+        return replace(best, merged=replace(best.merged, name=f"{method.name}_tuned", about=about))
 
     def _learned(self, method: LearnedMethod) -> Merged:
         settings = method.settings
