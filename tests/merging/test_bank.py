@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from statsmerging.choices import Anchor
 from statsmerging.merging import MergingError, TaskVectorBank
+from statsmerging.merging.bank import SomeExperts
 from statsmerging.merging.methods import simple_average, task_arithmetic
 
 States = dict[str, dict[str, Tensor]]
@@ -204,3 +206,52 @@ def test_misspelt_choices_name_the_valid_ones(
         bank.expert("emnist")
     with pytest.raises(MergingError, match=r"dtype=torch\.int32: choose a floating-point type"):
         TaskVectorBank.from_state_dicts(pretrained, experts, dtype=torch.int32)
+
+
+@pytest.mark.parametrize("anchor", ["pretrained", "none"])
+@pytest.mark.parametrize("shape", [(6, 2), (2,)])
+def test_some_experts_merge_like_a_bank_of_them_alone(
+    pretrained: dict[str, Tensor], experts: States, anchor: Anchor, shape: tuple[int, ...]
+) -> None:
+    start, tuned = _double(pretrained), {task: _double(each) for task, each in experts.items()}
+    pair = {task: tuned[task] for task in ("cars", "mnist")}  # another order than the bank's
+    whole = TaskVectorBank.from_state_dicts(start, tuned, dtype=torch.float64)
+    alone = TaskVectorBank.from_state_dicts(start, pair, dtype=torch.float64)
+    some = SomeExperts(whole, pair)
+    coefficients = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(
+        some.merge(coefficients, anchor), alone.merge(coefficients, anchor), rtol=1e-13, atol=1e-13
+    )
+    for (name, rows), (_, expected) in zip(
+        some.layer_vectors(), alone.layer_vectors(), strict=True
+    ):
+        assert torch.equal(rows, expected)
+        assert some.vectors[name] is whole.vectors[name]
+    torch.testing.assert_close(some.expert("cars"), alone.expert("cars"))
+    assert [each.task for each in some.listed(coefficients)[:2]] == ["cars", "mnist"]
+
+
+def test_some_experts_keep_the_layers_that_none_of_them_changed(
+    pretrained: dict[str, Tensor], experts: States
+) -> None:
+    name = "projection.bias"
+    for task in ("mnist", "svhn"):
+        experts[task][name] = pretrained[name].clone()
+    whole = TaskVectorBank.from_state_dicts(pretrained, experts)
+    some = SomeExperts(whole, {task: experts[task] for task in ("mnist", "svhn")})
+    assert some.layers == whole.layers
+    assert torch.equal(some.merge(torch.ones(2))[name], pretrained[name])
+
+
+def test_some_experts_are_of_the_bank(bank: TaskVectorBank, experts: States) -> None:
+    with pytest.raises(MergingError, match="tasks=dtd: choose from mnist, svhn, cars"):
+        SomeExperts(bank, {"mnist": experts["mnist"], "dtd": experts["svhn"]})
+    with pytest.raises(MergingError, match="tasks=none: choose from mnist"):
+        SomeExperts(bank, {})
+
+
+def _double(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in state.items()
+    }
