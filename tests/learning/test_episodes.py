@@ -161,7 +161,6 @@ def batch_of(tasks: int) -> UnlabeledBatch:
 def step_of(module: StatsMerging, batch: UnlabeledBatch) -> tuple[Tensor, list[Tensor]]:
     """Loss and gradient of the learner."""
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
-    module.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
     loss = module.training_step(batch)
     loss.backward()
     gradients = [weight.grad for weight in module.learner.parameters()]
@@ -349,6 +348,16 @@ def test_another_seed_and_no_episodes_give_other_coefficients(
         found.append(coefficients(tmp_path / str(number))["coefficient"])
     assert not found[0].equals(found[1])
     assert not found[0].equals(found[2])
+
+
+def test_two_processes_learn_what_one_learns(episodes: JobRunner, tmp_path: Path) -> None:
+    found = []
+    for devices in (1, 2):
+        methods = "method=[stats_merging,singular_wise]"
+        episodes(methods, f"trainer.devices={devices}", directory=tmp_path / str(devices))
+        found.append(coefficients(tmp_path / str(devices)))
+    pd.testing.assert_frame_equal(found[1], found[0], rtol=0, atol=1e-4)
+    assert found[0].groupby("method")["coefficient"].std().min() > 1e-3
 
 
 @pytest.mark.parametrize("method", ["stats_merging", "singular_wise"])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from statsmerging.choices import Anchor, Objective
@@ -153,9 +154,10 @@ class StatsMergingInEpisodes(StatsMerging):
 
     def training_step(self, batch: UnlabeledBatch) -> Tensor:
         self.student.enter(self.plan.number(self.global_step))
-        absent = set(self.tasks) - set(self.student.bank.tasks)
-        # Lightning would write the loss of an earlier step again.
-        self.log_dict({f"loss/{task}": float("nan") for task in absent})
+        for task in self.tasks:
+            if task not in self.student.bank.tasks:
+                # Lightning would write the loss of an earlier step again.
+                self.log(f"loss/{task}", torch.nan, sync_dist=self._processes > 1)
         return super().training_step(batch)
 
     def coefficients(self) -> Tensor:
