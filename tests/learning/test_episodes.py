@@ -353,11 +353,11 @@ def test_another_seed_and_no_episodes_give_other_coefficients(
 def test_two_processes_learn_what_one_learns(episodes: JobRunner, tmp_path: Path) -> None:
     found = []
     for devices in (1, 2):
-        methods = "method=[stats_merging,singular_wise]"
-        episodes(methods, f"trainer.devices={devices}", directory=tmp_path / str(devices))
+        devices_and_steps = (f"trainer.devices={devices}", "trainer.steps=4")
+        episodes("method=[singular_wise]", *devices_and_steps, directory=tmp_path / str(devices))
         found.append(coefficients(tmp_path / str(devices)))
     pd.testing.assert_frame_equal(found[1], found[0], rtol=0, atol=1e-4)
-    assert found[0].groupby("method")["coefficient"].std().min() > 1e-3
+    assert found[0]["coefficient"].nunique() > 8
 
 
 @pytest.mark.parametrize("method", ["stats_merging", "singular_wise"])
