@@ -74,8 +74,10 @@ DirectionFeature = Literal[
     "pretrained_energy",
     "experts",
     "layer",
+    "relations",
     "depth",
     "kind",
+    "tensor",
 ]
 DIRECTION_FEATURES: tuple[DirectionFeature, ...] = get_args(DirectionFeature)
 Granularity = Literal["layer_wise", "task_wise", "singular_wise"]

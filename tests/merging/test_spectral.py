@@ -25,6 +25,7 @@ from statsmerging.merging import (
     direction_statistics,
     layer_statistics,
 )
+from statsmerging.merging.relations import relation_statistics
 from tests.small_models import TinyAttention, TinyBackbone, random_experts
 
 State = dict[str, Tensor]
@@ -384,11 +385,12 @@ def test_the_place_of_its_layer_stands_beside_a_direction() -> None:
 
 
 def tiny_statistics() -> tuple[TaskVectorBank, DirectionStatistics]:
-    """With those of the layers beside them."""
+    """With those of the layers, and their relations, beside them."""
     _, pretrained, experts = model_and_experts(TinyAttention)
     bank = TaskVectorBank.from_state_dicts(pretrained, experts)
     directions = direction_statistics(SpectralBank.from_bank(bank))
-    return bank, directions.beside(layer_statistics(bank, of="task_vectors"))
+    layers = layer_statistics(bank, of="task_vectors").beside(relation_statistics(bank))
+    return bank, directions.beside(layers)
 
 
 def test_layer_statistics_stand_beside_their_directions() -> None:
@@ -428,11 +430,13 @@ def test_one_feature_can_be_left_out(left_out: str) -> None:
     _, statistics = tiny_statistics()
     rest = statistics.select([feature for feature in DIRECTION_FEATURES if feature != left_out])
     missing = [name for name in statistics.columns if name not in rest.columns]
-    beginning = {"layer": "layer_", "kind": "kind_"}.get(left_out)
+    beginning = {"layer": "layer_", "kind": "kind_", "tensor": "tensor_"}.get(left_out)
     if beginning is not None:
         assert missing == [name for name in statistics.columns if name.startswith(beginning)]
     elif left_out == "interference":
         assert missing == ["left_interference", "right_interference"]
+    elif left_out == "relations":
+        assert missing == ["cosine", "relative_norm", "sign_agreement"]
     else:
         assert missing == [left_out]
     for name, values in zip(rest.columns, rest.values.T, strict=True):
@@ -441,7 +445,7 @@ def test_one_feature_can_be_left_out(left_out: str) -> None:
 
 def test_an_unknown_feature_is_told_with_the_choices() -> None:
     _, statistics = tiny_statistics()
-    expected = r"features=\['spin'\]: choose at least one of singular_value, .*, kind"
+    expected = r"features=\['spin'\]: choose at least one of singular_value, .*, relations"
     with pytest.raises(MergingError, match=expected):
         statistics.select(["spin"])  # type: ignore[list-item]
     with pytest.raises(MergingError, match="choose at least one of"):

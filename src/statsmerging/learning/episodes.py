@@ -31,10 +31,10 @@ from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.bank import SomeExperts, TaskVectorBank
 from statsmerging.merging.direction_learner import DirectionLearner
+from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.merged_model import Bank, MergedModel
 from statsmerging.merging.relations import RELATION_COLUMNS, relation_statistics
-from statsmerging.merging.spectral import DirectionStatistics
 from statsmerging.merging.statistics import LayerStatistics
 
 log = logging.getLogger(__name__)

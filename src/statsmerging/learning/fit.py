@@ -26,6 +26,7 @@ from statsmerging.learning.settings import (
 from statsmerging.learning.trainer import continue_from, create_trainer
 from statsmerging.merging.bank import Coefficient, TaskVectorBank
 from statsmerging.merging.direction_learner import DirectionLearner
+from statsmerging.merging.directions import DirectionStatistics, direction_statistics
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.merged_model import Bank, MergedModel
 from statsmerging.merging.relations import (
@@ -33,12 +34,7 @@ from statsmerging.merging.relations import (
     place_statistics,
     relation_statistics,
 )
-from statsmerging.merging.spectral import (
-    Decomposition,
-    DirectionStatistics,
-    SpectralBank,
-    direction_statistics,
-)
+from statsmerging.merging.spectral import Decomposition, SpectralBank
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
@@ -287,6 +283,8 @@ def at_granularity(
         ),
     )
     of_directions = direction_statistics(directions).beside(statistics)
+    if "relations" in spectral.features:
+        of_directions = of_directions.beside(relation_statistics(bank))
     return Mergeable(directions, of_directions.select(spectral.features))
 
 

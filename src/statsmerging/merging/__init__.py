@@ -43,15 +43,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from statsmerging.merging.bank import TaskVectorBank
     from statsmerging.merging.direction_learner import DirectionLearner
+    from statsmerging.merging.directions import DirectionStatistics, direction_statistics
     from statsmerging.merging.errors import MergingError
     from statsmerging.merging.learner import StatsMergeLearner
     from statsmerging.merging.merged_model import MergedModel
-    from statsmerging.merging.spectral import (
-        Decomposition,
-        DirectionStatistics,
-        SpectralBank,
-        direction_statistics,
-    )
+    from statsmerging.merging.spectral import Decomposition, SpectralBank
     from statsmerging.merging.statistics import LayerStatistics, layer_statistics
 
 __all__ = [
@@ -72,14 +68,14 @@ __all__ = [
 _MODULES = {
     "Decomposition": "spectral",
     "DirectionLearner": "direction_learner",
-    "DirectionStatistics": "spectral",
+    "DirectionStatistics": "directions",
     "LayerStatistics": "statistics",
     "MergedModel": "merged_model",
     "MergingError": "errors",
     "SpectralBank": "spectral",
     "StatsMergeLearner": "learner",
     "TaskVectorBank": "bank",
-    "direction_statistics": "spectral",
+    "direction_statistics": "directions",
     "layer_statistics": "statistics",
 }
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.choices import LearnerKind, VectorCoefficients
+from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.learner import ANCHORED_START, LinearModel, TwoLayerNetworks
-from statsmerging.merging.spectral import DirectionStatistics
 
 #: Standardised statistics end here. Biases and norms lie many deviations from the matrices, and a
 #: network that sees how many gives some of them coefficients of 50.
@@ -127,9 +127,10 @@ class DirectionLearner(nn.Module):
                 "other experts"
             )
         if statistics.columns != self.statistics.columns:
+            other = sorted(set(statistics.columns) ^ set(self.statistics.columns))
             raise MergingError(
-                f"the learner knows the statistics {', '.join(self.statistics.columns)}, "
-                f"not {', '.join(statistics.columns)}"
+                "the statistics are others than those the learner was made with: "
+                f"{', '.join(other[:3])}"
             )
         if self.kind == "per_layer" and statistics.layers != self.statistics.layers:
             raise MergingError("kind=per_layer: the other experts changed other layers")
