@@ -60,7 +60,7 @@ class MergedRun:
         """Coefficients of the method whose model this is; no rows where it learned none."""
         path = self.finished.file("coefficients.parquet")
         if path is None:
-            return pd.DataFrame(columns=["method", "layer", "task", "coefficient"])
+            return pd.DataFrame()
         table = read_coefficients(path)
         own: pd.DataFrame = table[table["method"] == self.finished.results.merged]
         return own

@@ -124,7 +124,9 @@ def _merge_and_score(
         try:
             for merged in merger.rows(method):
                 result = _scored(problem, merger, merged.candidate)
-                outcome.rows[merged.name] = replace(result, about=merged.about)
+                outcome.rows[merged.name] = replace(
+                    result, about=merged.about, movement=merged.movement()
+                )
                 if merged.state is not None:
                     outcome.static = merged
                 if merged.learned is not None:

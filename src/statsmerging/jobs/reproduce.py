@@ -117,7 +117,8 @@ def _warn_of_changed_files(files: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _within(item: Difference, tolerance: float) -> bool:
     """Coefficients may differ if accuracies agree: many coefficients give the same model."""
-    return item.name.startswith("coefficients.") or item.size <= tolerance
+    of_coefficients = item.name.startswith("coefficients.") or ".movement." in item.name
+    return of_coefficients or item.size <= tolerance
 
 
 def _show(title: str, found: list[Difference]) -> None:

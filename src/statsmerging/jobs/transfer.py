@@ -159,7 +159,9 @@ def _score(seen: Merger, merged: Merged, unseen: StateDict) -> MethodResult:
     candidate = Candidate(str(merged.about["title"]), problem.zoo, states, keep=False)
     result = problem.scorer.score(candidate)
     agreement = seen.agreement.of(candidate)
-    return replace(result, teacher_agreement=agreement, about=merged.about)
+    return replace(
+        result, teacher_agreement=agreement, about=merged.about, movement=merged.movement()
+    )
 
 
 def _state(merged: Merged) -> StateDict:

@@ -39,11 +39,12 @@ def diagnose(
         lines += diagnostics.trained_on_learning_images(teachers, labelled)
         lines += diagnostics.unsure_teachers(teachers, labelled)
     for name, result in learned.items():
-        kind = result.learner.kind
+        kind, coefficients = result.learner.kind, result.listed()
         if kind in ("shared", "per_layer"):
             lines += diagnostics.uniform_coefficients(
-                name, result.coefficients, per_layer=kind == "per_layer"
+                name, coefficients, result.vectors, per_layer=kind == "per_layer"
             )
+        lines += diagnostics.extreme_coefficients(name, coefficients, result.vectors)
         lines += diagnostics.vanishing_gradient(name, result.gradient_norm)
     for name, row in rows.items():
         if name in BOUNDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,13 @@ from statsmerging.learning.settings import (
     MergingSettings,
 )
 from statsmerging.learning.trainer import continue_from, create_trainer
-from statsmerging.merging.bank import Coefficient, TaskVectorBank
+from statsmerging.merging.bank import (
+    ALL_LAYERS,
+    Coefficient,
+    TaskVectorBank,
+    is_vector,
+    summing_type,
+)
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import DirectionStatistics, direction_statistics
 from statsmerging.merging.learner import StatsMergeLearner
@@ -36,6 +43,7 @@ from statsmerging.merging.relations import (
 )
 from statsmerging.merging.spectral import Decomposition, SpectralBank
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
+from statsmerging.runs.results import LayerKind, LayerMovement
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
 
@@ -64,6 +72,37 @@ class LearnedCoefficients:
         return self.bank.listed(self.coefficients)
 
     @property
+    def vectors(self) -> frozenset[str]:
+        """Names of the merged layers that are no matrices."""
+        start = self.bank.pretrained
+        return frozenset(name for name, layer in start.items() if is_vector(layer))
+
+    @torch.no_grad()
+    def movement(self, state: Mapping[str, Tensor]) -> dict[LayerKind, LayerMovement]:
+        """How far matrices and vectors are from θ₀; a kind without coefficients is left out.
+
+        Args:
+            state: the weights that were merged with the coefficients.
+        """
+        start, vectors, listed = self.bank.pretrained, self.vectors, self.listed()
+        kinds: dict[LayerKind, bool] = {"matrices": False, "vectors": True}
+        found: dict[LayerKind, LayerMovement] = {}
+        for kind, of_vectors in kinds.items():
+            names = [name for name in start if (name in vectors) == of_vectors]
+            sizes = [
+                abs(each.value)
+                for each in listed
+                if each.layer == ALL_LAYERS or (each.layer in vectors) == of_vectors
+            ]
+            if names and sizes:
+                moved = math.hypot(*(_norm(state[name] - start[name]) for name in names))
+                whole = math.hypot(*(_norm(start[name]) for name in names))
+                found[kind] = LayerMovement(
+                    largest_coefficient=max(sizes), relative=moved / whole if whole else None
+                )
+        return found
+
+    @property
     def predicts(self) -> bool:
         """Whether the learner can tell coefficients of other experts: a table cannot."""
         return self.learner.predicts
@@ -81,6 +120,10 @@ def predicted(learner: nn.Module, statistics: LayerStatistics | DirectionStatist
         return learner.predict(statistics)
     assert isinstance(learner, StatsMergeLearner)
     return learner.predict(statistics)
+
+
+def _norm(layer: Tensor) -> float:
+    return float(torch.linalg.vector_norm(layer.to(summing_type(layer.dtype))))
 
 
 @dataclass(frozen=True)

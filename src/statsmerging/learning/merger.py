@@ -34,6 +34,7 @@ from statsmerging.merging.methods import (
 from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
+from statsmerging.runs.results import LayerKind, LayerMovement
 from statsmerging.scoring.evidence import block_grams, fisher_diagonals, gram_matrices
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
 from statsmerging.zoo.experts import Expert, Zoo
@@ -61,6 +62,12 @@ class Merged:
     about: dict[str, Any]
     state: StateDict | None = None
     learned: LearnedCoefficients | None = None
+
+    def movement(self) -> dict[LayerKind, LayerMovement]:
+        """How far the learned coefficients move the weights; empty if none were learned."""
+        if self.learned is None or self.state is None:
+            return {}
+        return self.learned.movement(self.state)
 
 
 @dataclass(frozen=True)

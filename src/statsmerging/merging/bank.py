@@ -40,6 +40,9 @@ class MappedFile:
             self._mapping.madvise(mmap.MADV_DONTNEED, page, offset + part.nbytes - page)
 
 
+#: Place of a coefficient that is the same for every layer.
+ALL_LAYERS = "all"
+
 #: Messages cut tensor names after this many characters.
 _LONGEST_NAME = 80
 
@@ -50,7 +53,7 @@ class Coefficient(NamedTuple):
     """One merging coefficient with its place.
 
     Attributes:
-        layer: name of the layer; ``all`` if the coefficient is the same for every layer.
+        layer: name of the layer; ``ALL_LAYERS`` if the coefficient is the same for every layer.
         direction: number of the singular direction from 0, and σ; ``None`` for a whole layer.
     """
 
@@ -208,7 +211,7 @@ class TaskVectorBank:
 
     def listed(self, coefficients: Tensor) -> list[Coefficient]:
         """λ (L × K or K) one by one."""
-        layers = self.layers if coefficients.dim() == 2 else ("all",)
+        layers = self.layers if coefficients.dim() == 2 else (ALL_LAYERS,)
         rows = coefficients.reshape(-1, len(self.tasks)).tolist()
         return [
             Coefficient(layer, task, value)
@@ -376,6 +379,11 @@ def summing_type(dtype: torch.dtype) -> torch.dtype:
 def matrix_shape(layer: Tensor) -> tuple[int, int]:
     """Shape of a layer as a matrix: one stays, a convolution is out × rest, a vector 1 × n."""
     return (1, layer.numel()) if layer.dim() < 2 else (layer.shape[0], layer[0].numel())
+
+
+def is_vector(layer: Tensor) -> bool:
+    """Whether a layer has one row or column as a matrix: biases, norms, tokens."""
+    return min(matrix_shape(layer)) == 1
 
 
 def check_experts(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from statsmerging.choices import DirectionFeature
-from statsmerging.merging.bank import matrix_shape
+from statsmerging.merging.bank import is_vector
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.relations import RELATION_COLUMNS, place_statistics
 from statsmerging.merging.spectral import DIRECTION_COLUMNS, SpectralBank
@@ -117,7 +117,7 @@ def direction_statistics(bank: SpectralBank) -> DirectionStatistics:
         blocks, count = parts.values.shape
         rank = count // len(bank.tasks)
         tasks.append(torch.arange(len(bank.tasks)).repeat_interleave(rank).repeat(blocks))
-        whole.append(torch.full((blocks * count,), min(matrix_shape(bank.pretrained[name])) == 1))
+        whole.append(torch.full((blocks * count,), is_vector(bank.pretrained[name])))
         present.append((parts.values > 0).flatten().cpu())
         values.append(parts.statistics.flatten(end_dim=1))
     one_hot = torch.nn.functional.one_hot(layer, len(sizes)).float()

@@ -19,6 +19,7 @@ from statsmerging.merging.bank import (
     Coefficient,
     TaskVectorBank,
     check_experts,
+    is_vector,
     matrix_shape,
     split_merged_and_kept,
     summing_type,
@@ -333,7 +334,7 @@ def decompose_layer(bank: TaskVectorBank, name: str, how: Decomposition) -> Dire
     """Singular directions of one layer of a bank, with their statistics."""
     start, stored = bank.pretrained[name], bank.task_vectors(name)
     rows, rounding = stored.float(), bank.rounding[name]
-    if min(matrix_shape(start)) == 1:
+    if is_vector(start):
         return _whole_vectors(start.float().reshape(1, -1), rows, how.dtype)
     fused = name.endswith(FUSED_PROJECTIONS) and len(start) % 3 == 0
     blocks = 3 if how.split_attention and fused else 1

@@ -27,7 +27,7 @@ def model_card(
         results: results of the run.
         config: resolved config of the run.
         coefficients: coefficients of the exported method, columns ``layer``, ``task``,
-            ``coefficient``; no rows if it learned none.
+            ``coefficient``, ``direction``; no rows if it learned none.
         preprocessing: preprocessing of an image.
         manifest_sha256: hash of ``manifest.json`` of the run.
         library: name of the library that loads the model.
@@ -75,13 +75,25 @@ Run `{results.run_hash}`, sha256 of its manifest `{manifest_sha256}`.
 
 
 def _coefficient_section(coefficients: pd.DataFrame) -> str:
-    """Mean and range over the layers, one row per task; empty if none were learned."""
+    """Mean and range of the coefficients, one row per task; empty if none were learned."""
     if coefficients.empty:
         return ""
+    of_directions = coefficients["direction"].notna().any()
+    counted = ["layers", "coefficients"] if of_directions else ["layers"]
+    headings = ["task", *counted, "mean", "least", "greatest"]
     lines = ["## Coefficients", ""]
-    lines += ["| task | layers | mean | least | greatest |", "| --- | ---: | ---: | ---: | ---: |"]
-    for task, values in coefficients.groupby("task", sort=False)["coefficient"]:
-        numbers = (values.mean(), values.min(), values.max())
-        cells = [escape(str(task)), str(len(values)), *(f"{number:.3f}" for number in numbers)]
-        lines.append(markdown_row(cells))
+    if of_directions:
+        lines += [
+            "One for each singular direction of a matrix, and one for each other layer: a bias, a "
+            "norm, a token.",
+            "",
+        ]
+    lines += [markdown_row(headings), markdown_row(["---", *["---:"] * (len(headings) - 1)])]
+    for task, rows in coefficients.groupby("task", sort=False):
+        counts = {"layers": rows["layer"].nunique(), "coefficients": len(rows)}
+        values = rows["coefficient"]
+        shown = [f"{number:.3f}" for number in (values.mean(), values.min(), values.max())]
+        lines.append(
+            markdown_row([escape(str(task)), *(str(counts[it]) for it in counted), *shown])
+        )
     return "\n".join(lines) + "\n\n"

@@ -19,6 +19,8 @@ Kind = Literal[
     "images",
     "heatmap",
     "depth",
+    "directions",
+    "positions",
     "learning_curves",
     "statistics",
     "cosines",
@@ -63,10 +65,17 @@ def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
 def _single_settings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
     for name, frame in split(frames.accuracies(groups), "setting"):
         yield Drawing("dots", f"Accuracy on every task · {name}", frame)
+    directions = dict(split(frames.directions(groups), "title", "setting"))
     for name, frame in split(frames.coefficients(groups), "title", "setting"):
-        yield Drawing("heatmap", f"Coefficients · {name}", frame)
+        shown = "Coefficients, means over directions" if name in directions else "Coefficients"
+        yield Drawing("heatmap", f"{shown} · {name}", frame)
         if frame["block"][frame["block"] != ""].nunique() > 1:
-            yield Drawing("depth", f"Coefficients against depth · {name}", frame)
+            yield Drawing("depth", f"{shown} against depth · {name}", frame)
+        if name in directions:
+            title = f"Coefficients of singular directions · {name}"
+            yield Drawing("directions", title, directions[name])
+            title = f"Coefficients against position of the direction · {name}"
+            yield Drawing("positions", title, directions[name])
     for name, frame in split(frames.statistics(groups), "title", "setting"):
         yield Drawing("statistics", f"Statistics against coefficients · {name}", frame)
     for name, frame in split(frames.learning_curves(groups), "quantity", "setting"):

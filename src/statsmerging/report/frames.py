@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from statsmerging.report.groups import RunGroup, rows_by_method, setting_text
 from statsmerging.report.layers import layer_name
 from statsmerging.report.runs import CURVES
-from statsmerging.runs.layer_tables import of_layers
+from statsmerging.runs.layer_tables import of_directions, of_layers
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
 
@@ -56,12 +56,28 @@ def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:
     Columns: ``setting``, ``method``, ``title``, ``layer``, ``block``, ``part``, ``kind``, ``task``,
     ``coefficient``.
     """
-    frames = [frame for group in groups for frame in _coefficients_of(group)]
-    keys = ["setting", "method", "title", "layer", "task"]
-    if not frames:
-        return _frame([*keys, "block", "part", "kind", "coefficient"], ())
-    means = pd.concat(frames).groupby(keys, sort=False)["coefficient"].mean().reset_index()
-    return means.join(_names(means["layer"]))
+    return _means(groups, of_layers, ["setting", "method", "title", "layer", "task"])
+
+
+def directions(groups: Sequence[RunGroup]) -> pd.DataFrame:
+    """Coefficients of singular directions, means over the seeds and over directions of a bin.
+
+    Columns: those of ``coefficients``; ``start`` and ``end`` of the bin, see ``of_directions``.
+    """
+    keys = ["setting", "method", "title", "layer", "task", "start", "end"]
+    return _means(groups, of_directions, keys)
+
+
+def by_position(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean coefficients of ``directions`` by position; a kind has as many bins as its least layer.
+
+    Columns: ``kind``, ``task``, ``position`` (i / r, middle of the bin), ``coefficient``.
+    """
+    width = (frame["end"] - frame["start"]).groupby(frame["kind"]).transform("max")
+    middle = (frame["start"] + frame["end"]) / 2
+    placed = frame.assign(position=((middle / width).astype(int) + 0.5) * width)
+    keys = ["kind", "task", "position"]
+    return placed.groupby(keys, sort=False)["coefficient"].mean().reset_index()
 
 
 def by_depth(frame: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +117,11 @@ def statistics(groups: Sequence[RunGroup]) -> pd.DataFrame:
         if known:
             tidy = known[0].melt(["layer", "task"], var_name="statistic")
             own = learned[learned["setting"] == group.label]
-            frames.append(own.merge(tidy, on=["layer", "task"]))
+            # Blocks of a layer, ``NAME[0]``, share its statistics.
+            tensors = own["layer"].str.replace(r"\[\d+\]$", "", regex=True)
+            named = tidy.rename(columns={"layer": "tensor"})
+            found = own.assign(tensor=tensors).merge(named, on=["tensor", "task"])
+            frames.append(found.drop(columns="tensor"))
     if not frames:
         return _frame([*learned.columns, "statistic", "value"], ())
     return pd.concat(frames, ignore_index=True)
@@ -163,15 +183,34 @@ def _short_setting(group: RunGroup) -> str:
     return ", ".join(f"{key.rpartition('.')[2]}={setting_text(own[key])}" for key in own)
 
 
-def _coefficients_of(group: RunGroup) -> Iterator[pd.DataFrame]:
+def _means(
+    groups: Sequence[RunGroup], of: Callable[[pd.DataFrame], pd.DataFrame], keys: list[str]
+) -> pd.DataFrame:
+    """Means over the seeds, with the parts of the layers' names.
+
+    Args:
+        of: table of coefficients → what is shown of them.
+        keys: columns that tell rows of several seeds apart.
+    """
+    frames = [frame for group in groups for frame in _coefficients_of(group, of)]
+    if not frames:
+        return _frame([*keys, "block", "part", "kind", "coefficient"], ())
+    means = pd.concat(frames).groupby(keys, sort=False)["coefficient"].mean().reset_index()
+    return means.join(names_of(means["layer"]))
+
+
+def _coefficients_of(
+    group: RunGroup, of: Callable[[pd.DataFrame], pd.DataFrame]
+) -> Iterator[pd.DataFrame]:
     for member in group.members:
         if len(member.coefficients):
-            frame = of_layers(member.coefficients)
+            frame = of(member.coefficients)
             titles = {name: _title(member.results, name) for name in frame["method"].unique()}
             yield frame.assign(setting=group.label, title=frame["method"].map(titles))
 
 
-def _names(layers: pd.Series) -> pd.DataFrame:
+def names_of(layers: pd.Series) -> pd.DataFrame:
+    """Columns ``block``, ``part`` and ``kind`` of the names of layers, by their index."""
     names = [layer_name(layer) for layer in layers]
     return pd.DataFrame(
         {key: [getattr(name, key) for name in names] for key in ("block", "part", "kind")},

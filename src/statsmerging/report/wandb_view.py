@@ -65,9 +65,19 @@ def sections(folder: Path, group_by: Sequence[str] = GROUP_BY) -> list[Section]:
         Panel("bars", "average accuracy on seen tasks", [f"average/{name}" for name in methods]),
         *(Panel("curves", f"loss of {name}", [f"{name}/loss"]) for name in learned),
     ]
+    moved = [
+        f"movement/{name}/{kind}/{quantity}"
+        for name in learned
+        for kind, layers in rows[name].movement.items()
+        for quantity in layers.model_fields_set
+    ]
+    of_directions = [
+        name for name in learned if rows[name].parameters.get("granularity") == "singular_wise"
+    ]
     single = [
         Panel("table", "results", ["results"]),
         *(Panel("pictures", f"coefficients of {x}", [f"coefficients/{x}"]) for x in learned),
+        *(Panel("pictures", f"directions of {x}", [f"directions/{x}"]) for x in of_directions),
     ]
     groups = [Section(f"by {key}", key, compared) for key in group_by]
     return [*groups, Section("run by run", None, single)]

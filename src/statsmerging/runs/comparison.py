@@ -98,13 +98,20 @@ def differences(before: Any, after: Any, name: str = "") -> Iterator[Difference]
 def result_differences(before: RunResults, after: RunResults) -> list[Difference]:
     """Every number of the first results that is not the same in the second ones.
 
-    Parameters of methods that the first version did not record yet are not compared.
+    Parameters of methods, and movements of their weights, that the first version did not record yet
+    are not compared.
     """
     rows = {}
     for method, row in after.methods.items():
-        recorded = before.methods[method].parameters if method in before.methods else {}
-        known = {key: value for key, value in row.parameters.items() if key in recorded}
-        rows[method] = row.model_copy(update={"parameters": known}) if recorded else row
+        first = before.methods.get(method, row)
+        known: dict[str, Any] = {}
+        if first.parameters:
+            known["parameters"] = {
+                key: value for key, value in row.parameters.items() if key in first.parameters
+            }
+        if not first.movement:
+            known["movement"] = {}
+        rows[method] = row.model_copy(update=known)
     comparable = after.model_copy(update={"methods": rows})
     found = differences(before.as_json(), comparable.as_json())
     return [difference for difference in found if difference.of_numbers]

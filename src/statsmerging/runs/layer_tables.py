@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _OTHER_COLUMNS = {"method", "coefficient", "statistic", "value"}
 
 _OF_DIRECTIONS = ("direction", "singular_value")
+
+#: Most bins of the singular directions of a layer.
+BINS = 12
 
 #: Cells of the largest table that is read.
 LARGEST = 20_000_000
@@ -70,6 +74,24 @@ def of_layers(coefficients: pd.DataFrame) -> pd.DataFrame:
         .sum()
     )
     return (sums["coefficient"] / sums["weight"]).rename("coefficient").reset_index()
+
+
+def of_directions(coefficients: pd.DataFrame) -> pd.DataFrame:
+    """Means of ``read_coefficients`` over singular directions of about the same rank.
+
+    A layer with r directions of each expert has min(r, BINS) bins of i / r, from the largest
+    singular value (i = 0) on. A layer with one, such as a bias, is left out.
+
+    Columns: ``method``, ``layer``, ``task``, ``start`` and ``end`` of the bin, ``coefficient``.
+    """
+    rows = coefficients.dropna(subset=["direction"])
+    rank = rows.groupby(["method", "layer"])["direction"].transform("max") + 1
+    rows, rank = rows[rank > 1], rank[rank > 1]
+    bins = rank.clip(upper=BINS)
+    place = np.floor(rows["direction"] * bins / rank)
+    placed = rows.assign(start=place / bins, end=(place + 1) / bins)
+    keys = ["method", "layer", "task", "start", "end"]
+    return placed.groupby(keys, sort=False)["coefficient"].mean().reset_index()
 
 
 def read_statistics(path: Path) -> pd.DataFrame:

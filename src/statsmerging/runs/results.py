@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -33,6 +33,11 @@ BOUNDS = tuple(BOUND_TITLES)
 #: Suffix of a method's name if its coefficients were learned anew for the unseen experts. The row
 #: without the suffix has the coefficients that were predicted for them.
 ANEW = "_anew"
+
+
+#: Layers as matrices, with convolutions as out × rest; ``vectors`` have a side of 1: biases, norms,
+#: tokens.
+LayerKind = Literal["matrices", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,14 @@ class MethodResult:
         teacher_agreement: share of unlabeled images on which the model predicts the class of their
             teacher, averaged over the seen tasks; hyper-parameters are selected by it.
         about: title, needs, returns and parameters of the row.
+        movement: how far learned coefficients move the weights; empty if none were learned.
     """
 
     seen: Mapping[str, TaskAccuracy]
     unseen: Mapping[str, TaskAccuracy] = field(default_factory=dict)
     teacher_agreement: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    movement: Mapping[LayerKind, LayerMovement] = field(default_factory=dict)
 
     @property
     def accuracies(self) -> dict[str, TaskAccuracy]:
@@ -72,6 +79,7 @@ class MethodResult:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -89,6 +97,18 @@ class UnseenScores(_Record):
     n: dict[str, int] = {}
 
 
+class LayerMovement(_Record):
+    """How far learned coefficients move the layers of one kind.
+
+    Attributes:
+        largest_coefficient: max |λ|.
+        relative: ‖Σ λ T‖ / ‖θ₀‖, both over all layers of the kind; ``None`` where θ₀ is zero.
+    """
+
+    largest_coefficient: NonNegativeNumber
+    relative: NonNegativeNumber | None = None
+
+
 class MethodRow(_Record):
     """One row of the table.
 
@@ -103,6 +123,7 @@ class MethodRow(_Record):
             if no individual model is ever right.
         n: task → number of test images.
         teacher_agreement: as in ``MethodResult``.
+        movement: as in ``MethodResult``; records of earlier versions have none.
         unseen: scores on the unseen tasks.
     """
 
@@ -115,6 +136,7 @@ class MethodRow(_Record):
     normalised_average: FiniteFloat | None = None
     n: dict[str, int] = {}
     teacher_agreement: Fraction | None = None
+    movement: dict[str, LayerMovement] = {}
     unseen: UnseenScores = UnseenScores()
 
     @property
@@ -220,6 +242,8 @@ def run_results(methods: Mapping[str, MethodResult], **facts: Any) -> RunResults
         row = {**result.about, **_scores(result.seen, individual.seen)}
         if result.teacher_agreement is not None:
             row["teacher_agreement"] = result.teacher_agreement
+        if result.movement:
+            row["movement"] = result.movement
         if result.unseen:
             row["unseen"] = _scores(result.unseen, individual.unseen)
         rows[name] = row

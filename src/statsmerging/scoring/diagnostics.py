@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import combinations
+from statistics import fmean
 
 from torch import Tensor
 
+from statsmerging.merging.bank import ALL_LAYERS, Coefficient
 from statsmerging.runs.results import MethodResult, TaskAccuracy, normalised_average
 from statsmerging.scoring.scores import TeacherQuality
 
@@ -16,6 +19,9 @@ SIGNIFICANT = 3.0
 
 #: Coefficients within this range of each other are one coefficient.
 UNIFORM = 1e-3
+
+#: A coefficient further from zero is no share of a task vector any more.
+EXTREME = 5.0
 
 #: A gradient this small moves no coefficient.
 VANISHED = 1e-6
@@ -131,25 +137,65 @@ def near_identical_experts(tasks: Sequence[str], cosines: Tensor) -> Iterator[st
             )
 
 
-def uniform_coefficients(method: str, coefficients: Tensor, *, per_layer: bool) -> Iterator[str]:
+def uniform_coefficients(
+    method: str, coefficients: Sequence[Coefficient], vectors: Set[str], *, per_layer: bool
+) -> Iterator[str]:
     """A learner that ignores its input.
 
+    Of singular directions, only those of matrices are compared: whole vectors start elsewhere, and
+    need not come from the network.
+
     Args:
-        coefficients: L × K or K.
+        vectors: names of the layers that are no matrices.
         per_layer: every layer has its own bias, so layers differ without any input.
     """
-    compared = coefficients if per_layer else coefficients.flatten()
-    spread = float((compared.amax(dim=-1) - compared.amin(dim=-1)).max())
-    if spread < UNIFORM and compared.shape[-1] > 1:
-        found = (
-            "the coefficients of each layer are the same for all tasks"
-            if per_layer
-            else f"all coefficients are {float(coefficients.mean()):.3f}"
-        )
-        yield (
-            f"{method}: {found}: the learner ignores its input; learning rate, steps or link "
-            "(link=…) may be the cause"
-        )
+    of_directions = any(each.direction is not None for each in coefficients)
+    compared: dict[str, list[float]] = {}
+    for each in coefficients:
+        if not of_directions or each.layer not in vectors:
+            compared.setdefault(each.layer if per_layer else "", []).append(each.value)
+    several = [values for values in compared.values() if len(values) > 1]
+    if not several or max(max(values) - min(values) for values in several) >= UNIFORM:
+        return
+    if per_layer and of_directions:
+        found = "the coefficients of each matrix are the same for all directions"
+    elif per_layer:
+        found = "the coefficients of each layer are the same for all tasks"
+    else:
+        which = " of matrices" if of_directions else ""
+        found = f"all coefficients{which} are {fmean(several[0]):.3f}"
+    yield (
+        f"{method}: {found}: the learner ignores its input; learning rate, steps or link "
+        "(link=…) may be the cause"
+    )
+
+
+def extreme_coefficients(
+    method: str, coefficients: Sequence[Coefficient], vectors: Set[str]
+) -> Iterator[str]:
+    """Coefficients that no one would call merging.
+
+    Args:
+        vectors: names of the layers that are no matrices.
+    """
+    extreme = [each for each in coefficients if abs(each.value) > EXTREME]
+    if not extreme:
+        return
+
+    def kind(layer: str) -> str:
+        if layer == ALL_LAYERS:
+            return "all layers"
+        return "vectors" if layer in vectors else "matrices"
+
+    counts = Counter(kind(each.layer) for each in extreme)
+    kinds = " and ".join(f"{count} of {name}" for name, count in counts.items())
+    largest = max(extreme, key=lambda each: abs(each.value))
+    yield (
+        f"{method}: {len(extreme)} of {len(coefficients)} coefficients are beyond ±{EXTREME:g} "
+        f"({kinds}), the largest is {largest.value:.1f} ({largest.task}, {largest.layer}): these "
+        "layers are trained rather than merged; learning rate, scale or link (link=…) may be the "
+        "cause"
+    )
 
 
 def vanishing_gradient(method: str, norm: float) -> Iterator[str]:

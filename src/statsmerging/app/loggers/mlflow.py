@@ -18,7 +18,7 @@ from statsmerging.app.loggers.run_log import LoggedRun, RunLogger, flat_numbers
 from statsmerging.app.loggers.settings import MlflowSettings
 from statsmerging.app.mistakes import INTERRUPTED, TERMINATED
 from statsmerging.errors import UserError, first_line
-from statsmerging.report.figures.pictures import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_pictures
 from statsmerging.report.groups import flatten
 from statsmerging.report.tables.accuracy import accuracy_content
 from statsmerging.report.tables.text import markdown
@@ -66,8 +66,8 @@ class MlflowRunLogger(RunLogger):
         for batch in _batches(numbers):
             self.client.log_batch(self.run_id, metrics=batch)
         self.client.log_text(self.run_id, markdown(accuracy_content([results])), "results.md")
-        for method, picture in coefficient_heatmaps(self.run.directory.coefficients).items():
-            self.client.log_image(self.run_id, picture, f"coefficients/{method}.png")
+        for name, picture in coefficient_pictures(self.run.directory.coefficients).items():
+            self.client.log_image(self.run_id, picture, f"{name}.png")
 
     def finish(self, status: int) -> None:
         ends = {0: "FINISHED", INTERRUPTED: "KILLED", TERMINATED: "KILLED"}

@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from statsmerging.app.loggers.run_log import LoggedRun, RunLogger, flat_numbers
 from statsmerging.app.loggers.settings import TensorboardSettings
-from statsmerging.report.figures.pictures import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_pictures
 from statsmerging.report.tables.accuracy import accuracy_content
 from statsmerging.report.tables.text import markdown
 from statsmerging.runs.results import RunResults
@@ -41,9 +41,8 @@ class TensorboardRunLogger(RunLogger):
             for name, value in flat_numbers(results).items():
                 writer.add_scalar(name, value, 0)
             writer.add_text("results", markdown(accuracy_content([results])))
-            for method, picture in coefficient_heatmaps(self.run.directory.coefficients).items():
-                pixels = np.asarray(picture)
-                writer.add_image(f"coefficients/{method}", pixels, dataformats="HWC")
+            for name, picture in coefficient_pictures(self.run.directory.coefficients).items():
+                writer.add_image(name, np.asarray(picture), dataformats="HWC")
 
 
 def open_logger(settings: TensorboardSettings, run: LoggedRun) -> RunLogger:

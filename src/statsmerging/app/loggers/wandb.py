@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from statsmerging.app.loggers.run_log import LoggedRun, RunLogger, flat_numbers
 from statsmerging.app.loggers.settings import WandbSettings
 from statsmerging.errors import UserError, first_line
-from statsmerging.report.figures.pictures import coefficient_heatmaps
+from statsmerging.report.figures.pictures import coefficient_pictures
 from statsmerging.report.tables.accuracy import accuracy_content
 from statsmerging.report.tables.text import plain_table
 from statsmerging.runs.results import RunResults
@@ -92,8 +92,8 @@ class WandbRunLogger(RunLogger):
         table = accuracy_content([results])
         headings: list[str | int] = [*table.labels, *table.columns]
         rows = plain_table(table, order=results.methods)
-        heatmaps = coefficient_heatmaps(self.run.directory.coefficients)
-        pictures = {f"coefficients/{name}": wandb.Image(image) for name, image in heatmaps.items()}
+        drawn = coefficient_pictures(self.run.directory.coefficients)
+        pictures = {name: wandb.Image(image) for name, image in drawn.items()}
         self.session.log(
             {"results": wandb.Table(columns=list(headings), data=list(rows)), **pictures}
         )

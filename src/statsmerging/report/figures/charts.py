@@ -6,6 +6,7 @@ legend depend on the medium: see ``style.printed`` and the page's ``figures.js``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -29,7 +30,7 @@ from statsmerging.report.figures.parts import (
     zoom_of,
 )
 from statsmerging.report.figures.style import colours, heat, shapes
-from statsmerging.report.frames import axis_scale, by_depth, drawn
+from statsmerging.report.frames import axis_scale, by_depth, by_position, drawn
 from statsmerging.report.series import LABELS
 from statsmerging.runs.results import BOUND_TITLES, BOUNDS
 
@@ -42,6 +43,9 @@ OWN = "stats_merging"
 #: Heights in points: of a row of dots at least, of each method in it, of a cell of a map, and of
 #: a map of many blocks.
 ROW, METHOD, CELL, MAP = 18, 3, 9, 130
+
+#: Axis of singular directions: i counts them from 0, r is their number.
+POSITION = "i / r, largest σ first"
 
 #: Side of a cell that holds a number, at least and at most, in points.
 NUMBER = (18, 30)
@@ -70,6 +74,10 @@ def chart(drawing: Drawing, most: int | None = None) -> alt.TopLevelMixin:
             made = heatmap(frame)
         case "depth":
             made = depth(frame)
+        case "directions":
+            made = directions(frame)
+        case "positions":
+            made = positions(frame)
         case "learning_curves":
             made = learning_curves(frame)
         case "statistics":
@@ -170,44 +178,78 @@ def heatmap(frame: pd.DataFrame) -> alt.TopLevelMixin:
     Args:
         frame: ``frames.coefficients`` of one method in one setting.
     """
+    tasks = list(frame["task"].unique())
+    axis = alt.Axis(labelAngle=-90, domain=False, ticks=False)
+    across = alt.X("task:N", sort=tasks, title=None, axis=axis)
+    most = max(2, min(5, int(7 / (0.5 + 0.12 * len(tasks)))))
+    return _maps(frame, [across], ["task"], ["task:N"], most)
+
+
+def directions(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """A panel for each matrix of a block, blocks down, its singular directions across.
+
+    The largest singular value stands on the left; a cell is a mean over tasks.
+
+    Args:
+        frame: ``frames.directions`` of one method in one setting.
+    """
+    keys = ["layer", "block", "part", "kind", "start", "end"]
+    means = frame.groupby(keys, sort=False)["coefficient"].mean().reset_index()
+    ends = zip(means["start"], means["end"], strict=True)
+    means["position"] = [f"{start:.0%} to {end:.0%}" for start, end in ends]
+    axis = alt.Axis(values=[0, 0.5, 1], format="~g", grid=False, domain=False)
+    across = alt.X("start:Q", title=POSITION, axis=axis).scale(domain=[0, 1])
+    columns = ["start", "end", "position"]
+    return _maps(means, [across, alt.X2("end:Q")], columns, ["position:N"], 4)
+
+
+def _maps(
+    frame: pd.DataFrame,
+    across: Sequence[Any],
+    columns: Sequence[str],
+    tooltip: Sequence[str],
+    most: int,
+) -> alt.TopLevelMixin:
+    """Coefficients as colours: a panel for each tensor of a block, above it all other tensors.
+
+    Args:
+        frame: columns ``layer``, ``block``, ``part``, ``kind``, ``coefficient``, and others.
+        across: what places a cell in its row.
+        columns: the others.
+        tooltip: those that a cell tells.
+        most: panels in a row at most.
+    """
     outside = frame[frame["block"] == ""].assign(row=lambda rows: rows["layer"])
     inside = frame[frame["block"] != ""].sort_values("kind", kind="stable")
     # The number of a block; in a residual network with that of its stage.
     inside = inside.assign(row=inside["block"].str.replace(r"^.*?(\d[\d.]*)$", r"\1", regex=True))
-    tasks = list(frame["task"].unique())
-    across = max(2, min(5, int(7 / (0.5 + 0.12 * len(tasks)))))
     colour = alt.Color(
         "coefficient:Q", scale=heat(frame["coefficient"].min(), frame["coefficient"].max())
     )
 
     def cells(rows: pd.DataFrame, title: str | None) -> Any:
         names = list(rows["row"].unique())
-        columns = ["part", "row", "layer", "task", "coefficient"]
         step = min(CELL, MAP / len(names)) if title else CELL
         down = alt.Axis(labelOverlap="parity", ticks=False, domain=False, labelPadding=3)
+        shown = rows[["part", "row", "layer", *columns, "coefficient"]]
         return (
-            alt.Chart(data_of(rows[columns]), height=alt.Step(step))
+            alt.Chart(data_of(shown), height=alt.Step(step))
             .mark_rect()
             .encode(
-                alt.X(
-                    "task:N",
-                    sort=tasks,
-                    title=None,
-                    axis=alt.Axis(labelAngle=-90, domain=False, ticks=False),
-                ),
+                *across,
                 alt.Y("row:N", sort=names, title=title, axis=down),
                 colour,
-                tooltip=["layer:N", "task:N", alt.Tooltip("coefficient:Q", format=".4~g")],
+                tooltip=["layer:N", *tooltip, alt.Tooltip("coefficient:Q", format=".4~g")],
             )
         )
 
     maps: list[Any] = [cells(outside, None)] if len(outside) else []
     if len(inside):
         parts = list(inside["part"].unique())
-        across = min(across, len(parts))
+        most = min(most, len(parts))
         facet = alt.Facet("part:N", sort=parts, title=None)
-        maps.append(cells(inside, "block").facet(facet, columns=across, spacing=8))
-    return laid_out(alt.vconcat(*maps), across if len(inside) else 1, least=600)
+        maps.append(cells(inside, "block").facet(facet, columns=most, spacing=8))
+    return laid_out(alt.vconcat(*maps), most if len(inside) else 1, least=600)
 
 
 def depth(frame: pd.DataFrame) -> alt.TopLevelMixin:
@@ -216,14 +258,34 @@ def depth(frame: pd.DataFrame) -> alt.TopLevelMixin:
     Args:
         frame: as for ``heatmap``; tensors outside of blocks are left out.
     """
-    means = by_depth(frame)
+    across = alt.X("depth:Q", title="block", axis=WHOLE).scale(nice=False)
+    return _task_lines(by_depth(frame), across, "block")
+
+
+def positions(frame: pd.DataFrame) -> alt.TopLevelMixin:
+    """One panel for each kind of tensor, one line a task: mean over directions of a position.
+
+    Args:
+        frame: as for ``directions``.
+    """
+    axis = alt.Axis(values=[0, 0.5, 1], format="~g")
+    across = alt.X("position:Q", title=POSITION, axis=axis).scale(domain=[0, 1])
+    return _task_lines(by_position(frame), across, POSITION)
+
+
+def _task_lines(means: pd.DataFrame, across: alt.X, meaning: str) -> alt.TopLevelMixin:
+    """Mean coefficients: one panel for each kind of tensor, one line a task.
+
+    Args:
+        means: columns ``kind``, ``task``, ``coefficient``, and that of ``across``.
+        meaning: of the latter.
+    """
     tasks = list(means["task"].unique())
     tooltip = [
         *("kind:N", "task:N"),
-        alt.Tooltip("depth:Q", title="block"),
+        alt.Tooltip(across.shorthand, title=meaning, format=".3~g"),
         alt.Tooltip("coefficient:Q", format=".4~g"),
     ]
-    across = alt.X("depth:Q", title="block", axis=WHOLE).scale(nice=False)
     up = alt.Y("coefficient:Q").scale(zero=False, nice=False, padding=5)
     layers = [
         lines_of("task", tasks).mark_line().encode(across, up, dash("task", tasks, LINES)),

@@ -1,4 +1,4 @@
-"""Pictures outside of a report: heat maps of one run for loggers, contact sheets of images."""
+"""Pictures outside of a report: maps of one run for loggers, contact sheets of images."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ import pandas as pd
 from PIL import Image
 
 from statsmerging.errors import printable
-from statsmerging.report.drawings import Drawing
+from statsmerging.report.drawings import Drawing, Kind
 from statsmerging.report.figures.charts import chart
 from statsmerging.report.figures.parts import laid_out
 from statsmerging.report.figures.style import DPI, printed
-from statsmerging.report.layers import layer_name
-from statsmerging.runs.layer_tables import of_layers, read_coefficients
+from statsmerging.report.frames import names_of
+from statsmerging.runs.layer_tables import of_directions, of_layers, read_coefficients
 
 #: Side of an image on a contact sheet, and the room for a row's label, in points.
 SIDE, LABEL = 43, 100
 
 
-def coefficient_heatmaps(path: Path) -> dict[str, Image.Image]:
-    """Method → heat map of its coefficients, from ``coefficients.parquet``; none without the file.
+def coefficient_pictures(path: Path) -> dict[str, Image.Image]:
+    """Name in a logger → picture, from ``coefficients.parquet``; none without the file.
 
-    Colours are centred at 0 where a coefficient is negative, so that its sign is visible.
+    Each method has ``coefficients/METHOD``, layers × tasks; one with singular directions also
+    ``directions/METHOD``. Colours are centred at 0 where a coefficient is negative, so that its
+    sign is visible.
     """
     if not path.exists():
         return {}
-    frame = of_layers(read_coefficients(path))
-    names = [layer_name(layer) for layer in frame["layer"]]
-    for column in ("block", "part", "kind"):
-        frame[column] = [getattr(name, column) for name in names]
+    table = read_coefficients(path)
+    shown: list[tuple[str, Kind, pd.DataFrame]] = [
+        ("coefficients", "heatmap", of_layers(table)),
+        ("directions", "directions", of_directions(table)),
+    ]
     pictures = {}
-    for method, rows in frame.groupby("method", sort=False):
-        content = printed(chart(Drawing("heatmap", str(method), rows)), str(method))["png"]
-        pictures[str(method)] = Image.open(BytesIO(content)).convert("RGB")
+    for name, kind, frame in shown:
+        for method, rows in frame.join(names_of(frame["layer"])).groupby("method", sort=False):
+            content = printed(chart(Drawing(kind, str(method), rows)), str(method))["png"]
+            pictures[f"{name}/{method}"] = Image.open(BytesIO(content)).convert("RGB")
     return pictures
 
 

@@ -15,6 +15,7 @@ from statsmerging.report.runs import ReportedRun
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Row, Table
+from statsmerging.report.tables.movement import movement_tables
 from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 
 #: What a command has that starts many runs.
@@ -30,6 +31,7 @@ def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
     return {
         "keys": keys,
         "runs": [_run(run, folder, keys) for run in runs],
+        "movements": [_table(table) for table in movement_tables(groups)],
         "sweeps": [_table(table) for table in sweep_tables(groups)],
         "settings": [_setting(group, folder) for group in groups],
     }
@@ -134,7 +136,9 @@ def _row(row: Row) -> Content:
         "labels": row.labels,
         "kind": "published" if row.facts.get("source") == "published" else bound,
         "numbers": [
-            None if number is None else {**vars(number), "text": number.text}
+            None
+            if number is None
+            else {"mean": number.mean, "text": number.text, "place": number.place}
             for number in row.numbers
         ],
     }

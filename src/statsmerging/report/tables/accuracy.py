@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from statsmerging.report.groups import RunGroup, rows_by_method
+from statsmerging.report.groups import RunGroup, rows_by_method, setting_text
 from statsmerging.report.tables.content import (
     Number,
     Row,
@@ -42,6 +42,9 @@ CLEAN = "none"
 #: Entries of the results that describe the setting, in the order of a title.
 FACTS = ("suite", "corruption", "backbone", "granularity", "learner", "labels")
 
+#: Those of them that a learned method may have of its own.
+OF_METHODS = ("granularity", "learner")
+
 
 class Column(NamedTuple):
     """Heading of a column, and how its number, a fraction, is read from a row of the results."""
@@ -67,6 +70,23 @@ def group_facts(group: RunGroup) -> dict[str, Any]:
     return {**_facts(group.results[0]), "checkpoints": checkpoints, **group.differences}
 
 
+def row_facts(
+    facts: Mapping[str, Any], method: str, row: MethodRow, differences: Container[str]
+) -> dict[str, Any]:
+    """Facts of one row: a method's own granularity and learner in place of those of the setting.
+
+    Args:
+        facts: of the setting.
+        differences: keys that tell settings apart; they stay those of the setting.
+    """
+    own = {
+        key: setting_text(row.parameters[key])
+        for key in OF_METHODS
+        if key in facts and key in row.parameters and key not in differences
+    }
+    return {**facts, **own, "method": method, "source": "ours"}
+
+
 def accuracy_content(
     runs: Sequence[RunResults],
     setting: Sequence[str] = (),
@@ -84,7 +104,7 @@ def accuracy_content(
     """
     facts = _facts(runs[0]) if facts is None else facts
     columns = accuracy_columns(runs[0])
-    sections = _sections(runs, columns, facts)
+    sections = _sections(runs, columns, facts, {_key(item) for item in setting})
     published = _published(runs[0], facts)
     parts = [caption(runs, facts.get("checkpoints"))]
     if published:
@@ -137,7 +157,10 @@ def sections_of(methods: Mapping[str, MethodRow]) -> list[tuple[str, list[str]]]
 
 
 def _sections(
-    runs: Sequence[RunResults], columns: Sequence[Column], facts: Mapping[str, Any]
+    runs: Sequence[RunResults],
+    columns: Sequence[Column],
+    facts: Mapping[str, Any],
+    differences: Container[str],
 ) -> list[Section]:
     """The rows of the runs; best and second best are marked within each section."""
     rows_of = {name: list(rows.values()) for name, rows in rows_by_method(runs).items()}
@@ -150,7 +173,7 @@ def _sections(
             title = f"{title} ({len(rows)} of {seeds} seeds)"
         needs = NEEDS.get(rows[0].needs, str(rows[0].needs))  # a plugin may have other needs
         numbers = numbers_over_seeds([[column.number(row) for row in rows] for column in columns])
-        return Row((title, needs), numbers, {**facts, "method": method, "source": "ours"})
+        return Row((title, needs), numbers, row_facts(facts, method, rows[0], differences))
 
     sections = []
     for heading, names in sections_of({name: rows[0] for name, rows in rows_of.items()}):
@@ -208,10 +231,30 @@ def _facts(results: RunResults) -> dict[str, Any]:
     return {key: getattr(results, key) for key in FACTS if key in results.model_fields_set}
 
 
+def _of_methods(runs: Sequence[RunResults], facts: Mapping[str, Any]) -> dict[str, str]:
+    """Granularities of all learned methods; the learner, if no method has that of the setting.
+
+    Controls have other learners, and their titles tell which.
+    """
+    parameters = [row.parameters for run in runs for row in run.methods.values()]
+    found = {}
+    for key in OF_METHODS:
+        own = dict.fromkeys(setting_text(each[key]) for each in parameters if key in each)
+        if own and key in facts and not (key == "learner" and facts[key] in own):
+            found[key] = ", ".join(own)
+    return found
+
+
+def _key(item: str) -> str:
+    """Key of ``key=value``."""
+    return item.partition("=")[0]
+
+
 def _title(runs: Sequence[RunResults], setting: Sequence[str]) -> str:
     """Facts, differences, seeds, and the stamps of all runs, each once."""
     facts = _facts(runs[0])
-    keys = {item.partition("=")[0].removesuffix(".kind") for item in setting} - {"corruption"}
+    facts |= _of_methods(runs, facts)
+    keys = {_key(item).removesuffix(".kind") for item in setting} - {"corruption"}
     shown = [value for key, value in facts.items() if key not in keys and value != CLEAN]
 
     # "contrast 2" already tells the difference "corruption.severity=2".

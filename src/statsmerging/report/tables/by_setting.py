@@ -21,6 +21,7 @@ from statsmerging.report.tables.accuracy import (
     UNSEEN_AVERAGE,
     caption,
     group_facts,
+    row_facts,
     sections_of,
 )
 from statsmerging.report.tables.content import (
@@ -128,7 +129,7 @@ def _candidates(group: RunGroup, keys: Sequence[str]) -> Iterator[_Candidate]:
         texts = [_text(group, key) if concerns(key, method) else "" for key in keys]
         labels = (*texts, method_title(method, rows[0].title), str(len(rows)))
         numbers = numbers_over_seeds([[column.number(row) for row in rows] for column in COLUMNS])
-        facts = {**group_facts(group), "method": method, "source": "ours"}
+        facts = row_facts(group_facts(group), method, rows[0], group.differences)
         yield _Candidate(method, rows[0], problem, Row(labels, numbers, facts))
 
 

@@ -1,4 +1,4 @@
-"""The content of a table of percentages, independent of the format it is written in."""
+"""The content of a table of numbers, independent of the format it is written in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,23 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-#: Unit of all numbers.
-UNIT = "%"
+
+@dataclass(frozen=True)
+class Unit:
+    """How a number of the results is printed.
+
+    Attributes:
+        name: as the CSV files have it.
+        factor: of the printed number.
+        digits: after the point.
+    """
+
+    name: str
+    factor: float
+    digits: int
+
+
+PERCENT, RATIO = Unit("%", 100, 1), Unit("1", 1, 3)
 
 #: Places of a number in its column that are marked.
 BEST, SECOND = 1, 2
@@ -16,24 +31,32 @@ BEST, SECOND = 1, 2
 
 @dataclass(frozen=True)
 class Number:
-    """A percentage.
+    """A number in its unit.
 
     Attributes:
         mean: mean over the seeds.
         std: sample standard deviation over the seeds (with n − 1); ``None`` if nothing varies.
         seeds: number of seeds; 0 for a published number.
         place: ``BEST``, ``SECOND`` or 0.
+        unit: of mean and deviation.
     """
 
     mean: float
     std: float | None = None
     seeds: int = 1
     place: int = 0
+    unit: Unit = PERCENT
+
+    @property
+    def parts(self) -> list[str]:
+        """Mean and, if there is one, deviation, as they are printed."""
+        known = [self.mean] if self.std is None else [self.mean, self.std]
+        return [f"{value:.{self.unit.digits}f}" for value in known]
 
     @property
     def text(self) -> str:
         """``71.3`` or ``71.3 ± 0.4``."""
-        return f"{self.mean:.1f}" if self.std is None else f"{self.mean:.1f} ± {self.std:.1f}"
+        return " ± ".join(self.parts)
 
 
 @dataclass(frozen=True)
@@ -61,7 +84,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of percentages.
+    """A table of numbers.
 
     Attributes:
         title: suite, backbone and setting.
@@ -92,20 +115,24 @@ class Table:
         return [row for section in self.sections for row in section.rows]
 
 
-def numbers_over_seeds(cells: Sequence[Sequence[float | None]]) -> tuple[Number | None, ...]:
+def numbers_over_seeds(
+    cells: Sequence[Sequence[float | None]], unit: Unit = PERCENT
+) -> tuple[Number | None, ...]:
     """One number per column of a row; if the seeds differ in any column, all have a deviation.
 
     Args:
-        cells: for each column the fractions of the seeds; ``None`` if a seed has none.
+        cells: for each column the numbers of the seeds as the results have them; ``None`` if a seed
+            has none.
+        unit: of all columns.
     """
-    known = [[100 * value for value in cell if value is not None] for cell in cells]
+    known = [[unit.factor * value for value in cell if value is not None] for cell in cells]
     varies = any(len(set(values)) > 1 for values in known)
 
     def number(values: Sequence[float]) -> Number | None:
         if not values:
             return None
         deviation = stdev(values) if varies and len(values) > 1 else None
-        return Number(fmean(values), deviation, len(values))
+        return Number(fmean(values), deviation, len(values), unit=unit)
 
     return tuple(number(values) for values in known)
 

@@ -76,6 +76,7 @@ _SYMBOLS = {
     "≈": r"\approx",
     "→": r"\rightarrow",
     "√": r"\surd",
+    "‖": r"\|",
     "∞": r"\infty",
     "°": r"^{\circ}",
     "₀": "_{0}",
@@ -263,8 +264,8 @@ def _text(text: str) -> str:
 def _cell(number: Number | None) -> str:
     if number is None:
         return ""
-    mean = _MARKS[number.place] % f"{number.mean:.1f}"
-    return mean if number.std is None else rf"{mean} $\pm$ {number.std:.1f}"
+    mean, *deviation = number.parts
+    return r" $\pm$ ".join([_MARKS[number.place] % mean, *deviation])
 
 
 def escape(text: str) -> str:

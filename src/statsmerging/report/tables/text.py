@@ -11,7 +11,7 @@ import rich.table
 from rich import box
 
 from statsmerging.errors import printable
-from statsmerging.report.tables.content import BEST, SECOND, UNIT, Number, Table
+from statsmerging.report.tables.content import BEST, SECOND, Number, Table
 
 #: GitHub underlines ``ins`` and strips ``u``.
 _MARKDOWN_MARKS = {BEST: "**{}**", SECOND: "<ins>{}</ins>", 0: "{}"}
@@ -106,7 +106,7 @@ def tidy(tables: Iterable[Table]) -> pd.DataFrame:
             "mean": number.mean,
             "std": number.std,
             "n": number.seeds or None,
-            "unit": UNIT,
+            "unit": number.unit.name,
         }
         for table in tables
         for row in table.rows

@@ -1,5 +1,6 @@
 "use strict";
-// Sweeps at a glance, then one table per setting with all tasks in columns.
+// Sweeps at a glance, then one table per setting with all tasks in columns, then how far the
+// learned methods move the weights.
 
 function startSettingTables(content) {
   const runs = new Map(content.runs.map((run) => [run.name, run]));
@@ -8,6 +9,9 @@ function startSettingTables(content) {
     .append(
       ...content.sweeps.map((sweep) => article(`All settings: ${sweep.title}`, resultTable(sweep))),
       ...content.settings.map((setting) => settingTable(setting, runs)),
+      ...content.movements.map((movement) =>
+        article(`Movement of the weights: ${movement.title}`, resultTable(movement)),
+      ),
     );
 }
 

@@ -1,0 +1,64 @@
+"""How far learned coefficients move the weights: one small table per suite and backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import get_args
+
+from statsmerging.report.groups import RunGroup, rows_by_method
+from statsmerging.report.tables.accuracy import Column, group_facts, row_facts
+from statsmerging.report.tables.content import RATIO, Row, Section, Table, numbers_over_seeds
+from statsmerging.runs.results import LayerKind, LayerMovement, method_title
+
+CAPTION = (
+    "movement of the weights by learned coefficients; max |λ|: the coefficient furthest from zero; "
+    "moved: ‖Σ λ T‖ / ‖θ₀‖ over all layers of the kind; vectors: biases, norms and tokens"
+)
+
+
+def movement_tables(groups: Sequence[RunGroup]) -> list[Table]:
+    """One table per suite and backbone, with a section per setting and a row per learned method.
+
+    Runs of earlier versions recorded no movement, and have no rows.
+    """
+    tables = []
+    for problem, members in groupby(groups, key=lambda group: group.problem):
+        of_groups = [(group, list(_rows(group))) for group in members]
+        sections = [
+            Section(", ".join(group.setting) if len(of_groups) > 1 else "", rows)
+            for group, rows in of_groups
+            if rows
+        ]
+        if sections:
+            headings = tuple(column.heading for column in COLUMNS)
+            tables.append(Table(problem, CAPTION, ("method",), headings, sections))
+    return tables
+
+
+def _rows(group: RunGroup) -> Iterator[Row]:
+    for method, by_seed in rows_by_method(group.results).items():
+        rows = list(by_seed.values())
+        numbers = numbers_over_seeds(
+            [[column.number(row) for row in rows] for column in COLUMNS], RATIO
+        )
+        if any(numbers):
+            facts = row_facts(group_facts(group), method, rows[0], group.differences)
+            yield Row((method_title(method, rows[0].title),), numbers, facts)
+
+
+def _column(kind: LayerKind, heading: str, of: Callable[[LayerMovement], float | None]) -> Column:
+    return Column(
+        f"{kind}: {heading}",
+        lambda row: of(row.movement[kind]) if kind in row.movement else None,
+    )
+
+
+COLUMNS = [
+    column
+    for kind in get_args(LayerKind)
+    for column in (
+        _column(kind, "max |λ|", lambda layers: layers.largest_coefficient),
+        _column(kind, "moved", lambda layers: layers.relative),
+    )
+]
