@@ -10,12 +10,17 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from statsmerging.merging.bank import Coefficient
 from statsmerging.runs.directory import run_hash
+from statsmerging.runs.layer_tables import write_coefficients
 from statsmerging.runs.results import RunResults
 from statsmerging.store.files import read_json, write_json
 
 #: Layers of a small network: two blocks, and a tensor before them.
 LAYERS = tuple(f"blocks.{block}.{part}" for block in (0, 1) for part in ("attn.weight", "fc.bias"))
+
+#: Number of directions of each layer of a block of ``singular_run``.
+RANKS = {"attn.weight": 24, "fc.weight": 3, "fc.bias": 1}
 
 WriteRun = Callable[..., Path]
 
@@ -90,6 +95,36 @@ def learned_run(write_run: WriteRun) -> Path:
         warnings=["a task is sacrificed"],
     )
     write_json(folder / "results.json", about)
+    return runs
+
+
+@pytest.fixture
+def singular_run(write_run: WriteRun) -> Path:
+    """One run whose method has coefficients of singular directions, and movements of the weights.
+
+    λ = 1 − i / r for the first task, 0.5 higher for the second; of biases 4. A matrix outside of
+    blocks has r = 4.
+    """
+    runs = write_run("singular", {"individual": 0.9, "free": 0.6})
+    ranks = {"patch.weight": 4}
+    for block in (0, 1):
+        ranks |= {f"blocks.{block}.{part}": r for part, r in RANKS.items()}
+    listed = [
+        Coefficient(layer, task, 4.0 if r == 1 else higher + 1 - i / r, i, 1.0 / (i + 1))
+        for layer, r in ranks.items()
+        for task, higher in (("mnist", 0.0), ("sign_digits", 0.5))
+        for i in range(r)
+    ]
+    write_coefficients(runs / "singular" / "coefficients.parquet", {"free": listed})
+    about = results(0, {"individual": 0.9, "free": 0.6})
+    about["methods"]["free"] |= {
+        "parameters": {"granularity": "singular_wise", "learner": "free"},
+        "movement": {
+            "matrices": {"largest_coefficient": 1.5, "relative": 0.125},
+            "vectors": {"largest_coefficient": 4.0, "relative": None},
+        },
+    }
+    write_json(runs / "singular" / "results.json", about)
     return runs
 
 

@@ -160,6 +160,40 @@ def test_maps_centre_at_zero_only_where_something_is_negative() -> None:
     assert (positive["scheme"], positive["domain"]) == ("cividis", [0.0, 0.4])
 
 
+def test_a_map_of_directions_has_matrices_alone_and_means_over_tasks(singular_run: Path) -> None:
+    frame = frames.directions(runs_by_setting(singular_run))
+    spec = spec_of(charts.directions(frame))
+    outside, inside = spec["vconcat"]
+    assert inside["facet"]["sort"] == ["fc.weight", "attn.weight"]
+    (cells,) = layers(inside)
+    assert fields(cells) == {"x": "start", "x2": "end", "y": "row", "color": "coefficient"}
+    assert cells["encoding"]["x"]["scale"]["domain"] == [0, 1]
+    assert cells["encoding"]["y"]["sort"] == ["0", "1"]
+    stem = table(spec, outside)
+    assert stem["layer"].unique().tolist() == ["patch.weight"]
+    # 1 − i / 4 and 0.5 more for the other task.
+    assert stem["coefficient"].tolist() == pytest.approx([1.25, 1.0, 0.75, 0.5])
+    assert stem["position"].tolist() == ["0% to 25%", "25% to 50%", "50% to 75%", "75% to 100%"]
+    # All are positive, and both maps have one scale.
+    domains = [layer["encoding"]["color"]["scale"]["domain"] for layer in (outside, cells)]
+    greatest = frame.groupby(["layer", "start"])["coefficient"].mean().max()
+    assert np.allclose(domains, [[0, greatest]] * 2)
+
+
+def test_positions_show_the_mean_of_each_kind_and_task(singular_run: Path) -> None:
+    spec = spec_of(charts.positions(frames.directions(runs_by_setting(singular_run))))
+    other, attention, mlp = spec["concat"]
+    titles = [part["title"]["text"] for part in (other, attention, mlp)]
+    assert titles == [["other"], ["attention"], ["MLP"]]
+    line, pointer = layers(mlp)
+    assert fields(line)["x"] == fields(pointer)["x"] == "position"
+    assert list(look(line, "color")) == ["mnist", "sign_digits"]
+    rows = table(spec, mlp).query("task == 'sign_digits'")
+    expected = [(1 / 6, 1.5), (3 / 6, 1.5 - 1 / 3), (5 / 6, 1.5 - 2 / 3)]
+    assert np.allclose(rows[["position", "coefficient"]], expected, atol=1e-5)
+    assert len(table(spec, attention)) == 2 * 12
+
+
 def test_depth_shows_the_mean_of_each_kind(learned_run: Path) -> None:
     spec = spec_of(charts.depth(frames.coefficients(runs_by_setting(learned_run))))
     attention, mlp = spec["concat"]
@@ -213,12 +247,14 @@ def test_cosines_stand_in_their_cells(learned_run: Path) -> None:
     assert table(spec, spec)["cosine"].tolist() == [1.0, 0.25, 0.25, 1.0]
 
 
-def test_every_mark_tells_its_numbers(learned_run: Path, corrupted_runs: Path) -> None:
+def test_every_mark_tells_its_numbers(
+    learned_run: Path, corrupted_runs: Path, singular_run: Path
+) -> None:
     """Every kind has a tooltip; a line, which would tell its first number, has points for it."""
-    del corrupted_runs  # in the same folder as the other
+    del corrupted_runs, singular_run  # in the same folder as the other
     kinds = set()
-    for group in (runs_by_setting(learned_run / "learned"), runs_by_setting(learned_run)):
-        for drawing in drawings(group):
+    for folder in ("learned", "singular", "."):
+        for drawing in drawings(runs_by_setting(learned_run / folder)):
             kinds.add(drawing.kind)
             told = [
                 layer
@@ -227,7 +263,7 @@ def test_every_mark_tells_its_numbers(learned_run: Path, corrupted_runs: Path) -
             ]
             assert all(len(layer["encoding"].get("tooltip", [])) >= 3 for layer in told), drawing
     assert kinds == {
-        *("dots", "severity", "heatmap", "depth"),
+        *("dots", "severity", "heatmap", "depth", "directions", "positions"),
         *("learning_curves", "statistics", "cosines"),
     }
 
@@ -242,8 +278,11 @@ def test_a_name_with_a_hyphen_stays_whole() -> None:
     assert style.folded("AdaMerging, layer-wise", 21) == ["AdaMerging,", "layer-wise"]
 
 
-def test_figures_are_stored_for_print_and_for_screens(learned_run: Path) -> None:
-    for drawing in drawings(runs_by_setting(learned_run)):
+@pytest.mark.parametrize("run", ["learned_run", "singular_run"])
+def test_figures_are_stored_for_print_and_for_screens(
+    run: str, request: pytest.FixtureRequest
+) -> None:
+    for drawing in drawings(runs_by_setting(request.getfixturevalue(run))):
         once, twice = (printed(chart(drawing), drawing.title) for _ in range(2))
         assert once == twice
         assert tuple(once) == style.FORMATS
@@ -294,16 +333,37 @@ def test_every_learned_method_has_a_heat_map(tmp_path: Path) -> None:
         ],
     }
     write_coefficients(path, learned)
-    found = pictures.coefficient_heatmaps(path)
-    assert list(found) == ["layer_wise", "task_wise"]
+    found = pictures.coefficient_pictures(path)
+    assert list(found) == ["coefficients/layer_wise", "coefficients/task_wise"]
     shares = {
         name: [share(picture, red) for red in (True, False)] for name, picture in found.items()
     }
     # The colour bar holds both ends, but of each only a part.
-    red, blue = shares["layer_wise"]
+    red, blue = shares["coefficients/layer_wise"]
     assert blue > 10 * red
-    red, blue = shares["task_wise"]
+    red, blue = shares["coefficients/task_wise"]
     assert red == pytest.approx(blue, rel=0.2)
+
+
+def test_a_method_with_directions_has_a_map_of_them_too(tmp_path: Path) -> None:
+    """The leading half of all directions is 1, the other half −1."""
+    path = tmp_path / "coefficients.parquet"
+    listed = [
+        Coefficient(f"blocks.{block}.weight", "mnist", 1.0 if i < 8 else -1.0, i, 1.0)
+        for block in range(30)
+        for i in range(16)
+    ]
+    bias = Coefficient("blocks.0.bias", "mnist", 1.0, 0, 1.0)
+    plain = [Coefficient("blocks.0.bias", "mnist", 1.0)]
+    write_coefficients(path, {"singular_wise": [*listed, bias], "layer_wise": plain})
+    found = pictures.coefficient_pictures(path)
+    assert list(found) == [
+        *("coefficients/singular_wise", "coefficients/layer_wise", "directions/singular_wise")
+    ]
+    picture = found["directions/singular_wise"]
+    red, blue = (share(picture, red) for red in (True, False))
+    assert red == pytest.approx(blue, rel=0.2)
+    assert red > 0.1
 
 
 def share(picture: Image.Image, red: bool) -> float:
@@ -314,7 +374,7 @@ def share(picture: Image.Image, red: bool) -> float:
 
 
 def test_without_coefficients_there_is_no_heat_map(tmp_path: Path) -> None:
-    assert pictures.coefficient_heatmaps(tmp_path / "coefficients.parquet") == {}
+    assert pictures.coefficient_pictures(tmp_path / "coefficients.parquet") == {}
 
 
 def test_a_contact_sheet_has_every_image_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:

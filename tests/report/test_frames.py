@@ -56,6 +56,53 @@ def test_coefficients_are_means_over_seeds(learned_run: Path, write_run: WriteRu
     assert means["layer"].tolist() == first["layer"].tolist()
 
 
+def test_directions_are_means_over_bins_of_their_position(singular_run: Path) -> None:
+    """λ falls by 1/r from one direction to the next: a bin of n directions has their mean."""
+    frame = frames.directions(runs_by_setting(singular_run))
+    assert not frame["layer"].str.contains("bias").any()
+    first = frame[frame["task"] == "mnist"].set_index("layer")
+    for layer, bins, directions in (
+        ("patch.weight", 4, 1),
+        ("blocks.0.attn.weight", 12, 2),
+        ("blocks.1.fc.weight", 3, 1),
+    ):
+        rows = first.loc[layer]
+        assert rows["start"].tolist() == pytest.approx([place / bins for place in range(bins)])
+        assert (rows["end"] - rows["start"]).tolist() == pytest.approx([1 / bins] * bins)
+        offset = (directions - 1) / 2 / (bins * directions)
+        assert rows["coefficient"].tolist() == pytest.approx((1 - rows["start"] - offset).tolist())
+
+
+def test_directions_are_means_over_seeds(singular_run: Path, write_run: WriteRun) -> None:
+    one = frames.directions(runs_by_setting(singular_run))
+    write_run("other seed", {"individual": 0.9, "free": 0.6}, seed=1)
+    first = pd.read_parquet(singular_run / "singular" / "coefficients.parquet")
+    second = first.assign(coefficient=first["coefficient"] + 1)
+    second.to_parquet(singular_run / "other seed" / "coefficients.parquet")
+    both = frames.directions(runs_by_setting(singular_run))
+    assert both["coefficient"].tolist() == pytest.approx((one["coefficient"] + 0.5).tolist())
+
+
+def test_positions_of_a_kind_have_the_bins_of_its_least_layer(singular_run: Path) -> None:
+    frame = frames.directions(runs_by_setting(singular_run))
+    mixed = frame.assign(kind=frame["kind"].replace("MLP", "attention"))  # r = 24 and r = 3
+    means = frames.by_position(mixed)
+    attention = means[(means["kind"] == "attention") & (means["task"] == "mnist")]
+    assert attention["position"].tolist() == pytest.approx([1 / 6, 3 / 6, 5 / 6])
+    # In each third 4 bins of the one, on average 7/48 below its edge, and 1 of the other.
+    expected = [1 - third / 3 - 4 / 5 * 7 / 48 for third in range(3)]
+    assert attention["coefficient"].tolist() == pytest.approx(expected)
+
+
+def test_statistics_of_a_layer_are_those_of_its_blocks(learned_run: Path) -> None:
+    path = learned_run / "learned" / "coefficients.parquet"
+    whole = pd.read_parquet(path)
+    pd.concat([whole.assign(layer=whole["layer"] + f"[{i}]") for i in range(3)]).to_parquet(path)
+    frame = frames.statistics(runs_by_setting(learned_run))
+    assert len(frame) == 3 * len(whole) * 2  # statistics
+    assert set(frame["layer"].str[-3:]) == {"[0]", "[1]", "[2]"}
+
+
 def test_averages_stand_at_their_severity_and_clean_ones_at_zero(corrupted_runs: Path) -> None:
     frame = series.by_severity(runs_by_setting(corrupted_runs))
     ties = frame[frame["line"] == "The ties"]
@@ -157,6 +204,18 @@ def test_there_is_a_figure_only_where_there_are_data(learned_run: Path) -> None:
         (learned_run / "learned" / name).unlink()
     left = [drawing.kind for drawing in drawings(runs_by_setting(learned_run))]
     assert left == ["dots", "learning_curves", "learning_curves", "cosines"]
+
+
+def test_only_a_method_with_directions_has_their_figures(singular_run: Path) -> None:
+    titles = {drawing.kind: drawing.title for drawing in drawings(runs_by_setting(singular_run))}
+    about = "The free · toy · vit"
+    assert titles == {
+        "dots": "Accuracy on every task · toy · vit",
+        "heatmap": f"Mean coefficients of directions · {about}",
+        "depth": f"Mean coefficients of directions against depth · {about}",
+        "directions": f"Coefficients of singular directions · {about}",
+        "positions": f"Coefficients against position of the direction · {about}",
+    }
 
 
 def labelled_runs(write_run: WriteRun, count: int) -> Path:

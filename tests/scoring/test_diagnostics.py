@@ -7,11 +7,15 @@ from typing import get_args
 import pytest
 import torch
 
-from statsmerging.choices import Granularity
+from statsmerging.choices import Granularity, LearnerKind, VectorCoefficients
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
+from statsmerging.merging.bank import ALL_LAYERS, Coefficient, is_vector
+from statsmerging.merging.direction_learner import DirectionLearner
+from statsmerging.merging.spectral import SpectralBank, direction_statistics
 from statsmerging.runs.results import MethodResult, TaskAccuracy
 from statsmerging.scoring.diagnostics import (
     experts_at_chance,
+    extreme_coefficients,
     generalisation_gap,
     near_identical_experts,
     sacrificed_tasks,
@@ -131,17 +135,26 @@ def test_near_identical_experts_are_named_in_pairs() -> None:
     assert "a and c" in line
 
 
+def table(values: torch.Tensor) -> list[Coefficient]:
+    """Coefficients of layers (rows) and tasks (columns)."""
+    return [
+        Coefficient(f"layer {row}", f"task {column}", value)
+        for row, line in enumerate(values.tolist())
+        for column, value in enumerate(line)
+    ]
+
+
 def test_coefficients_that_do_not_differ_are_named() -> None:
-    for coefficients, warned in (
+    for values, warned in (
         (torch.full((3, 2), 0.3), True),
-        (torch.tensor([0.3, 0.31]), False),
-        (torch.tensor([0.3]), False),  # of one task: nothing to differ from
+        (torch.tensor([[0.3, 0.31]]), False),
+        (torch.tensor([[0.3]]), False),  # of one task: nothing to differ from
     ):
-        found = uniform_coefficients("stats_merging", coefficients, per_layer=False)
+        found = uniform_coefficients("stats_merging", table(values), set(), per_layer=False)
         assert bool(list(found)) == warned
 
 
-@pytest.mark.parametrize("granularity", get_args(Granularity))
+@pytest.mark.parametrize("granularity", ["layer_wise", "task_wise"])
 def test_a_learner_per_layer_that_ignores_its_input_is_named(
     bank: TaskVectorBank, granularity: Granularity
 ) -> None:
@@ -150,14 +163,74 @@ def test_a_learner_per_layer_that_ignores_its_input_is_named(
     learner = StatsMergeLearner(
         layer_statistics(bank), granularity, kind="per_layer", generator=generator
     )
+
+    def found() -> list[str]:
+        coefficients = bank.listed(learner().detach())
+        return list(uniform_coefficients("ours", coefficients, set(), per_layer=True))
+
     for name, weight in learner.named_parameters():
         if name.endswith("output_bias"):
             weight.data = 0.1 * torch.arange(float(weight.numel())).reshape(weight.shape)
-    assert list(uniform_coefficients("ours", learner().detach(), per_layer=True))
+    assert found()
     for name, weight in learner.named_parameters():
         if name.endswith("output_weight"):
             weight.data.normal_(generator=generator)
-    assert not list(uniform_coefficients("ours", learner().detach(), per_layer=True))
+    assert not found()
+
+
+@pytest.mark.parametrize("kind", ["shared", "per_layer"])
+@pytest.mark.parametrize("vectors", get_args(VectorCoefficients))
+def test_a_learner_of_directions_that_ignores_its_input_is_named(
+    bank: TaskVectorBank, kind: LearnerKind, vectors: VectorCoefficients
+) -> None:
+    """Vectors start at 1/K, matrices at 1; a table of vectors says nothing of the network."""
+    generator = torch.Generator().manual_seed(0)
+    spectral = SpectralBank.from_bank(bank)
+    learner = DirectionLearner(
+        direction_statistics(spectral), kind=kind, vectors=vectors, generator=generator
+    )
+    names = {name for name, layer in bank.pretrained.items() if is_vector(layer)}
+    assert names
+
+    def found() -> list[str]:
+        coefficients = spectral.listed(learner().detach())
+        per_layer = kind == "per_layer"
+        return list(uniform_coefficients("ours", coefficients, names, per_layer=per_layer))
+
+    for name, weight in learner.named_parameters():
+        if name.endswith(("output_bias", "vector_table")):
+            weight.data.normal_(generator=generator)
+    (line,) = found()
+    assert "matri" in line
+    for name, weight in learner.named_parameters():
+        if name.endswith("output_weight"):
+            weight.data.normal_(generator=generator)
+    assert not found()
+
+
+def test_directions_of_vectors_alone_tell_nothing() -> None:
+    coefficients = [Coefficient("norm", task, 0.5, 0, 1.0) for task in "ab"]
+    assert not list(uniform_coefficients("ours", coefficients, {"norm"}, per_layer=False))
+
+
+def test_coefficients_that_are_no_merging_are_named() -> None:
+    coefficients = [
+        Coefficient("fc", "a", 5.0),
+        Coefficient("fc", "b", -5.1),
+        Coefficient("norm", "a", 18.26),
+        Coefficient("norm", "b", -42.04),
+    ]
+    (line,) = extreme_coefficients("free", coefficients, {"norm"})
+    assert line.startswith(
+        "free: 3 of 4 coefficients are beyond ±5 (1 of matrices and 2 of vectors)"
+    )
+    assert "the largest is -42.0 (b, norm)" in line
+    assert not list(extreme_coefficients("free", coefficients[:1], {"norm"}))
+
+
+def test_a_coefficient_of_all_layers_is_of_no_kind() -> None:
+    (line,) = extreme_coefficients("free", [Coefficient(ALL_LAYERS, "a", 6.0)], {"norm"})
+    assert "1 of 1 coefficients are beyond ±5 (1 of all layers)" in line
 
 
 def test_a_gradient_of_nothing_is_named() -> None:

@@ -78,22 +78,17 @@ def _coefficient_section(coefficients: pd.DataFrame) -> str:
     """Mean and range of the coefficients, one row per task; empty if none were learned."""
     if coefficients.empty:
         return ""
-    of_directions = coefficients["direction"].notna().any()
-    counted = ["layers", "coefficients"] if of_directions else ["layers"]
-    headings = ["task", *counted, "mean", "least", "greatest"]
     lines = ["## Coefficients", ""]
+    of_directions = bool(coefficients["direction"].notna().any())
     if of_directions:
-        lines += [
-            "One for each singular direction of a matrix, and one for each other layer: a bias, a "
-            "norm, a token.",
-            "",
-        ]
-    lines += [markdown_row(headings), markdown_row(["---", *["---:"] * (len(headings) - 1)])]
+        about = "One for each singular direction of a matrix, and one for each bias, norm or token."
+        lines += [about, ""]
+    counts = ["layers", "coefficients"] if of_directions else ["layers"]
+    headings = ["task", *counts, "mean", "least", "greatest"]
+    lines += [markdown_row(headings), markdown_row(["---"] + ["---:"] * (len(headings) - 1))]
     for task, rows in coefficients.groupby("task", sort=False):
-        counts = {"layers": rows["layer"].nunique(), "coefficients": len(rows)}
+        counted = [rows["layer"].nunique(), len(rows)][: len(counts)]
         values = rows["coefficient"]
-        shown = [f"{number:.3f}" for number in (values.mean(), values.min(), values.max())]
-        lines.append(
-            markdown_row([escape(str(task)), *(str(counts[it]) for it in counted), *shown])
-        )
+        numbers = [f"{number:.3f}" for number in (values.mean(), values.min(), values.max())]
+        lines.append(markdown_row([escape(str(task)), *map(str, counted), *numbers]))
     return "\n".join(lines) + "\n\n"

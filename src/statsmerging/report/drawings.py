@@ -67,7 +67,7 @@ def _single_settings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
         yield Drawing("dots", f"Accuracy on every task · {name}", frame)
     directions = dict(split(frames.directions(groups), "title", "setting"))
     for name, frame in split(frames.coefficients(groups), "title", "setting"):
-        shown = "Coefficients, means over directions" if name in directions else "Coefficients"
+        shown = "Mean coefficients of directions" if name in directions else "Coefficients"
         yield Drawing("heatmap", f"{shown} · {name}", frame)
         if frame["block"][frame["block"] != ""].nunique() > 1:
             yield Drawing("depth", f"{shown} against depth · {name}", frame)

@@ -23,6 +23,10 @@ GROUP_BY = ("granularity", "labels.kind", "corruption.kind")
 TITLE = "StatsMerging: comparison of runs"
 
 
+#: Title of a panel → number of a ``LayerMovement``.
+MOVEMENTS = {"largest coefficient": "largest_coefficient", "movement of the weights": "relative"}
+
+
 @dataclass(frozen=True)
 class Panel:
     """One panel.
@@ -61,15 +65,15 @@ def sections(folder: Path, group_by: Sequence[str] = GROUP_BY) -> list[Section]:
         raise UserError(f"{folder} holds no run ({RESULTS})")
     methods = list(rows)
     learned = [name for name, row in rows.items() if "learner" in row.parameters]
+    moved = [f"movement/{name}/{kind}" for name in learned for kind in rows[name].movement]
     compared = [
         Panel("bars", "average accuracy on seen tasks", [f"average/{name}" for name in methods]),
+        *(
+            Panel("bars", title, [f"{name}/{number}" for name in moved])
+            for title, number in MOVEMENTS.items()
+            if moved
+        ),
         *(Panel("curves", f"loss of {name}", [f"{name}/loss"]) for name in learned),
-    ]
-    moved = [
-        f"movement/{name}/{kind}/{quantity}"
-        for name in learned
-        for kind, layers in rows[name].movement.items()
-        for quantity in layers.model_fields_set
     ]
     of_directions = [
         name for name in learned if rows[name].parameters.get("granularity") == "singular_wise"
