@@ -31,8 +31,11 @@ from tests.app.wandb_files import WandbRun, offline_runs
 from tests.conftest import ROOT, JobRunner
 
 #: Of two learned methods no curve may overwrite the other's.
-LEARNED = ["stats_merging", "stats_merging_task_wise"]
-METHODS = "method=[simple_average,stats_merging,stats_merging_task_wise]"
+LEARNED = ["stats_merging", "singular_wise"]
+METHODS = "method=[simple_average,stats_merging,singular_wise]"
+
+#: Of each learned method, and of singular directions.
+PICTURES = [*(f"coefficients/{method}" for method in LEARNED), "directions/singular_wise"]
 ALL = "logger=[csv,wandb,tensorboard,mlflow]"
 
 #: Made up; no file of a run may hold it.
@@ -106,8 +109,11 @@ def test_all_loggers_hold_the_curves_and_numbers_of_one_run(
     assert logged.info.status == "FINISHED"
     assert logged.data.params["trainer.steps"] == "6"
     files = {file.name for file in (tmp_path / "store").rglob("*") if file.is_file()}
-    pictures = {f"{method}.png" for method in LEARNED}
-    assert files == {".mlflow.db.lock", "mlflow.db", "results.md", *pictures}
+    assert files - {f"{Path(name).name}.png" for name in PICTURES} == {
+        *(".mlflow.db.lock", "mlflow.db", "results.md")
+    }
+    for name in PICTURES:
+        assert list((tmp_path / "store").rglob(f"{name}.png"))
 
     for place in ("home", "here"):
         assert list((tmp_path / place).iterdir()) == []
@@ -134,8 +140,8 @@ def check_wandb(run: WandbRun, directory: Path, run_hash: str) -> None:
     table = read_json(run.path.parent / "files" / shown["results/path"])
     assert table["columns"][:4] == ["method", "needs", "parity", "size"]
     assert [row[0] for row in table["data"]][:3] == ["Pre-trained", "Individual", "Simple average"]
-    for method in LEARNED:
-        picture = run.path.parent / "files" / shown[f"coefficients/{method}/path"]
+    for name in PICTURES:
+        picture = run.path.parent / "files" / shown[f"{name}/path"]
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -328,6 +334,8 @@ def expected_numbers(results: dict[str, Any]) -> dict[str, float]:
                 for key, value in row.get(name, {}).items()
                 if isinstance(value, int | float)
             }
+        for kind, moved in row.get("movement", {}).items():
+            numbers |= {f"movement/{method}/{kind}/{name}": size for name, size in moved.items()}
     assert len(numbers) == sum(1 for leaf in leaves(results) if isinstance(leaf, int | float))
     return numbers
 

@@ -267,3 +267,16 @@ def test_the_card_tells_of_the_method_whose_model_it_is(run_job: JobRunner, tmp_
     with pytest.raises(UserError, match="there is a file in its way"):
         run_in_process(["job=export", run, f"job.target={in_the_way}"], tmp_path / "again")
     assert in_the_way.read_text() == "mine"
+
+
+def test_the_card_tells_what_its_coefficients_are_of(run_job: JobRunner, tmp_path: Path) -> None:
+    run_job("method=[singular_wise]", directory=tmp_path / "run")
+    table = pd.read_parquet(tmp_path / "run" / "coefficients.parquet")
+    target = export(tmp_path / "run", tmp_path / "out")
+    card = (target / "timm" / "README.md").read_text()
+    assert (
+        "One for each singular direction of a matrix, and one for each bias, norm or token." in card
+    )
+    parity = table[table["task"] == "parity"]
+    assert len(parity) > parity["layer"].nunique()
+    assert f"| parity | {parity['layer'].nunique()} | {len(parity)} | " in card

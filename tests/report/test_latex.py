@@ -13,7 +13,7 @@ from statsmerging.report.tables.content import BEST, SECOND, Number, Row, Sectio
 from statsmerging.report.tables.latex import escape, latex
 
 #: All that LaTeX could take for something else, and what its fonts lack.
-HOSTILE = r"\a_b {100 %} #1 & $x$ ~^<|>* “λ ≥ 0” → θ₀ ± 2² … é"
+HOSTILE = r"\a_b {100 %} #1 & $x$ ~^<|>* “λ ≥ 0” → ‖θ₀‖ ± 2² … é"
 
 
 def table(text: str, columns: int, rows: int) -> Table:

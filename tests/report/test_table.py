@@ -11,7 +11,7 @@ from rich.console import Console
 from statsmerging.errors import UserError
 from statsmerging.report.groups import overruled_runs, runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content
-from statsmerging.report.tables.text import markdown, plain_table, terminal_table
+from statsmerging.report.tables.text import markdown, plain_table, terminal_table, tidy
 from statsmerging.store.files import write_json
 from tests.report.conftest import typed, write_records
 
@@ -57,6 +57,46 @@ def test_agreement_is_a_column_where_rows_have_it() -> None:
     assert lines[2].endswith("| normalised | agreement |")
     assert lines[4].endswith("| 100.0 |  |")
     assert lines[6].endswith("| **75.0** |")
+
+
+def with_methods(**parameters: dict[str, Any]) -> dict[str, Any]:
+    """Results of a layer-wise setting with a shared learner, and these learned methods."""
+    run = results(0, 0.6)
+    row = run["methods"].pop("stats_merging")
+    run["methods"] |= {name: row | {"parameters": each} for name, each in parameters.items()}
+    return run
+
+
+LAYERS = {"granularity": "layer_wise", "learner": "shared"}
+DIRECTIONS = {"granularity": "singular_wise", "learner": "free"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "told"),
+    [
+        ({"ours": LAYERS}, "layer_wise · shared"),
+        ({"ours": DIRECTIONS}, "singular_wise · free"),
+        # A control has another learner than the setting, as its own title tells.
+        ({"ours": LAYERS, "other": DIRECTIONS}, "layer_wise, singular_wise · shared"),
+        ({}, "layer_wise · shared"),
+    ],
+)
+def test_a_title_tells_what_the_methods_learned(
+    methods: dict[str, dict[str, Any]], told: str
+) -> None:
+    assert f"**toy · vit · {told} · hard · seed 0**" in markdown_table([with_methods(**methods)])
+
+
+def test_a_row_of_the_csv_has_its_own_granularity() -> None:
+    run = typed(with_methods(ours=LAYERS, other=DIRECTIONS))
+    frame = tidy([accuracy_content([run])])
+    told = frame.groupby("method")[["granularity", "learner"]].first().to_dict("index")
+    assert told["ours"] == told["simple_average"] == LAYERS
+    assert told["other"] == DIRECTIONS
+    # Where settings differ in it, it is what tells their rows apart.
+    of_setting = accuracy_content([run], ["granularity=layer_wise"])
+    other = tidy([of_setting]).set_index("method").loc["other"]
+    assert set(other["granularity"]) == {"layer_wise"}
 
 
 def test_the_plain_table_has_numbers_and_gaps() -> None:

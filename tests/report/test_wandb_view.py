@@ -55,6 +55,21 @@ def test_dry_run_prints_the_panels_without_network_or_package(runs: Path, tmp_pa
     ]
 
 
+def test_directions_and_movements_have_panels(singular_run: Path) -> None:
+    first, *_, single = wandb_view.sections(singular_run)
+    bars = {panel.title: panel.keys for panel in first.panels if panel.kind == "bars"}
+    assert bars["largest coefficient"] == [
+        "movement/free/matrices/largest_coefficient",
+        "movement/free/vectors/largest_coefficient",
+    ]
+    assert bars["movement of the weights"] == [
+        "movement/free/matrices/relative",
+        "movement/free/vectors/relative",
+    ]
+    shown = [panel.keys for panel in single.panels if panel.kind == "pictures"]
+    assert shown == [["coefficients/free"], ["directions/free"]]
+
+
 def test_a_folder_without_runs_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

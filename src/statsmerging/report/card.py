@@ -27,7 +27,7 @@ def model_card(
         results: results of the run.
         config: resolved config of the run.
         coefficients: coefficients of the exported method, columns ``layer``, ``task``,
-            ``coefficient``, ``direction``; no rows if it learned none.
+            ``coefficient`` and perhaps ``direction``; no rows if it learned none.
         preprocessing: preprocessing of an image.
         manifest_sha256: hash of ``manifest.json`` of the run.
         library: name of the library that loads the model.
@@ -79,7 +79,7 @@ def _coefficient_section(coefficients: pd.DataFrame) -> str:
     if coefficients.empty:
         return ""
     lines = ["## Coefficients", ""]
-    of_directions = bool(coefficients["direction"].notna().any())
+    of_directions = "direction" in coefficients and bool(coefficients["direction"].notna().any())
     if of_directions:
         about = "One for each singular direction of a matrix, and one for each bias, norm or token."
         lines += [about, ""]
