@@ -11,7 +11,8 @@ from statsmerging.choices import Granularity, LearnerKind, VectorCoefficients
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
 from statsmerging.merging.bank import ALL_LAYERS, Coefficient, is_vector
 from statsmerging.merging.direction_learner import DirectionLearner
-from statsmerging.merging.spectral import SpectralBank, direction_statistics
+from statsmerging.merging.directions import direction_statistics
+from statsmerging.merging.spectral import SpectralBank
 from statsmerging.runs.results import MethodResult, TaskAccuracy
 from statsmerging.scoring.diagnostics import (
     experts_at_chance,
