@@ -16,7 +16,7 @@ from statsmerging.merging.spectral import Decomposition, SpectralBank
 
 #: Two matrices, one of them a convolution, and two layers with a side of 1.
 SHAPES = {"conv": (4, 3, 2, 2), "fc": (6, 5), "token": (1, 1, 7), "bias": (5,)}
-KINDS = {"matrices": ("conv", "fc"), "vectors": ("token", "bias")}
+KINDS: dict[LayerKind, tuple[str, str]] = {"matrices": ("conv", "fc"), "vectors": ("token", "bias")}
 
 
 @pytest.fixture

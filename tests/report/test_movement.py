@@ -73,11 +73,8 @@ def test_seeds_have_a_deviation_and_settings_their_sections(write_run: WriteRun)
         "labels.kind=soft",
     ]
     hard, soft = table.rows
-    largest, relative, *vectors = hard.numbers
-    assert largest is not None
-    assert relative is not None
-    assert (largest.text, relative.text) == ("1.500 ± 0.707", "0.150 ± 0.071")
-    assert vectors == [None, None]
+    texts = [number and number.text for number in hard.numbers]
+    assert texts == ["1.500 ± 0.707", "0.150 ± 0.071", None, None]
     assert soft.numbers[0] is not None
     assert soft.numbers[0].text == "3.000"
 
