@@ -13,6 +13,7 @@ from statsmerging.learning.fit import LearnedCoefficients
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
 from statsmerging.merging.merged_model import Bank
 from statsmerging.merging.spectral import Decomposition, SpectralBank
+from statsmerging.runs.results import LayerKind
 
 #: Two matrices, one of them a convolution, and two layers with a side of 1.
 SHAPES = {"conv": (4, 3, 2, 2), "fc": (6, 5), "token": (1, 1, 7), "bias": (5,)}
