@@ -84,8 +84,8 @@ Granularity = Literal["layer_wise", "task_wise", "singular_wise"]
 LearnerKind = Literal["shared", "per_layer", "linear", "free", "free_per_layer", "constant_input"]
 #: Learners that have coefficients for other experts than those they learned from.
 PREDICTING: tuple[LearnerKind, ...] = ("shared", "per_layer", "linear", "constant_input")
-#: How coefficients of biases, norms and tokens are made, where those of matrices are learned.
-VectorCoefficients = Literal["learned", "table", "mean"]
+#: How coefficients of biases, norms and tokens are made; ``only``: theirs alone are learned.
+VectorCoefficients = Literal["learned", "table", "mean", "only"]
 #: Learners of a method; ``released_code`` learns as the published code does.
 MethodLearner = Literal[LearnerKind, "released_code"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from statsmerging.choices import Granularity, LearnerKind, Link
+from statsmerging.choices import Granularity, LearnerKind, Link, VectorCoefficients
 from statsmerging.merging import (
     LayerStatistics,
     MergingError,
@@ -177,3 +178,45 @@ def test_a_prediction_from_other_inputs_is_refused(statistics: LayerStatistics) 
     with pytest.raises(MergingError, match=statistics.layers[0]):
         StatsMergeLearner(statistics, kind="per_layer").predict(fewer)
     assert StatsMergeLearner(statistics).predict(fewer).shape == (5, 3)
+
+
+def trained(learner: StatsMergeLearner) -> tuple[Tensor, Tensor]:
+    """Coefficients before and after some steps towards λ = 2."""
+    before = learner().detach()
+    optimiser = torch.optim.Adam(learner.parameters(), lr=0.05)
+    for _ in range(5):
+        optimiser.zero_grad()
+        (learner() - 2).square().sum().backward()
+        optimiser.step()
+    return before, learner().detach()
+
+
+@pytest.mark.parametrize("vectors", ["learned", "table", "mean", "only"])
+def test_layers_that_are_no_matrices_can_be_set_apart(
+    statistics: LayerStatistics, vectors: VectorCoefficients
+) -> None:
+    is_vector = torch.tensor([name in statistics.vectors for name in statistics.layers])
+    assert {"normalisation.weight", "projection.bias"} <= statistics.vectors
+    assert "projection.weight" not in statistics.vectors
+    learner = StatsMergeLearner(statistics, vectors=vectors)
+    before, after = trained(learner)
+    moved = (before != after).all(dim=1)
+    assert torch.equal(moved[is_vector], torch.full_like(moved[is_vector], vectors != "mean"))
+    assert torch.equal(moved[~is_vector], torch.full_like(moved[~is_vector], vectors != "only"))
+    assert (after[is_vector] == 1 / 3).all() == (vectors == "mean")
+    if vectors == "table":
+        with pytest.raises(MergingError, match="vectors=table: a table has no coefficients"):
+            learner.predict(statistics)
+    else:
+        torch.testing.assert_close(learner.predict(statistics), after)
+
+
+def test_the_scale_of_vectors_is_a_factor_on_their_output(statistics: LayerStatistics) -> None:
+    is_vector = torch.tensor([name in statistics.vectors for name in statistics.layers])
+    plain = StatsMergeLearner(statistics, kind="free")
+    scaled = StatsMergeLearner(statistics, kind="free", vector_scale=30)
+    with torch.no_grad():
+        for learner in (plain, scaled):
+            next(learner.parameters()).fill_(0.01)
+    expected = torch.where(is_vector.unsqueeze(1), 0.3 + 30 * 0.01, plain())
+    torch.testing.assert_close(scaled(), expected)

@@ -228,6 +228,8 @@ class LearningStep:
             scale=chosen.scale,
             anchor=chosen.anchor,
             start=chosen.start,
+            vectors=chosen.vectors,
+            vector_scale=chosen.vector_scale,
             generator=generator,
         )
 
@@ -382,7 +384,9 @@ def cached_layer_statistics(
     weights = cached(
         key_of([bank_hash, of, str(rank)]), lambda: layer_statistics(bank, of=of, rank=rank).values
     )
-    statistics = LayerStatistics(weights, statistic_columns(rank), bank.layers, bank.tasks)
+    statistics = LayerStatistics(
+        weights, statistic_columns(rank), bank.layers, bank.tasks, bank.vector_layers
+    )
     if set(features) & set(RELATION_COLUMNS):
         relations = cached(
             key_of([bank_hash, "relations"]), lambda: relation_statistics(bank).values

@@ -155,6 +155,11 @@ class TaskVectorBank:
         return tuple(self.pretrained)
 
     @property
+    def vector_layers(self) -> frozenset[str]:
+        """Names of the layers that are no matrices: biases, norms, tokens."""
+        return frozenset(name for name, start in self.pretrained.items() if is_vector(start))
+
+    @property
     def device(self) -> torch.device:
         return next(iter(self.pretrained.values())).device
 

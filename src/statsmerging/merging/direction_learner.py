@@ -32,7 +32,8 @@ class DirectionLearner(nn.Module):
             of all λ; ``free_per_layer``, a table with one λ per layer and expert;
             ``constant_input``, one number by which all starting coefficients are scaled.
         vectors: λ of directions that are whole task vectors (of biases, norms, tokens):
-            ``learned`` like the others; ``table``, free numbers; ``mean``, always 1/K.
+            ``learned`` like the others; ``table``, free numbers; ``mean``, always 1/K; ``only``,
+            learned, while those of matrices keep their start.
         hidden: width of the MLP's hidden layer.
         scale: factor on the network's output: how far one optimiser step moves λ.
         vector_scale: further factor for whole task vectors, which are so short that the same
@@ -152,6 +153,8 @@ class DirectionLearner(nn.Module):
             output = output * torch.where(whole, self.vector_scale, 1.0)
         if self.vectors == "mean":
             output = output.masked_fill(whole, 0)
+        elif self.vectors == "only":
+            output = output.masked_fill(~whole, 0)
         elif self.vectors == "table":
             table = self.vector_scale * self.vector_table
             output = output.masked_fill(whole, 0).masked_scatter(whole, table)

@@ -14,7 +14,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from statsmerging.choices import Anchor, Granularity, LearnerKind, Link, Standardise
+from statsmerging.choices import (
+    Anchor,
+    Granularity,
+    LearnerKind,
+    Link,
+    Standardise,
+    VectorCoefficients,
+)
 from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.statistics import LayerStatistics
 
@@ -43,6 +50,11 @@ class StatsMergeLearner(nn.Module):
         anchor: how the coefficients are merged, see ``MergedModel``; it sets the default start.
         start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it, so that the
             coefficients sum to 1. It must lie where the link leads; ``softmax`` starts at 1/K.
+        vectors: layer-wise λ of layers that are no matrices (biases, norms, tokens): ``learned``
+            like the others; ``table``, free numbers; ``mean``, always 1/K; ``only``, learned, while
+            those of matrices keep their start.
+        vector_scale: further factor on the output for such layers. Their task vectors are so short
+            that the same step of λ hardly moves the weights.
         generator: source of the initial hidden weights; torch's global one if ``None``.
 
     Raises:
@@ -51,6 +63,7 @@ class StatsMergeLearner(nn.Module):
     """
 
     statistics: Tensor
+    is_vector: Tensor
 
     def __init__(
         self,
@@ -64,6 +77,8 @@ class StatsMergeLearner(nn.Module):
         scale: float = 1.0,
         anchor: Anchor = "pretrained",
         start: float | None = None,
+        vectors: VectorCoefficients = "learned",
+        vector_scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -71,6 +86,7 @@ class StatsMergeLearner(nn.Module):
         check_choice("kind", kind, LearnerKind)
         check_choice("standardise", standardise, Standardise)
         check_choice("link", link, Link)
+        check_choice("vectors", vectors, VectorCoefficients)
         check_choice("anchor", anchor, Anchor)
         if hidden < 1:
             raise MergingError(f"hidden={hidden}: must be at least 1")
@@ -81,6 +97,8 @@ class StatsMergeLearner(nn.Module):
         self.scale = scale
         self.anchor: Anchor = anchor
         self.start = start
+        self.vectors: VectorCoefficients = vectors
+        self.vector_scale = vector_scale
         _check_start(link, start, self._start(len(statistics.tasks)))
         self.columns = statistics.columns
         self.layers = statistics.layers
@@ -101,15 +119,18 @@ class StatsMergeLearner(nn.Module):
             self.network = TwoLayerNetworks(layers, features, hidden, generator)
         else:
             self.network = TwoLayerNetworks(1, features, hidden, generator)
+        self.register_buffer("is_vector", self._is_vector(statistics), persistent=False)
+        if vectors == "table" and granularity == "layer_wise":
+            self.vector_table = nn.Parameter(torch.zeros(int(self.is_vector.sum()), tasks))
 
     def forward(self) -> Tensor:
         """The coefficients λ, L × K or K, differentiable in the learner's parameters."""
-        return self._coefficients(self.statistics)
+        return self._coefficients(self.statistics, self.is_vector)
 
     @property
     def predicts(self) -> bool:
         """Whether there is anything to predict from: a table has none."""
-        return self.kind != "free"
+        return self.kind != "free" and self.vectors != "table"
 
     def predict(self, statistics: LayerStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning: L × K' or K'.
@@ -123,7 +144,10 @@ class StatsMergeLearner(nn.Module):
                 networks ``per_layer``, other layers.
         """
         if not self.predicts:
-            raise MergingError("kind=free: a table has no coefficients for other experts")
+            raise MergingError(
+                f"kind={self.kind}, vectors={self.vectors}: a table has no coefficients for other "
+                "experts"
+            )
         if statistics.columns != self.columns:
             raise MergingError(
                 f"the learner knows the statistics {', '.join(self.columns)}, "
@@ -136,7 +160,8 @@ class StatsMergeLearner(nn.Module):
                 "kind=per_layer: the other experts changed other layers than those it was "
                 f"learned from: {', '.join(map(repr, other[:3]))}"
             )
-        return self._coefficients(self._inputs(statistics).to(self.statistics))
+        inputs = self._inputs(statistics).to(self.statistics)
+        return self._coefficients(inputs, self._is_vector(statistics).to(inputs.device))
 
     def _inputs(self, statistics: LayerStatistics) -> Tensor:
         """What the network sees, L × K × F, or 1 × K × F for task-wise merging."""
@@ -144,10 +169,28 @@ class StatsMergeLearner(nn.Module):
         values = pooled.standardised(self.standardise).values.float()
         return torch.ones_like(values[:, :, :1]) if self.kind == "constant_input" else values
 
-    def _coefficients(self, inputs: Tensor) -> Tensor:
-        start = self._start(inputs.shape[1])
-        coefficients = LINKS[self.link](self.scale * self.network(inputs), start)
-        return coefficients if self.granularity == "layer_wise" else coefficients.squeeze(0)
+    @staticmethod
+    def _is_vector(statistics: LayerStatistics) -> Tensor:
+        """Whether each layer is no matrix, L × 1."""
+        return torch.tensor([[name in statistics.vectors] for name in statistics.layers])
+
+    def _coefficients(self, inputs: Tensor, is_vector: Tensor) -> Tensor:
+        """λ from what the network sees, and from which layers are no matrices."""
+        tasks = inputs.shape[1]
+        output = self.scale * self.network(inputs)
+        if self.granularity == "task_wise":
+            return LINKS[self.link](output, self._start(tasks)).squeeze(0)
+        if self.vector_scale != 1:
+            output = output * torch.where(is_vector, self.vector_scale, 1.0)
+        if self.vectors == "only":
+            output = output.masked_fill(~is_vector, 0)
+        elif self.vectors == "table":
+            table = self.scale * self.vector_scale * self.vector_table
+            output = output.masked_scatter(is_vector.expand_as(output), table)
+        coefficients = LINKS[self.link](output, self._start(tasks))
+        if self.vectors == "mean":
+            coefficients = coefficients.masked_fill(is_vector, 1 / tasks)
+        return coefficients
 
     def _start(self, tasks: int) -> float:
         """λ where the network gives 0."""

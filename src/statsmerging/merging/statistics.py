@@ -31,12 +31,14 @@ class LayerStatistics:
             ``singular_value_1`` …
         layers: L layer names.
         tasks: K task names.
+        vectors: those of the layers that are no matrices: biases, norms, tokens.
     """
 
     values: Tensor
     columns: tuple[str, ...]
     layers: tuple[str, ...]
     tasks: tuple[str, ...]
+    vectors: frozenset[str] = frozenset()
 
     def select(self, features: Sequence[Feature]) -> LayerStatistics:
         """Keep the columns of the given features (all singular values are one feature).
@@ -125,7 +127,11 @@ def layer_statistics(
             matrix_statistics(matrices.view(len(bank.tasks), *matrix_shape(pretrained)), rank)
         )
     return LayerStatistics(
-        torch.stack(rows).cpu(), statistic_columns(rank), bank.layers, bank.tasks
+        torch.stack(rows).cpu(),
+        statistic_columns(rank),
+        bank.layers,
+        bank.tasks,
+        bank.vector_layers,
     )
 
 
