@@ -21,7 +21,12 @@ from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModul
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
-from statsmerging.merging import LayerStatistics, MergedModel, StatsMergeLearner
+from statsmerging.merging import (
+    DirectionLearner,
+    LayerStatistics,
+    MergedModel,
+    StatsMergeLearner,
+)
 
 CLASSES = 10
 
@@ -61,11 +66,13 @@ class Clock(Callback):
 
     Attributes:
         plain: run before every step; ``None`` for no comparison.
+        now: the seconds now.
         steps: seconds of every step.
         plain_steps: seconds of every plain forward and backward.
     """
 
     plain: Callable[[UnlabeledBatch], object] | None = None
+    now: Callable[[], float] = time.perf_counter
     steps: list[float] = field(default_factory=list)
     plain_steps: list[float] = field(default_factory=list)
 
@@ -75,58 +82,67 @@ class Clock(Callback):
         self._device = str(module.device.type)
         synchronise(self._device)
         if self.plain is not None:
-            start = time.perf_counter()
+            start = self.now()
             self.plain(batch)
             synchronise(self._device)
-            self.plain_steps.append(time.perf_counter() - start)
-        self._start = time.perf_counter()
+            self.plain_steps.append(self.now() - start)
+        self._start = self.now()
 
     def on_train_batch_end(self, *_: Any) -> None:
         synchronise(self._device)
-        self.steps.append(time.perf_counter() - self._start)
+        self.steps.append(self.now() - self._start)
 
 
 def learn(setting: Setting, steps: int, clock: Clock, student: Student = MergedModel) -> None:
-    """Learn for some steps; the clock is asked at every one of them."""
+    """Learn a coefficient per layer for some steps; the clock is asked at every one of them."""
     torch.manual_seed(0)
     network = backbone(setting.backbone, setting.image_size)
     dtype = getattr(torch, setting.precision)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "task_vectors.bin" if setting.mapped else None
         bank = random_bank(network, setting.tasks, dtype, memory_map=file)
-        images = {
-            task: torch.randint(
-                256, (IMAGES, 3, setting.image_size, setting.image_size), dtype=torch.uint8
-            )
-            for task in bank.tasks
-        }
-        width = int(network(torch.zeros(1, 3, setting.image_size, setting.image_size)).shape[1])
-        module = StatsMerging(
-            StatsMergeLearner(random_statistics(bank.layers, bank.tasks), "layer_wise"),
-            student(network, bank, compiled=setting.compiled),
-            {task: nn.Linear(width, CLASSES) for task in bank.tasks},
-            {task: torch.randn(IMAGES, CLASSES) for task in bank.tasks},
-            Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-            LabelsSettings(),
-            "teacher_labels",
-            TrainerSettings(
-                steps=steps,
-                images_per_task=setting.images_per_task,
-                learning_rate=1e-3,
-                weight_decay=0.0,
-                accumulate=setting.accumulate,
-                steps_per_epoch=steps,
-                devices=1,
-                seed=0,
-            ),
-        )
-        data = UnlabeledDataModule(
-            images, images_per_task=setting.images_per_task, steps_per_epoch=steps, seed=0
-        )
-        accelerator = "gpu" if setting.device == "cuda" else "cpu"
-        create_trainer(
-            accelerator=accelerator, epochs=1, description="learning", callbacks=[clock]
-        ).fit(module, data)
+        learner = StatsMergeLearner(random_statistics(bank.layers, bank.tasks), "layer_wise")
+        fit(setting, steps, clock, learner, student(network, bank, compiled=setting.compiled))
+
+
+def fit(
+    setting: Setting,
+    steps: int,
+    clock: Clock,
+    learner: StatsMergeLearner | DirectionLearner,
+    student: MergedModel,
+) -> None:
+    """Learn for some steps, on random images and labels."""
+    shape = (3, setting.image_size, setting.image_size)
+    tasks = student.bank.tasks
+    images = {task: torch.randint(256, (IMAGES, *shape), dtype=torch.uint8) for task in tasks}
+    width = int(student.backbone(torch.zeros(1, *shape)).shape[1])
+    module = StatsMerging(
+        learner,
+        student,
+        {task: nn.Linear(width, CLASSES) for task in tasks},
+        {task: torch.randn(IMAGES, CLASSES) for task in tasks},
+        Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        LabelsSettings(),
+        "teacher_labels",
+        TrainerSettings(
+            steps=steps,
+            images_per_task=setting.images_per_task,
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            accumulate=setting.accumulate,
+            steps_per_epoch=steps,
+            devices=1,
+            seed=0,
+        ),
+    )
+    data = UnlabeledDataModule(
+        images, images_per_task=setting.images_per_task, steps_per_epoch=steps, seed=0
+    )
+    accelerator = "gpu" if setting.device == "cuda" else "cpu"
+    create_trainer(
+        accelerator=accelerator, epochs=1, description="learning", callbacks=[clock]
+    ).fit(module, data)
 
 
 def random_statistics(layers: tuple[str, ...], tasks: tuple[str, ...]) -> LayerStatistics:

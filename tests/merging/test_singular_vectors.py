@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,9 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from statsmerging.merging.singular_vectors import (
+    gram_matrix,
+    leading_eigenvectors,
     leading_triples,
     noise_levels,
     orthogonalised,
+    smaller_grams,
     thin_svd,
 )
 
@@ -106,3 +111,93 @@ def test_the_nearest_orthonormal_matrix_is_nearer_than_any_other(
     nearest = orthogonalised(matrix)
     other = orthogonalised(torch.randn(rows, columns, generator=generator, dtype=torch.float64))
     assert (matrix - nearest).norm() <= (matrix - other).norm() + 1e-9
+
+
+#: Singular values by their number, counted from 1.
+SPECTRA: dict[str, Callable[[Tensor], Tensor]] = {
+    "slow": lambda i: i**-0.5,
+    "exponential": lambda i: torch.exp(-i / 20),
+    "flat": lambda i: 1 - i / 500,
+    "one far above": lambda i: torch.where(i == 1, 10.0, 1 - i / 500),
+    "steps": lambda i: torch.where(i <= 5, 3.0, 1.0) - i / 500,
+    "many orders of magnitude": lambda i: i**-3.0,
+    "of low rank": lambda i: torch.where(i <= 4, 1 / i, 0.0),
+}
+
+
+def with_spectrum(spectrum: str, rows: int = 120, columns: int = 150) -> Tensor:
+    """A matrix with the named singular values, float64."""
+    generator = torch.Generator().manual_seed(3)
+    left, right = (
+        torch.linalg.qr(torch.randn(size, rows, generator=generator, dtype=torch.float64)).Q
+        for size in (rows, columns)
+    )
+    return left * SPECTRA[spectrum](torch.arange(1, rows + 1, dtype=torch.float64)) @ right.mT
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("rank", [1, 12])
+def test_few_of_many_eigenvectors_are_those_of_float64(spectrum: str, rank: int) -> None:
+    gram = gram_matrix(with_spectrum(spectrum))
+    found = leading_eigenvectors(gram, rank)
+    values = torch.linalg.eigvalsh(gram).flip(0)[:rank]
+    identity = torch.eye(rank, dtype=torch.float64)
+    torch.testing.assert_close(found.mT @ found, identity, rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.mT @ gram @ found, values.diag(), rtol=1e-6, atol=1e-12)
+    assert (gram @ found - found * values).norm(dim=0).le(1e-4 * values + 1e-12).all()
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("upright", [False, True])
+def test_few_of_many_triples_are_those_of_the_svd(spectrum: str, upright: bool) -> None:
+    matrix = with_spectrum(spectrum).float()
+    matrix = matrix.mT.contiguous() if upright else matrix
+    noise = 1e-6 * matrix.norm().unsqueeze(0)
+    left, values, right = leading_triples(matrix.unsqueeze(0), 12, noise)
+    reference = torch.linalg.svd(matrix.double(), full_matrices=False)
+    kept = reference.S[:12] * (reference.S[:12] > noise)
+    torch.testing.assert_close(values[0].double(), kept, rtol=1e-5, atol=0)
+    expected = reference.U[:, :12] * kept @ reference.Vh[:12]
+    found = (left[0] * values[0] @ right[0]).double()
+    assert (found - expected).norm() <= 2e-6 * expected.norm()
+
+
+@pytest.mark.parametrize("rows", [1, 191, 192, 193, 400])
+def test_a_gram_matrix_is_the_product_with_the_transpose(rows: int) -> None:
+    wide = torch.randn(rows, 30, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    gram = gram_matrix(wide)
+    torch.testing.assert_close(gram, wide @ wide.mT, rtol=0, atol=1e-12)
+    assert torch.equal(gram, gram.mT)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (8, 5)])
+def test_smaller_grams_are_of_the_smaller_side(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(2, *shape, generator=torch.Generator().manual_seed(4))
+    values = torch.linalg.svdvals(matrices.double()).square().flip(1)
+    torch.testing.assert_close(torch.linalg.eigvalsh(smaller_grams(matrices)), values)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 0.2, 1e-2, 1e-5])
+@pytest.mark.parametrize("upright", [False, True])
+def test_far_from_square_too_the_nearest_is_that_of_the_svd(smallest: float, upright: bool) -> None:
+    generator = torch.Generator().manual_seed(5)
+    left, right = (
+        torch.linalg.qr(torch.randn(size, 20, generator=generator, dtype=torch.float64)).Q
+        for size in (90, 20)
+    )
+    matrix = (left * torch.linspace(1, smallest, 20) @ right.mT).float()
+    matrix = matrix if upright else matrix.mT.contiguous()
+    nearest = orthogonalised(matrix).double()
+    exact = torch.linalg.svd(matrix.double(), full_matrices=False)
+    assert (nearest - exact.U @ exact.Vh).abs().max() <= 1e-6 / smallest
+    small = nearest.mT @ nearest if upright else nearest @ nearest.mT
+    torch.testing.assert_close(small, torch.eye(20, dtype=torch.float64), rtol=0, atol=1e-5)
+
+
+def test_far_from_square_too_parallel_columns_share_a_direction() -> None:
+    column = torch.randn(40, generator=torch.Generator().manual_seed(6))
+    matrix = torch.stack([column, column, torch.zeros(40)], dim=1)
+    nearest = orthogonalised(matrix)
+    unit = column / column.norm() / 2**0.5
+    expected = torch.stack([unit, unit, torch.zeros(40)], dim=1)
+    torch.testing.assert_close(nearest, expected, rtol=0, atol=1e-5)

@@ -14,6 +14,18 @@ from statsmerging.merging.bank import matrix_shape
 #: Singular values below this share of a matrix's norm are the rounding of float32 arithmetic.
 RANK_TOLERANCE = 1e-6
 
+#: Largest residual of an eigenvector that is looked for among those of float32, by its eigenvalue.
+RESIDUAL = 1e-4
+
+#: Eigenvectors of float32 beyond the r wanted ones among which these are looked for, at least.
+MARGIN = 16
+
+#: The smallest eigenvalue by the largest from which on float32 is enough for the inverse root.
+WELL_CONDITIONED = 1e-2
+
+#: Rows of a Gram matrix that are computed at once.
+_BLOCK = 192
+
 
 def noise_levels(
     pretrained: Tensor, vectors: Tensor, rounding: float, stored: torch.dtype
@@ -51,9 +63,19 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     Directions beyond the matrix's rank, which are arbitrary, are left out: parallel columns share
     one direction, and a column of zeros stays.
     """
-    left, values, right = thin_svd(matrix)
-    nearest: Tensor = left * (values > RANK_TOLERANCE * values[0]) @ right
-    return nearest
+    rows, columns = matrix.shape
+    if columns > rows:
+        return orthogonalised(matrix.mT).mT
+    if rows < 2 * columns:
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        nearest: Tensor = left * (values > RANK_TOLERANCE * values[0]) @ right
+        return nearest
+    # Far from square: A (AᵀA)^-½ where the root is accurate, or else the way of ``thin_svd``.
+    squares, vectors = torch.linalg.eigh(matrix.mT @ matrix)
+    if squares[0] > WELL_CONDITIONED * squares[-1]:
+        return matrix @ (vectors / squares.sqrt() @ vectors.mT)
+    orthonormal, triangular = torch.linalg.qr(matrix)
+    return orthonormal @ orthogonalised(triangular)
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,7 +96,9 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return orthonormal @ left, values, right
 
 
-def leading_triples(matrices: Tensor, rank: int, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def leading_triples(
+    matrices: Tensor, rank: int, noise: Tensor, grams: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The leading singular triples of K matrices: K × m × r, K × r, K × r × n.
 
     From the eigenvectors of the smaller Gram matrix in float64, which costs a fraction of an SVD
@@ -83,16 +107,16 @@ def leading_triples(matrices: Tensor, rank: int, noise: Tensor) -> tuple[Tensor,
 
     Args:
         noise: of each matrix, the singular value up to which a direction is beyond the rank, K.
+        grams: ``smaller_grams``, if they are known.
     """
     if matrices.shape[1] > matrices.shape[2]:
-        right, values, left = leading_triples(matrices.mT, rank, noise)
+        right, values, left = leading_triples(matrices.mT, rank, noise, grams)
         return left.mT, values, right.mT
     lefts, rights, spectra = [], [], []
     # One by one: float64 doubles the memory.
-    for matrix, level in zip(matrices, noise, strict=True):
+    for k, (matrix, level) in enumerate(zip(matrices, noise, strict=True)):
         wide = matrix.double()
-        _, vectors = torch.linalg.eigh(wide @ wide.mT)
-        left = vectors[:, -rank:].flip(1)
+        left = leading_eigenvectors(gram_matrix(wide) if grams is None else grams[k], rank)
         scaled = left.mT @ wide
         values = torch.linalg.vector_norm(scaled, dim=1)
         present = values > level
@@ -101,3 +125,53 @@ def leading_triples(matrices: Tensor, rank: int, noise: Tensor) -> tuple[Tensor,
         spectra.append((values * present).to(matrix.dtype))
         rights.append(right.to(matrix.dtype))
     return torch.stack(lefts), torch.stack(spectra), torch.stack(rights)
+
+
+def smaller_grams(matrices: Tensor) -> Tensor:
+    """T_k T_kᵀ of K matrices that are wider than high, T_kᵀ T_k of others: K × s × s, float64."""
+    rows, columns = matrices.shape[1:]
+    wide = matrices if rows <= columns else matrices.mT
+    return torch.stack([gram_matrix(matrix.double()) for matrix in wide])
+
+
+def gram_matrix(wide: Tensor) -> Tensor:
+    """A Aᵀ; what lies above the blocks of its diagonal is mirrored, not computed."""
+    gram = wide.new_zeros(len(wide), len(wide))
+    for begin in range(0, len(wide), _BLOCK):
+        end = begin + _BLOCK
+        gram[begin:end, :end] = wide[begin:end] @ wide[:end].mT
+    return gram.tril() + gram.tril(-1).mT
+
+
+def leading_eigenvectors(gram: Tensor, rank: int) -> Tensor:
+    """Orthonormal eigenvectors of the r largest eigenvalues of a symmetric matrix, s × r.
+
+    A few of many are found in two thirds of the time: the leading vectors of float32, corrected to
+    first order for what it has lost, span a space that holds those of float64, which are found in
+    it. If a residual tells that it does not, the whole problem is solved in float64.
+
+    Args:
+        gram: float64, positive semidefinite.
+    """
+    among = rank + max(MARGIN, rank // 3)
+    if 2 * among <= len(gram):
+        basis = _leading_space(gram, among)
+        squares, rotation = torch.linalg.eigh(basis.mT @ gram @ basis)
+        squares, found = squares[-rank:], basis @ rotation[:, -rank:]
+        residuals = torch.linalg.vector_norm(gram @ found - found * squares, dim=0)
+        if (residuals <= RESIDUAL * squares).all():
+            return found.flip(1)
+    return torch.linalg.eigh(gram).eigenvectors[:, -rank:].flip(1)
+
+
+def _leading_space(gram: Tensor, size: int) -> Tensor:
+    """An orthonormal basis of nearly the leading eigenvectors, found in float32."""
+    values, vectors = torch.linalg.eigh(gram.float())
+    outside, inside = vectors.split([len(gram) - size, size], dim=1)
+    start = inside.to(gram)
+    residuals = gram @ start - start * values[-size:]
+    # Perturbation theory: ⟨q_j, r_i⟩ / (λ_i − λ_j) of an outer vector q_j is missing in vector i.
+    gaps = values[-size:] - values[:-size].unsqueeze(1)
+    gaps = gaps.clamp_min(torch.finfo(values.dtype).eps * float(values[-1]) or 1.0)
+    missing = outside @ (outside.mT @ residuals.to(values) / gaps)
+    return torch.linalg.qr(start + missing).Q

@@ -26,7 +26,12 @@ from statsmerging.merging.bank import (
 )
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.kernels import PLAIN, Kernels
-from statsmerging.merging.singular_vectors import leading_triples, noise_levels, orthogonalised
+from statsmerging.merging.singular_vectors import (
+    leading_triples,
+    noise_levels,
+    orthogonalised,
+    smaller_grams,
+)
 
 #: Statistics that every direction has of its own.
 DIRECTION_COLUMNS = (
@@ -171,8 +176,11 @@ class SpectralBank:
         merged, kept = split_merged_and_kept(pretrained, experts)
         directions = {}
         for name, start in merged.items():
-            of_layer = {task: {name: state[name]} for task, state in experts.items()}
-            layer = TaskVectorBank.from_state_dicts({name: start}, of_layer, device=device)
+            layer = TaskVectorBank.from_state_dicts(
+                {name: start},
+                {task: {name: state[name]} for task, state in experts.items()},
+                device=device,
+            )
             directions[name] = decompose_layer(layer, name, decomposition)
         return cls(
             tuple(experts),
@@ -359,8 +367,9 @@ def _decompose(
     """θ₀ m × n and K × m × n task matrices → left m × D, values D, right D × n, D × F."""
     tasks = len(matrices)
     rank = how.rank_of(min(start.shape), tasks)
-    left, values, right = leading_triples(matrices, rank, noise)
-    statistics = _statistics(start, matrices, left, values, right)
+    grams = smaller_grams(matrices)
+    left, values, right = leading_triples(matrices, rank, noise, grams)
+    statistics = _statistics(start, matrices, grams, left, values, right)
     lefts, rights = torch.cat(tuple(left), dim=1), torch.cat(tuple(right), dim=0)
     if how.orthonormal:
         lefts, rights = orthogonalised(lefts), orthogonalised(rights)
@@ -376,8 +385,9 @@ def _whole_vectors(start: Tensor, rows: Tensor, dtype: torch.dtype) -> Direction
     right = rows / values.where(values > 0, torch.inf).unsqueeze(1)
     left = torch.ones_like(values).view(1, 1, -1)
     ones = left.view(-1, 1, 1)
+    matrices = rows.unsqueeze(1)
     statistics = _statistics(
-        start, rows.unsqueeze(1), ones, values.unsqueeze(1), right.unsqueeze(1)
+        start, matrices, smaller_grams(matrices), ones, values.unsqueeze(1), right.unsqueeze(1)
     )
     return Directions(
         left.to(dtype),
@@ -388,38 +398,61 @@ def _whole_vectors(start: Tensor, rows: Tensor, dtype: torch.dtype) -> Direction
 
 
 def _statistics(
-    start: Tensor, matrices: Tensor, left: Tensor, values: Tensor, right: Tensor
+    start: Tensor, matrices: Tensor, grams: Tensor, left: Tensor, values: Tensor, right: Tensor
 ) -> Tensor:
     """Statistics of raw directions: θ₀ m × n, K × m × n, K × m × r, K × r, K × r × n → K·r × F.
 
     What spans orders of magnitude is a logarithm; a direction beyond the rank has zeros.
+
+    Args:
+        grams: ``smaller_grams`` of the task matrices.
     """
     tasks, rank = values.shape
     present = values > 0
     smallest, largest = torch.finfo(values.dtype).tiny, torch.finfo(values.dtype).max
     own = values.square().clamp_min(smallest).where(present, 1.0)
-    # ‖û_kiᵀ T_j‖², ‖T_j v̂_ki‖² and û_kiᵀ T_j v̂_ki, summed over the other experts j ≠ k.
-    lefts, rights = left.mT.reshape(tasks * rank, -1), right.reshape(tasks * rank, -1)
-    others = values.new_zeros(3, tasks, rank)
-    for j, matrix in enumerate(matrices):
-        moved = lefts @ matrix
-        energies = moved.square().sum(dim=1), (rights @ matrix.mT).square().sum(dim=1)
-        along = torch.stack([*energies, (moved * rights).sum(dim=1)]).view_as(others)
-        along[:, j] = 0
-        others += along
-    interference = (others[:2] / own).clamp_max(largest).log1p()
+    energies, together = _of_others(matrices, grams, left, right)
+    interference = (energies / own).clamp_max(largest).log1p()
     first = values[:, :1].expand_as(values).where(present, 1.0)
-    total = matrices.square().sum(dim=(1, 2)).clamp_min(smallest).unsqueeze(1)
+    total = grams.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True).to(values).clamp_min(smallest)
     size = start.square().sum().clamp_min(smallest)
-    on_start = (rights @ start.mT).square().sum(dim=1).view_as(values) * start.shape[1] / size
+    on_start = (right @ start.mT).square().sum(dim=2) * start.shape[1] / size
     columns = [
         own.log() / 2,
         values / first,
         torch.arange(rank, device=values.device).expand_as(values) / rank,
         own / total,
         *interference,
-        (others[2] / values.where(present, 1.0)).clamp(-1, 1),
+        (together / values.where(present, 1.0)).clamp(-1, 1),
         on_start.log1p(),
         torch.full_like(values, math.log(tasks)),
     ]
     return (torch.stack(columns, dim=2) * present.unsqueeze(2)).flatten(end_dim=1)
+
+
+def _of_others(
+    matrices: Tensor, grams: Tensor, left: Tensor, right: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the other experts j ≠ k do along û_ki and v̂_ki, summed over them.
+
+    Returns:
+        Σ ‖û_kiᵀ T_j‖² and Σ ‖T_j v̂_ki‖², 2 × K × r; Σ û_kiᵀ T_j v̂_ki, K × r.
+    """
+    tasks, rank = right.shape[:2]
+    upright = matrices.shape[1] > matrices.shape[2]
+    short, long = (right, left.mT) if upright else (left.mT, right)
+    long = long.reshape(tasks * rank, -1)
+    turned = matrices if upright else matrices.mT
+    along_short, along_long, together = (right.new_zeros(tasks, rank) for _ in range(3))
+    all_matrices, all_grams = matrices.sum(dim=0), grams.sum(dim=0)
+    for k in range(tasks):
+        # On the shorter side the Gram matrices of all the others are one product.
+        vectors = short[k].to(grams)
+        energy = (vectors @ (all_grams - grams[k]) * vectors).sum(dim=1)
+        along_short[k] = energy.clamp_min(0).to(right)
+        together[k] = (left[k].mT @ (all_matrices - matrices[k]) * right[k]).sum(dim=1)
+        energy = (long @ turned[k]).square().sum(dim=1).view(tasks, rank)
+        energy[k] = 0
+        along_long += energy
+    energies = [along_long, along_short] if upright else [along_short, along_long]
+    return torch.stack(energies), together
