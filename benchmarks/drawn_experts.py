@@ -59,7 +59,7 @@ class DrawnExpert(Mapping[str, Tensor]):
         left = self.noise.at(place, (rows, rank)) * (spectrum / (rows * columns) ** 0.5)
         floor = self.noise.at(place + 2, (rows, columns)) * (FLOOR / (rows**0.5 + columns**0.5))
         change = floor.addmm_(left, self.noise.at(place + 1, (rank, columns)))
-        tuned = change.view_as(start).add_(start)
+        tuned: Tensor = change.view_as(start).add_(start)
         self.noise.seconds += self.noise.now() - started
         return tuned
 

@@ -7,7 +7,7 @@ Experts are read tensor by tensor, like those in files; making them is not count
 Lightning's training step with the network that gives every singular direction its coefficient,
 against a plain forward and backward of the same network on the same images with gradients for all
 its weights. Memory is the peak of a process of its own above its imports, without the plain
-network, a task's images after the other's.
+network, with one image a task, task after task: images are not what it is about.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def parse_options() -> argparse.Namespace:
     arguments = options.parse_args()
     if arguments.small:
         arguments.backbone, arguments.images_per_task = "vit_small_patch32_224", 1
+        arguments.tasks = [2, 6] if arguments.memory else [4]
     arguments.tasks = arguments.tasks or ([2, 20] if arguments.memory else [8])
-    arguments.images_per_task = arguments.images_per_task or (4 if arguments.memory else 16)
+    arguments.images_per_task = arguments.images_per_task or (1 if arguments.memory else 16)
     return arguments
 
 

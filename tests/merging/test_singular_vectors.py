@@ -132,7 +132,9 @@ def with_spectrum(spectrum: str, rows: int = 120, columns: int = 150) -> Tensor:
         torch.linalg.qr(torch.randn(size, rows, generator=generator, dtype=torch.float64)).Q
         for size in (rows, columns)
     )
-    return left * SPECTRA[spectrum](torch.arange(1, rows + 1, dtype=torch.float64)) @ right.mT
+    values = SPECTRA[spectrum](torch.arange(1, rows + 1, dtype=torch.float64))
+    matrix: Tensor = left * values @ right.mT
+    return matrix
 
 
 @pytest.mark.parametrize("spectrum", SPECTRA)

@@ -230,7 +230,9 @@ def _subsets(
     for subset in plan.subsets[:-1]:
         tasks = [bank.tasks[number] for number in subset]
         some = SomeExperts(bank, {task: step.problem.zoo.experts[task].state for task in tasks})
-        yield at_granularity(step.settings, method, some, statistics_among(some, whole))
+        yield at_granularity(
+            step.settings, step.problem, method, some, statistics_among(some, whole)
+        )
 
 
 def statistics_among(bank: SomeExperts, whole: LayerStatistics) -> LayerStatistics:

@@ -41,7 +41,7 @@ from statsmerging.merging.relations import (
     place_statistics,
     relation_statistics,
 )
-from statsmerging.merging.spectral import Decomposition, SpectralBank
+from statsmerging.merging.spectral import Decomposition
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
 from statsmerging.runs.results import LayerKind, LayerMovement
 from statsmerging.store.cache import Cache
@@ -304,29 +304,33 @@ def mergeable(
     density = method.settings.density
     # Before the bank: both trim, and three banks would be in memory at once.
     statistics = run_statistics(settings, problem, bank, density)
-    return at_granularity(settings, method, at_density(bank, density), statistics)
+    return at_granularity(settings, problem, method, at_density(bank, density), statistics)
 
 
 def at_granularity(
     settings: MergingSettings,
+    problem: MergingProblem,
     method: LearnedMethod,
     bank: TaskVectorBank,
     statistics: LayerStatistics,
 ) -> Mergeable:
-    """A bank and the statistics of its layers, or its singular directions and theirs."""
+    """A bank and the statistics of its layers, or its singular directions and theirs.
+
+    Args:
+        bank: task vectors of the problem's experts or of some of them, at the method's density.
+    """
     if method.settings.granularity != "singular_wise":
         return Mergeable(bank, statistics)
     spectral = settings.spectral
-    directions = SpectralBank.from_bank(
-        bank,
-        Decomposition(
-            rank=spectral.rank,
-            budget=spectral.budget,
-            orthonormal=spectral.orthonormal,
-            split_attention=spectral.split_attention,
-            dtype=getattr(torch, settings.merge.precision),
-        ),
+    decomposition = Decomposition(
+        rank=spectral.rank,
+        budget=spectral.budget,
+        orthonormal=spectral.orthonormal,
+        split_attention=spectral.split_attention,
+        dtype=getattr(torch, settings.merge.precision),
     )
+    hashes = task_vector_hashes(settings, problem, bank, method.settings.density)
+    directions = problem.directions.of(bank, decomposition, hashes)
     of_directions = direction_statistics(directions).beside(statistics)
     if "relations" in spectral.features:
         of_directions = of_directions.beside(relation_statistics(bank))
@@ -345,16 +349,26 @@ def run_statistics(
         bank: whole task vectors; they are trimmed here, as the key in the cache promises.
         density: of the task vectors as a method sees them, see ``at_density``.
     """
-    names = ["pretrained", *(f"{task}/backbone" for task in bank.tasks)]
-    hashes = [problem.zoo.hashes[name] for name in names]
     return cached_layer_statistics(
         at_density(bank, density),
-        key_of([*hashes, settings.merge.precision, f"density {density}"]),
+        key_of(task_vector_hashes(settings, problem, bank, density)),
         problem.cache,
         of=settings.statistics.of,
         rank=settings.statistics.rank,
         features=settings.statistics.features,
     )
+
+
+def task_vector_hashes(
+    settings: MergingSettings,
+    problem: MergingProblem,
+    bank: TaskVectorBank,
+    density: float | None,
+) -> list[str]:
+    """What the task vectors of a method depend on: weights, precision and density."""
+    names = ["pretrained", *(f"{task}/backbone" for task in bank.tasks)]
+    hashes = [problem.zoo.hashes[name] for name in names]
+    return [*hashes, settings.merge.precision, f"density {density}"]
 
 
 def cached_layer_statistics(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from statsmerging.choices import LabelsFrom
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.settings import LearningSettings
 from statsmerging.data.suites import Suite
+from statsmerging.learning.directions import KnownDirections
 from statsmerging.learning.heterogeneous import HeterogeneousExpert
 from statsmerging.learning.labels import Teacher
 from statsmerging.learning.settings import MergeSettings
@@ -42,6 +44,11 @@ class MergingProblem:
     weight_files: Mapping[str, Path]
     learning: LearningSettings
     heterogeneous: Mapping[str, HeterogeneousExpert] = field(default_factory=dict)
+
+    @cached_property
+    def directions(self) -> KnownDirections:
+        """Singular directions of the experts' task vectors."""
+        return KnownDirections(self.cache)
 
     @property
     def suite(self) -> Suite:

@@ -64,18 +64,21 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     one direction, and a column of zeros stays.
     """
     rows, columns = matrix.shape
+    nearest: Tensor
     if columns > rows:
         return orthogonalised(matrix.mT).mT
     if rows < 2 * columns:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        nearest: Tensor = left * (values > RANK_TOLERANCE * values[0]) @ right
+        nearest = left * (values > RANK_TOLERANCE * values[0]) @ right
         return nearest
     # Far from square: A (AᵀA)^-½ where the root is accurate, or else the way of ``thin_svd``.
     squares, vectors = torch.linalg.eigh(matrix.mT @ matrix)
     if squares[0] > WELL_CONDITIONED * squares[-1]:
-        return matrix @ (vectors / squares.sqrt() @ vectors.mT)
+        nearest = matrix @ (vectors / squares.sqrt() @ vectors.mT)
+        return nearest
     orthonormal, triangular = torch.linalg.qr(matrix)
-    return orthonormal @ orthogonalised(triangular)
+    nearest = orthonormal @ orthogonalised(triangular)
+    return nearest
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,14 +157,16 @@ def leading_eigenvectors(gram: Tensor, rank: int) -> Tensor:
         gram: float64, positive semidefinite.
     """
     among = rank + max(MARGIN, rank // 3)
+    vectors: Tensor
     if 2 * among <= len(gram):
         basis = _leading_space(gram, among)
         squares, rotation = torch.linalg.eigh(basis.mT @ gram @ basis)
-        squares, found = squares[-rank:], basis @ rotation[:, -rank:]
-        residuals = torch.linalg.vector_norm(gram @ found - found * squares, dim=0)
+        squares, vectors = squares[-rank:], basis @ rotation[:, -rank:]
+        residuals = torch.linalg.vector_norm(gram @ vectors - vectors * squares, dim=0)
         if (residuals <= RESIDUAL * squares).all():
-            return found.flip(1)
-    return torch.linalg.eigh(gram).eigenvectors[:, -rank:].flip(1)
+            return vectors.flip(1)
+    _, vectors = torch.linalg.eigh(gram)
+    return vectors[:, -rank:].flip(1)
 
 
 def _leading_space(gram: Tensor, size: int) -> Tensor:
@@ -174,4 +179,6 @@ def _leading_space(gram: Tensor, size: int) -> Tensor:
     gaps = values[-size:] - values[:-size].unsqueeze(1)
     gaps = gaps.clamp_min(torch.finfo(values.dtype).eps * float(values[-1]) or 1.0)
     missing = outside @ (outside.mT @ residuals.to(values) / gaps)
-    return torch.linalg.qr(start + missing).Q
+    basis: Tensor
+    basis, _ = torch.linalg.qr(start + missing)
+    return basis

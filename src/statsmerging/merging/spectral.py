@@ -8,8 +8,10 @@ are those of TSV-M (Gargiulo et al., *Task Singular Vectors*, CVPR 2025), which 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -45,6 +47,9 @@ DIRECTION_COLUMNS = (
     "pretrained_energy",
     "experts",
 )
+
+#: Layers that are decomposed at the same time, at most: the task vectors of each are in memory.
+SIDE_BY_SIDE = 4
 
 #: Ends of the names of fused projections: queries, keys and values below each other.
 FUSED_PROJECTIONS = ("qkv.weight", "in_proj_weight")
@@ -159,7 +164,7 @@ class SpectralBank:
         *,
         device: torch.device | str = "cpu",
     ) -> SpectralBank:
-        """Decompose K experts; only one layer's task vectors exist at a time.
+        """Decompose K experts; the task vectors of a few layers exist at a time.
 
         Args:
             pretrained: θ₀ by tensor name.
@@ -174,19 +179,22 @@ class SpectralBank:
         check_experts(pretrained, experts)
         decomposition = decomposition or Decomposition()
         merged, kept = split_merged_and_kept(pretrained, experts)
-        directions = {}
-        for name, start in merged.items():
-            layer = TaskVectorBank.from_state_dicts(
-                {name: start},
-                {task: {name: state[name]} for task, state in experts.items()},
-                device=device,
-            )
-            directions[name] = decompose_layer(layer, name, decomposition)
+        reading = Lock()
+
+        def decompose(name: str) -> Directions:
+            with reading:  # a mapping that reads from a file does one thing at a time
+                layer = TaskVectorBank.from_state_dicts(
+                    {name: merged[name]},
+                    {task: {name: state[name]} for task, state in experts.items()},
+                    device=device,
+                )
+            return decompose_layer(layer, name, decomposition)
+
         return cls(
             tuple(experts),
             {name: tensor.to(device) for name, tensor in merged.items()},
             {name: tensor.to(device) for name, tensor in kept.items()},
-            directions,
+            side_by_side(decompose, tuple(merged), torch.device(device)),
             orthonormal=decomposition.orthonormal,
         )
 
@@ -200,15 +208,17 @@ class SpectralBank:
             MergingError: experts that differ from the pre-trained model by rounding alone.
         """
         decomposition = decomposition or Decomposition()
-        directions = {}
-        for name in bank.layers:
-            directions[name] = decompose_layer(bank, name, decomposition)
+
+        def decompose(name: str) -> Directions:
+            directions = decompose_layer(bank, name, decomposition)
             bank.release(name)
+            return directions
+
         return cls(
             bank.tasks,
             bank.pretrained,
             bank.kept,
-            directions,
+            side_by_side(decompose, bank.layers, bank.device),
             orthonormal=decomposition.orthonormal,
         )
 
@@ -335,6 +345,27 @@ def check_anchored(anchor: Anchor) -> None:
     """Raise ``MergingError`` unless the coefficients are on directions from θ₀."""
     if anchor != "pretrained":
         raise MergingError(f"anchor={anchor}: singular directions start from θ₀; use pretrained")
+
+
+def side_by_side(
+    decompose: Callable[[str], Directions], layers: Sequence[str], device: torch.device
+) -> dict[str, Directions]:
+    """The directions of all layers; on a CPU, several layers at a time with their own threads.
+
+    Threads that share the eigenproblem of one small matrix mostly wait for each other.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, SIDE_BY_SIDE) if device.type == "cpu" else 1
+    if workers == 1:
+        return {name: decompose(name) for name in layers}
+    try:
+        # The number of threads is a setting of each thread; new ones take the last that was made.
+        with ThreadPoolExecutor(
+            workers, "layer", torch.set_num_threads, (threads // workers,)
+        ) as pool:
+            return dict(zip(layers, pool.map(decompose, layers), strict=True))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()
