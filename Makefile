@@ -39,7 +39,7 @@ results: $(INSTALLED)
 	done; test -z "$$failed"
 
 # Every benchmark at reduced sizes; docs/performance.md has the commands of the full ones.
-BENCHMARKS ?= merge step memory layer_statistics throughput startup scaling
+BENCHMARKS ?= merge step memory layer_statistics throughput startup scaling spectral
 
 bench: $(INSTALLED)
 	for benchmark in $(BENCHMARKS); do $(VENV)/bin/python -m benchmarks.$$benchmark --small || exit 1; done
