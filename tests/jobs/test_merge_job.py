@@ -128,7 +128,7 @@ def test_singular_wise_gives_one_coefficient_per_direction(
         for file in [tmp_path / "zoo" / "experts" / f"{task}.safetensors"]
     }
     bank = SpectralBank.from_state_dicts(pretrained, experts, Decomposition(split_attention=True))
-    rows = torch.from_numpy(table["coefficient"].to_numpy()).float()
+    rows = torch.tensor(table["coefficient"].to_list())
     places = [(c.layer, c.task, c.direction, c.singular_value) for c in bank.listed(rows)]
     columns = ["layer", "task", "direction", "singular_value"]
     found = [tuple(place) for place in table[columns].itertuples(index=False)]

@@ -74,17 +74,13 @@ def test_unseen_experts_get_the_coefficients_of_equal_directions(
     transfer: JobRunner, tmp_path: Path
 ) -> None:
     """The unseen tasks are the seen ones under other names; a table predicts nothing."""
-    results = transfer(
-        "method=[singular_wise]",
-        "+method.of_tables=${method.singular_wise}",
-        "method.of_tables.vectors=table",
-    )
+    results = transfer("method=[singular_wise,free]", "method.free.granularity=singular_wise")
     assert list(results["methods"]) == [
         "pretrained",
         "individual",
         "singular_wise",
         "singular_wise_anew",
-        "of_tables_anew",
+        "free_anew",
     ]
     for row in results["methods"].values():
         assert list(row["accuracy"].values()) == list(row["unseen"]["accuracy"].values())
