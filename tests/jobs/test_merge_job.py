@@ -549,9 +549,10 @@ def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> Non
     report = tmp_path / "report"
     text = (report / "report.md").read_text()
     assert "seed 0, 1**" in text
-    assert text.count("| StatsMerging |") == 1
-    assert len(list((report / "tables").glob("*.tex"))) == 1
-    assert (report / "tables" / "accuracy.csv").exists()
+    assert text.count("| StatsMerging |") == 2  # its accuracy, and how far it moves the weights
+    for kind in ("accuracy", "movement"):
+        assert len(list((report / "tables").glob(f"{kind}*.tex"))) == 1
+        assert (report / "tables" / f"{kind}.csv").exists()
     pictures = re.findall(r"\]\((figures/.*)\.png\)", text)
     assert len(pictures) >= 4  # dots, map, depth and curves
     for name in pictures:

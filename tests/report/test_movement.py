@@ -44,7 +44,7 @@ def test_a_learned_method_has_a_row(singular_run: Path) -> None:
 def test_latex_prints_its_signs(singular_run: Path) -> None:
     (table,) = tables(singular_run)
     text = latex(table, "movement")
-    assert r"$\|$$\Sigma$ $\lambda$ T$\|$ / $\|$$\theta$$_{0}$$\|$" in text
+    assert r"$\|$$\theta$ $-$ $\theta$$_{0}$$\|$ / $\|$$\theta$$_{0}$$\|$" in text
     assert r"The free & 1.500 & 0.125 & 4.000 &  \\" in text
     assert "U+" not in text
 

@@ -16,6 +16,14 @@ from statsmerging.report.groups import runs_by_setting
 from statsmerging.report.page.html import report_page
 from tests.report.conftest import WriteRun
 
+#: Titles of maps begin like this.
+MAPS = (
+    "Coefficients · ",
+    "Mean coefficients of directions · ",
+    "Coefficients of singular directions",
+    "Cosines",
+)
+
 #: Width of a phone in CSS pixels.
 PHONE = 375
 
@@ -112,12 +120,26 @@ def _wait(page: Any, selector: str) -> None:
     WebDriverWait(page, 60).until(lambda _: page.find_elements("css selector", selector))
 
 
+def test_how_far_weights_move_stands_after_the_tables(
+    browser: Any, singular_run: Path, tmp_path: Path
+) -> None:
+    page = _opened(browser, tmp_path, report_page(runs_by_setting(singular_run), singular_run, {}))
+    assert texts(page, "#setting-tables h3") == [
+        "toy on vit",
+        "Movement of the weights: toy · vit",
+    ]
+    cells = texts(page, "#setting-tables article:last-child tbody tr > *")
+    assert cells[:4] == ["The free", "1.500", "0.125", "4.000"]
+    assert page.get_log("browser") == []
+
+
+@pytest.mark.parametrize("run", ["learned_run", "singular_run"])
 def test_every_kind_of_chart_is_drawn_at_every_width(
-    browser: Any, learned_run: Path, corrupted_runs: Path, tmp_path: Path
+    browser: Any, run: str, request: pytest.FixtureRequest, corrupted_runs: Path, tmp_path: Path
 ) -> None:
     """The script of the charts makes no script, which the page forbids; nothing is cut off."""
     del corrupted_runs  # in the same folder as the other
-    page = _with_figures(browser, learned_run, tmp_path)
+    page = _with_figures(browser, request.getfixturevalue(run), tmp_path)
     for width in (1280, PHONE):
         _show(page, width, scheme="dark")
         page.refresh()
@@ -138,7 +160,7 @@ def test_every_kind_of_chart_is_drawn_at_every_width(
             )
             caption = find(page, "figcaption").text
             # Maps are scrolled where there is no room for them.
-            if not caption.startswith(("Coefficients · ", "Cosines")):
+            if not caption.startswith(MAPS):
                 assert drawn == pytest.approx(room, abs=5), caption
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
     assert page.get_log("browser") == []

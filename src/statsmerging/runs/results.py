@@ -102,7 +102,8 @@ class LayerMovement(_Record):
 
     Attributes:
         largest_coefficient: max |λ|.
-        relative: ‖Σ λ T‖ / ‖θ₀‖, both over all layers of the kind; ``None`` where θ₀ is zero.
+        relative: ‖θ − θ₀‖ / ‖θ₀‖ over all layers of the kind, where θ − θ₀ is Σ λ T if θ₀ is the
+            anchor; ``None`` where θ₀ is zero.
     """
 
     largest_coefficient: NonNegativeNumber
@@ -188,8 +189,8 @@ class RunResults(_Record):
         seed: of the run.
         stamps: departures from the label-free protocol.
         distilled: task → its expert, if it was distilled.
-        granularity: of the coefficients.
-        learner: kind of the learner.
+        granularity: of the coefficients, unless the parameters of a method have another one.
+        learner: kind of the learner, with the same exception.
         labels: kind of the teachers' labels.
         counts: differences of the numbers of images from the catalogue (``job=check``).
         off_published: differences of the scores from published ones (``job=check``).

@@ -13,7 +13,7 @@ from statsmerging.runs.results import LayerKind, LayerMovement, method_title
 
 CAPTION = (
     "movement of the weights by learned coefficients; max |λ|: the coefficient furthest from zero; "
-    "moved: ‖Σ λ T‖ / ‖θ₀‖ over all layers of the kind; vectors: biases, norms and tokens"
+    "moved: ‖θ − θ₀‖ / ‖θ₀‖ over all layers of the kind; vectors: biases, norms and tokens"
 )
 
 
