@@ -14,6 +14,7 @@ Job = Literal[
     "evaluate",
     "check",
     "report",
+    "compare",
     "convert",
     "export",
     "reproduce",

@@ -31,6 +31,8 @@ class JobSettings(Settings):
     name: Job
     checkpoint: FilePath | None = None
     runs: DirectoryPath | None = None
+    against: PlainName | None = None
+    pairs: list[tuple[PlainName, PlainName]] = Field(default_factory=list)
     run: DirectoryPath | None = None
     source: Path | None = None
     base: FilePath | None = None

@@ -31,6 +31,7 @@ from statsmerging.learning.heterogeneous import (
 )
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.runs.manifest import file_records, file_stamps, manifest
+from statsmerging.runs.outcomes import write_outcomes
 from statsmerging.runs.results import MethodResult, run_results
 from statsmerging.scoring.scores import Scorer
 from statsmerging.store.cache import Cache
@@ -101,7 +102,7 @@ class ScoredRun(Run):
         complete: bool = True,
         **facts: Any,
     ) -> None:
-        """Write ``results.json`` and ``manifest.json``, then show and log the table.
+        """Write results, outcomes and manifest, then show and log the table.
 
         Args:
             warnings: one line each, for the log and the results.
@@ -135,6 +136,7 @@ class ScoredRun(Run):
             inputs=file_stamps(config.input_paths),
             stamps=config.stamps,
         )
+        write_outcomes(directory.outcomes, methods)
         directory.finish(results.as_json(), record if complete else None)
         show_table(results)
         self.run_log.results(results)

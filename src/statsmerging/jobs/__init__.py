@@ -1,1 +1,1 @@
-"""The eleven jobs: one file each, with one function of the same name that takes a run."""
+"""The twelve jobs: one file each, with one function of the same name that takes a run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from statsmerging.errors import UserError
@@ -21,7 +20,7 @@ from statsmerging.report.files import (
 )
 from statsmerging.report.groups import overruled_runs, runs_by_setting
 from statsmerging.report.page.html import report_page
-from statsmerging.report.runs import unfinished_runs
+from statsmerging.report.runs import name_runs, unfinished_runs
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.movement import movement_tables
@@ -37,9 +36,6 @@ log = logging.getLogger(__name__)
 #: Names the files of a report, with their hashes.
 RECORD = ".report.json"
 
-#: Runs that a warning names; of more it gives the number.
-NAMED = 3
-
 
 def report(run: Run) -> None:
     """Print the tables; write them to ``tables/``, the figures to ``figures/``, and all as a page.
@@ -52,9 +48,9 @@ def report(run: Run) -> None:
     if folder is None:
         raise UserError("job.runs: a folder with run directories is needed")
     groups = runs_by_setting(folder)
-    _tell("unfinished run(s) left out", unfinished_runs(folder))
+    name_runs("unfinished run(s) left out", unfinished_runs(folder))
     overruled = [str(path.relative_to(folder)) for path in overruled_runs(groups)]
-    _tell("run(s) repeat another's setting and seed with other numbers, not shown", overruled)
+    name_runs("run(s) repeat another's setting and seed with other numbers, not shown", overruled)
     tables = {
         "accuracy": [group_content(group) for group in groups],
         "sweep": sweep_tables(groups),
@@ -75,11 +71,3 @@ def report(run: Run) -> None:
     files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, charts))
     files.remove_earlier()
     log.info("tables and figures: %s", run.directory.path / INTERACTIVE_PAGE)
-
-
-def _tell(what: str, names: Sequence[str]) -> None:
-    """Warn of runs that are not in the tables."""
-    if names:
-        further = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        named = ", ".join(names[:NAMED])
-        log.warning("%d %s: %s%s", len(names), what, named, further)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from statsmerging.errors import UserError
+from statsmerging.report.pairs import PairedMethods, by_test_images
 from statsmerging.report.runs import ReportedRun, finished_runs
 from statsmerging.runs.directory import PRESENTATION
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults
@@ -84,6 +86,13 @@ class RunGroup:
         first = self.members[0].results
         return f"{first.suite} · {first.backbone}"
 
+    @cached_property
+    def paired(self) -> PairedMethods | None:
+        """Its methods for paired tests; ``None`` if runs have no outcomes or other test images."""
+        found = by_test_images(self.members)
+        whole = len(found) == 1 and len(found[0].members) == len(self.members)
+        return found[0] if whole else None
+
 
 @dataclass
 class _Gathering:
@@ -94,11 +103,14 @@ class _Gathering:
     runs: list[ReportedRun] = field(default_factory=list)
 
 
-def runs_by_setting(folder: Path) -> list[RunGroup]:
+def runs_by_setting(folder: Path, *, over_zoos: bool = False) -> list[RunGroup]:
     """All finished runs below a folder, grouped by everything but seed and choice of methods.
 
     So deterministic methods may be run once, and the others with several seeds. Groups are ordered
     by the values of their settings, numbers by size.
+
+    Args:
+        over_zoos: the seeds of the experts make no setting either.
 
     Raises:
         UserError: there is no finished run.
@@ -106,7 +118,8 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
     runs = list(finished_runs(folder))
     if not runs:
         raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
-    repeating = _repeating_seeds([run.config for run in runs])
+    configs = [run.config for run in runs]
+    repeating = _repeating_seeds(configs) | (_expert_seeds(configs) if over_zoos else set())
     gathered: list[_Gathering] = []
     for run in runs:
         setting, methods = _setting_of(run.config, repeating), _methods_of(run.config)
@@ -261,6 +274,13 @@ def _repeating_seeds(configs: Sequence[dict[str, Any]]) -> set[str]:
         for key in seeds
         if all(config.get(key, config.get("seed")) == config.get("seed") for config in flat)
     }
+
+
+def _expert_seeds(configs: Iterable[dict[str, Any]]) -> set[str]:
+    """Keys of the seeds that experts are made with."""
+    keys = {key for config in configs for key, _ in flatten(config)}
+    makers = ("zoo.", "heterogeneous.")
+    return {key for key in keys if key.startswith(makers) and _last_part(key) == "seed"}
 
 
 def _setting_of(config: dict[str, Any], repeating: Set[str]) -> Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from statsmerging.errors import first_line, printable
 from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS, WITH_RESULTS
 from statsmerging.runs.finished import FinishedRun, read_finished_run
 from statsmerging.runs.layer_tables import read_coefficients, read_statistics
+from statsmerging.runs.outcomes import Outcomes, read_outcomes
 from statsmerging.runs.results import RunResults
 from statsmerging.store.received import LARGEST_TEXT, ReceivedError, check_record, received_yaml
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: Columns of ``metrics.csv`` that the learning curves show → title of the curve.
 CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradient"}
+
+#: Runs that a warning names; of more it gives the number.
+NAMED = 3
 
 #: Learning curves of a method. Every start of the run, the first one and each resumption, has
 #: written a version of its own.
@@ -44,6 +48,7 @@ class ReportedRun:
         statistics: columns ``layer``, ``task``, and one column per statistic; ``None`` if the run
             has no such file.
         curves: method → columns ``step`` and those of ``CURVES``; no step twice.
+        outcomes: right or wrong on every test image; ``None`` in runs of earlier versions.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class ReportedRun:
     coefficients: pd.DataFrame
     statistics: pd.DataFrame | None
     curves: Mapping[str, pd.DataFrame]
+    outcomes: Outcomes | None = None
 
 
 def read_run(folder: Path) -> ReportedRun:
@@ -66,6 +72,7 @@ def read_run(folder: Path) -> ReportedRun:
     check_record(_Manifest, run.manifest, folder / MANIFEST)
     coefficients = run.file("coefficients.parquet")
     statistics = run.file("statistics.parquet")
+    outcomes = run.file("outcomes.safetensors")
     return ReportedRun(
         folder,
         run.config,
@@ -74,6 +81,7 @@ def read_run(folder: Path) -> ReportedRun:
         pd.DataFrame() if coefficients is None else read_coefficients(coefficients),
         None if statistics is None else read_statistics(statistics),
         _learning_curves(run),
+        None if outcomes is None else read_outcomes(outcomes, run.results),
     )
 
 
@@ -95,6 +103,14 @@ def unfinished_runs(folder: Path) -> list[str]:
         if not all(os.path.lexists(path / name) for name in (MANIFEST, RESULTS))
         and _job_of(path) in WITH_RESULTS
     ]
+
+
+def name_runs(what: str, names: Sequence[str]) -> None:
+    """Warn of runs that are not in the tables."""
+    if names:
+        further = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        named = ", ".join(names[:NAMED])
+        log.warning("%d %s: %s%s", len(names), what, named, further)
 
 
 class _Entry(BaseModel):

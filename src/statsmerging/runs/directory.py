@@ -33,6 +33,7 @@ OUTPUTS = (
     RESULTS,
     "coefficients.parquet",
     "statistics.parquet",
+    "outcomes.safetensors",
     "merged.safetensors",
     "pretrained.safetensors",
     "experts",
@@ -111,6 +112,11 @@ class RunDirectory:
         They are those of whole task vectors if the learners used different densities.
         """
         return self.path / "statistics.parquet"
+
+    @property
+    def outcomes(self) -> Path:
+        """Right or wrong, for every row of the table and every test image."""
+        return self.path / "outcomes.safetensors"
 
     @property
     def merged(self) -> Path:

@@ -11,12 +11,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from statsmerging.runs.directory import RESULTS
 from statsmerging.store.received import check_record, received_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 UNIT = "fraction of test images whose top-1 class is right"
 
@@ -47,10 +51,13 @@ class TaskAccuracy:
     Attributes:
         accuracy: fraction between 0 and 1.
         images: number of test images n.
+        right: whether the class of each image is right, n truth values; ``None``: not known. They
+            stand in ``outcomes.safetensors``, not in the results.
     """
 
     accuracy: float
     images: int
+    right: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

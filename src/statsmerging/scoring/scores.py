@@ -9,7 +9,6 @@ from typing import Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_stat_scores
 
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.suites import Task
@@ -136,10 +135,8 @@ class Scorer:
             self.cache if candidate.keep else None,
             description=f"{candidate.title} on {task.name}",
         )
-        right = multiclass_stat_scores(
-            scores, split.labels, num_classes=scores.shape[1], average="micro"
-        )[0]
-        return TaskAccuracy(int(right) / len(split), len(split))
+        right = scores.argmax(dim=1) == split.labels
+        return TaskAccuracy(int(right.sum()) / len(split), len(split), right.numpy())
 
 
 class TeacherAgreement:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from statsmerging.report.groups import RunGroup, rows_by_method, setting_text
+from statsmerging.report.pairs import PairedMethods
 from statsmerging.report.tables.content import (
+    BEST,
     Number,
     Row,
     Section,
@@ -36,6 +39,11 @@ NEEDS = {
 
 CAPTION = "top-1 accuracy on test images, %; agreement: with the teachers, on the learning images"
 
+LEVEL_METHODS = (
+    "average: bold are all methods that are not significantly below the best (the 95 % interval of "
+    "the difference, by a paired bootstrap over test images, includes zero)"
+)
+
 #: Name of no corruption; titles leave it out.
 CLEAN = "none"
 
@@ -60,8 +68,13 @@ UNSEEN_AVERAGE = Column("unseen average", lambda row: row.unseen.average)
 
 
 def group_content(group: RunGroup) -> Table:
-    """The accuracy table of a group of runs."""
-    return accuracy_content(group.results, group.setting, group_facts(group))
+    """The accuracy table of a group of runs.
+
+    Where the outcomes on the single test images are known, the averages of all methods that are not
+    significantly below the best of their section are marked as the best.
+    """
+    table = accuracy_content(group.results, group.setting, group_facts(group))
+    return table if group.paired is None else _with_level(table, group.paired)
 
 
 def group_facts(group: RunGroup) -> dict[str, Any]:
@@ -180,6 +193,31 @@ def _sections(
         rows = [table_row(name) for name in names]
         sections.append(Section(heading, rows if names[0] in BOUNDS else with_places(rows)))
     return sections
+
+
+def _with_level(table: Table, paired: PairedMethods) -> Table:
+    """The table with the averages of equally good methods marked, and a line that explains it."""
+    column = table.columns.index(AVERAGE.heading)
+    sections, marked = [], False
+    for section in table.sections:
+        methods = [row.facts["method"] for row in section.rows]
+        rivals = [name for name in methods if name in paired.rows and name not in BOUNDS]
+        level = paired.level(rivals) if len(rivals) > 1 else set()
+        rows = [
+            _as_best(row, column) if row.facts["method"] in level else row for row in section.rows
+        ]
+        sections.append(Section(section.heading, rows))
+        marked = marked or bool(level)
+    caption = f"{table.caption}; {LEVEL_METHODS}" if marked else table.caption
+    return replace(table, sections=sections, caption=caption)
+
+
+def _as_best(row: Row, column: int) -> Row:
+    numbers = [
+        replace(number, place=BEST) if number is not None and place == column else number
+        for place, number in enumerate(row.numbers)
+    ]
+    return replace(row, numbers=tuple(numbers))
 
 
 def _published(results: RunResults, facts: Mapping[str, Any]) -> list[PublishedRow]:

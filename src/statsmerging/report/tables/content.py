@@ -39,6 +39,8 @@ class Number:
         seeds: number of seeds; 0 for a published number.
         place: ``BEST``, ``SECOND`` or 0.
         unit: of mean and deviation.
+        signed: whether it is a difference, shown with its sign.
+        interval: low and high end of the interval of a difference.
     """
 
     mean: float
@@ -46,6 +48,8 @@ class Number:
     seeds: int = 1
     place: int = 0
     unit: Unit = PERCENT
+    signed: bool = False
+    interval: tuple[float, float] | None = None
 
     @property
     def parts(self) -> list[str]:
@@ -55,8 +59,17 @@ class Number:
 
     @property
     def text(self) -> str:
-        """``71.3`` or ``71.3 ± 0.4``."""
-        return " ± ".join(self.parts)
+        """``71.3``, ``71.3 ± 0.4``, ``−1.25`` or ``−1.25 [−2.10, −0.41]``."""
+        if self.interval is not None:
+            low, high = map(_signed, self.interval)
+            return f"{_signed(self.mean)} [{low}, {high}]"
+        return _signed(self.mean) if self.signed else " ± ".join(self.parts)
+
+
+def _signed(difference: float) -> str:
+    """Two decimals, because an end of an interval may lie close to zero."""
+    text = f"{difference:+.2f}".replace("-", "−")
+    return text if text.strip("+−") != "0.00" else "0.00"
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ class Table:
         labels: headings of the texts.
         columns: names of the numbers.
         sections: the rows.
+        ranked: whether the marks are best and second best; else the caption tells their meaning.
     """
 
     title: str
@@ -99,6 +113,7 @@ class Table:
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     sections: Sequence[Section]
+    ranked: bool = True
 
     @property
     def headings(self) -> list[str]:

@@ -186,7 +186,7 @@ def _caption(content: Table) -> str:
     places = {number.place for row in content.rows for number in row.numbers if number}
     marks = {BEST: r"best \textbf{bold}", SECOND: r"second best \underline{underlined}"}
     legend = ", ".join(text for place, text in marks.items() if place in places)
-    parts = [escape(content.caption), *([legend] if legend else [])]
+    parts = [escape(content.caption), *([legend] if legend and content.ranked else [])]
     return f"{escape(content.title)}: {'; '.join(parts)}."
 
 
@@ -264,6 +264,8 @@ def _text(text: str) -> str:
 def _cell(number: Number | None) -> str:
     if number is None:
         return ""
+    if number.signed or number.interval is not None:
+        return _MARKS[number.place] % escape(number.text)
     mean, *deviation = number.parts
     return r" $\pm$ ".join([_MARKS[number.place] % mean, *deviation])
 

@@ -1,0 +1,123 @@
+"""``job=compare``: methods of many finished runs in pairs, on the same test images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from statsmerging.errors import UserError
+from statsmerging.progress import track, wide_console
+from statsmerging.report.groups import RunGroup, runs_by_setting
+from statsmerging.report.pairs import PairedMethods, by_test_images
+from statsmerging.report.runs import name_runs, unfinished_runs
+from statsmerging.report.tables.latex import latex
+from statsmerging.report.tables.pairs import (
+    ComparedSetting,
+    pair_frame,
+    pair_sections,
+    pair_table,
+)
+from statsmerging.report.tables.text import markdown, spreadsheet_safe, terminal_table
+from statsmerging.store.written_files import WrittenFiles
+
+if TYPE_CHECKING:
+    from statsmerging.app.config import JobSettings
+    from statsmerging.app.run import Run
+
+log = logging.getLogger(__name__)
+
+#: Names the files of a comparison, with their hashes.
+RECORD = ".comparison.json"
+
+TEXT, LATEX, NUMBERS = "comparison.md", "comparison.tex", "comparison.csv"
+
+
+def compare(run: Run) -> None:
+    """Print one table for each setting, and write all to ``comparison.md``, ``.tex`` and ``.csv``.
+
+    Raises:
+        UserError: no runs, no outcomes in them, fewer than two methods, or no such method.
+    """
+    job = run.config.job
+    if job.runs is None:
+        raise UserError("job.runs: a folder with run directories is needed")
+    files = WrittenFiles(run.directory.path, RECORD, [TEXT, LATEX, NUMBERS])
+    groups = runs_by_setting(job.runs, over_zoos=True)
+    name_runs("unfinished run(s) left out", unfinished_runs(job.runs))
+    comparable = list(_comparable(groups))
+    if not comparable:
+        raise UserError(
+            f"job.runs={job.runs}: no run there has outcomes.safetensors, right or wrong for each "
+            "test image; the same commands with rerun=true write it"
+        )
+    _check_names(job, [methods for _, _, methods in comparable])
+    settings = [
+        setting
+        for group, title, methods in track(comparable, "comparing methods")
+        if (setting := _compared(job, group, title, methods)) is not None
+    ]
+    if not settings:
+        raise UserError(f"job.runs={job.runs}: no setting there has two methods to compare")
+
+    tables = [pair_table(setting) for setting in settings]
+    console = wide_console()
+    for table in tables:
+        console.print(terminal_table(table))
+    files.write_text(TEXT, "\n".join(map(markdown, tables)))
+    names = (f"comparison_{number}" for number, _ in enumerate(tables, start=1))
+    files.write_text(LATEX, "\n".join(map(latex, tables, names)))
+    with files.writing(NUMBERS) as partial:
+        spreadsheet_safe(pair_frame(settings)).to_csv(partial, index=False)
+    log.info("comparison: %s", run.directory.path / TEXT)
+
+
+def _comparable(groups: Sequence[RunGroup]) -> Iterator[tuple[RunGroup, str, PairedMethods]]:
+    """Group, title and methods of each setting; warns of runs that are not paired."""
+    without = []
+    for group in groups:
+        found = by_test_images(group.members)
+        paired = {id(run) for methods in found for run in methods.members}
+        without += [str(run.path) for run in group.members if id(run) not in paired]
+        if len(found) > 1:
+            log.warning(
+                "%s: runs with %d different sets of test images, not paired with each other",
+                group.label,
+                len(found),
+            )
+        for number, methods in enumerate(found, start=1):
+            which = f" · test images {number} of {len(found)}" if len(found) > 1 else ""
+            yield group, f"{group.label}{which}", methods
+    name_runs("run(s) without outcomes.safetensors, of an earlier version, left out", without)
+
+
+def _check_names(job: JobSettings, settings: Sequence[PairedMethods]) -> None:
+    """Refuse names that no setting has.
+
+    Raises:
+        UserError: names the key, and the methods there are.
+    """
+    known = list(dict.fromkeys(name for methods in settings for name in methods.rows))
+    asked = {"job.against": [job.against] if job.against else []}
+    asked["job.pairs"] = [name for pair in job.pairs for name in pair]
+    for key, names in asked.items():
+        for name in names:
+            if name not in known:
+                raise UserError(f"{key}: no run has method {name}; choose of {', '.join(known)}")
+
+
+def _compared(
+    job: JobSettings, group: RunGroup, title: str, methods: PairedMethods
+) -> ComparedSetting | None:
+    """The comparisons of one setting; ``None``, with a warning, if there are none."""
+    asked = dict.fromkeys(name for pair in job.pairs for name in pair)
+    lacking = [name for name in (job.against, *asked) if name and name not in methods.rows]
+    if lacking:
+        log.warning("%s: without %s, which no run of this setting has", title, ", ".join(lacking))
+    sections = pair_sections(methods, job.against, job.pairs)
+    for names in dict.fromkeys(names for section in sections for names in section.unpaired):
+        log.warning("%s: %s have no experts in common, not paired", title, " and ".join(names))
+    if not any(section.pairs for section in sections):
+        log.warning("%s: fewer than two methods, nothing to compare", title)
+        return None
+    return ComparedSetting(group, title, methods, sections)

@@ -1,0 +1,227 @@
+"""Methods of one setting, compared in pairs on the same test images.
+
+Three things vary, and each has its place: test images are resampled, sets of experts (zoos) too
+where there are several, seeds of the merging step are averaged for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from statsmerging.report.runs import ReportedRun
+from statsmerging.report.significance import (
+    Values,
+    bootstrap_interval,
+    holm,
+    mcnemar,
+    wilcoxon,
+)
+from statsmerging.runs.results import BOUNDS, MethodRow
+from statsmerging.store.hashing import json_sha256
+
+
+@dataclass(frozen=True)
+class TaskPair:
+    """Two methods on one task.
+
+    Attributes:
+        difference: of their accuracies, a fraction.
+        images: number of test images.
+        better: images on which the first method is right more often.
+        worse: images on which the second one is.
+        p: of McNemar's exact test.
+        corrected: the same after Holm's correction over the tasks.
+    """
+
+    difference: float
+    images: int
+    better: int
+    worse: int
+    p: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A method against another one.
+
+    Attributes:
+        method: the first.
+        against: the second.
+        difference: first minus second average accuracy over the seen tasks, a fraction.
+        interval: low and high end of its bootstrap interval.
+        p: of Wilcoxon's signed-rank test over the tasks.
+        tasks: task → the comparison on it.
+        seeds: most seeds that either method has with one zoo: of the first, of the second.
+        zoos: number of sets of experts that both were run with.
+    """
+
+    method: str
+    against: str
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    tasks: Mapping[str, TaskPair]
+    seeds: tuple[int, int]
+    zoos: int
+
+    @property
+    def below(self) -> bool:
+        """Whether the first method is significantly below the second one."""
+        return self.interval[1] < 0
+
+
+class PairedMethods:
+    """All methods of runs of one setting that were tested on the same images.
+
+    Args:
+        members: runs with outcomes; of those that repeat experts and seed, the first counts.
+    """
+
+    def __init__(self, members: Sequence[ReportedRun]) -> None:
+        self.members = members
+        self._pairs: dict[tuple[str, str], Pair | None] = {}
+        self._runs: dict[str, dict[str, dict[int, ReportedRun]]] = {}
+        for run in members:
+            for method in _methods_of(run):
+                zoos = self._runs.setdefault(method, {})
+                zoos.setdefault(_zoo_of(run), {}).setdefault(run.results.seed, run)
+
+    @cached_property
+    def rows(self) -> dict[str, MethodRow]:
+        """Method → its row in the first run that has it."""
+        rows: dict[str, MethodRow] = {}
+        for run in self.members:
+            for method, row in run.results.methods.items():
+                if method in self._runs:
+                    rows.setdefault(method, row)
+        return rows
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Seen task → number of its test images."""
+        return _tasks_of(self.members[0])
+
+    @property
+    def zoos(self) -> int:
+        """Number of sets of experts."""
+        return len({zoo for zoos in self._runs.values() for zoo in zoos})
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds of the merging step."""
+        return len({run.results.seed for run in self.members})
+
+    def average(self, method: str) -> float:
+        """Average accuracy over tasks, seeds and zoos, a fraction."""
+        shares = [
+            self._share(method, zoo, task).mean()
+            for zoo in self._runs[method]
+            for task in self.tasks
+        ]
+        return float(np.mean(shares))
+
+    def best(self, methods: Iterable[str]) -> str:
+        """The method of the highest average; of equal ones the first."""
+        return max(methods, key=self.average)
+
+    def pair(self, method: str, against: str) -> Pair | None:
+        """Compare two methods; ``None`` if no experts were merged by both."""
+        key = (method, against)
+        if key not in self._pairs:
+            self._pairs[key] = self._compared(method, against)
+        return self._pairs[key]
+
+    def level(self, methods: Sequence[str]) -> set[str]:
+        """The best of the methods, and all that are not significantly below it."""
+        if not methods:
+            return set()
+        first = self.best(methods)
+        pairs = {method: self.pair(method, first) for method in methods if method != first}
+        return {first, *(name for name, pair in pairs.items() if pair and not pair.below)}
+
+    def _compared(self, method: str, against: str) -> Pair | None:
+        first, second = self._runs[method], self._runs[against]
+        zoos = [zoo for zoo in first if zoo in second]
+        if not zoos:
+            return None
+        differences = {task: self._differences(method, against, zoos, task) for task in self.tasks}
+        means = {task: float(values.mean()) for task, values in differences.items()}
+        votes = {task: mcnemar(values.mean(axis=0)) for task, values in differences.items()}
+        corrected = holm([vote.p for vote in votes.values()])
+        return Pair(
+            method,
+            against,
+            difference=float(np.mean(list(means.values()))),
+            interval=bootstrap_interval(list(differences.values())),
+            p=wilcoxon(list(means.values())),
+            tasks={
+                task: TaskPair(means[task], self.tasks[task], *vote, value)
+                for (task, vote), value in zip(votes.items(), corrected, strict=True)
+            },
+            seeds=(
+                max(len(first[zoo]) for zoo in zoos),
+                max(len(second[zoo]) for zoo in zoos),
+            ),
+            zoos=len(zoos),
+        )
+
+    def _differences(self, method: str, against: str, zoos: Sequence[str], task: str) -> Values:
+        """First minus second method, zoos × images."""
+        pairs = [(self._share(method, zoo, task), self._share(against, zoo, task)) for zoo in zoos]
+        return np.stack([first - second for first, second in pairs])
+
+    def _share(self, method: str, zoo: str, task: str) -> Values:
+        """For each test image of a task the share of the method's seeds that have it right."""
+        outcomes = [run.outcomes for run in self._runs[method][zoo].values()]
+        rows = np.stack([each.of(method, task) for each in outcomes if each is not None])
+        return rows.mean(axis=0, dtype=np.float64)
+
+
+def merged_methods(rows: Mapping[str, MethodRow]) -> list[str]:
+    """Methods that are no bounds."""
+    return [name for name in rows if name not in BOUNDS]
+
+
+def by_test_images(members: Iterable[ReportedRun]) -> list[PairedMethods]:
+    """The runs with outcomes, those with the same test images together.
+
+    The manifest's fingerprints tell the images of a task; a run with other ones is never paired.
+    """
+    alike: dict[str, list[ReportedRun]] = {}
+    for run in members:
+        if _methods_of(run):
+            alike.setdefault(json_sha256(_test_images(run)), []).append(run)
+    return [PairedMethods(runs) for runs in alike.values()]
+
+
+def _methods_of(run: ReportedRun) -> list[str]:
+    """Methods whose outcomes are known on all seen tasks."""
+    if run.outcomes is None:
+        return []
+    tasks = _tasks_of(run).keys()
+    return [method for method in run.outcomes.methods if tasks <= run.outcomes.tasks_of(method)]
+
+
+def _tasks_of(run: ReportedRun) -> dict[str, int]:
+    """Seen task → number of its test images, 0 if no outcomes are known."""
+    seen = next(iter(run.results.methods.values())).accuracy
+    images = {} if run.outcomes is None else run.outcomes.images
+    return {task: images.get(task, 0) for task in seen}
+
+
+def _test_images(run: ReportedRun) -> list[dict[str, Any]]:
+    """Number and fingerprint of the test images of every seen task."""
+    data = run.manifest.get("data", {})
+    return [_tasks_of(run), {task: data.get(f"{task}/test") for task in _tasks_of(run)}]
+
+
+def _zoo_of(run: ReportedRun) -> str:
+    """What tells the experts of a run from others: their hashes, or else the seed of the zoo."""
+    weights = run.manifest.get("weights")
+    return json_sha256(weights or run.config.get("zoo", {}).get("seed"))
