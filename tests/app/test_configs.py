@@ -24,6 +24,7 @@ NEEDED = {
     "zoo=task_vectors": ["zoo.root={folder}"],
     "heads=files": ["heads.root={folder}"],
     "job=report": ["job.runs={folder}"],
+    "job=compare": ["job.runs={folder}"],
     "job=evaluate": ["job.checkpoint={file}"],
     "job=convert": ["job.source={file}", "job.target=x.safetensors"],
     "job=export": ["job.run={folder}", "job.target=exported"],

@@ -22,6 +22,8 @@ from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModul
 from statsmerging.learning.module import StatsMerging
 from statsmerging.merging import Decomposition, SpectralBank
 from statsmerging.merging.methods.ties import Ties
+from statsmerging.runs.finished import read_finished_run
+from statsmerging.runs.outcomes import read_outcomes
 from statsmerging.store.files import read_json
 from statsmerging.store.hashing import file_sha256
 from tests.conftest import ROOT, SMALL_VIT, JobRunner, run_in_process, write_suite
@@ -94,6 +96,29 @@ def test_run_directory_holds_the_whole_record(run_job: JobRunner, tmp_path: Path
     assert set(table["task"]) == {"parity", "size"}
     assert set(table["layer"]) <= set(layers)
     assert len(table) == 2 * table["layer"].nunique()
+
+
+def test_outcomes_of_all_rows_are_kept_and_need_no_second_pass(
+    small_run: list[str], tmp_path: Path
+) -> None:
+    """The second run finds all its scores of these rows in the cache, as earlier versions did."""
+    methods = [*small_run, "method=[simple_average,task_arithmetic]", "suite.unseen=[size]"]
+    methods = [*methods, "suite.tasks=[parity]"]
+    first = run_in_process(methods, tmp_path / "run")
+    again = run_in_process([*methods, "seed=1"], tmp_path / "again")
+    held = [(tmp_path / name / "outcomes.safetensors").read_bytes() for name in ("run", "again")]
+    assert held[0] == held[1]
+    assert first["methods"] == again["methods"]
+    run = read_finished_run(tmp_path / "run")
+    file = run.file("outcomes.safetensors")
+    assert file is not None
+    assert run.manifest["outputs"]["outcomes.safetensors"] == file_sha256(file)
+    outcomes = read_outcomes(file, run.results)
+    assert outcomes.methods == list(first["methods"])
+    assert outcomes.images == {"parity": 48, "size": 48}
+    for name, row in first["methods"].items():
+        accuracies = row["accuracy"] | row["unseen"]["accuracy"]
+        assert {task: outcomes.of(name, task).mean() for task in accuracies} == accuracies
 
 
 def test_task_wise_gives_one_coefficient_per_task(run_job: JobRunner, tmp_path: Path) -> None:

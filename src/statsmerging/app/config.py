@@ -11,6 +11,7 @@ from pydantic import (
     FilePath,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
 
 from statsmerging.app.loggers.settings import LoggerSettings
@@ -40,6 +41,14 @@ class JobSettings(Settings):
     tolerance: float = Field(default=0.0, ge=0)
     # Not recorded: only the user of a command can allow the network.
     network: bool = Field(default=False, exclude=True)
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _are_pairs(cls, value: Any) -> Any:
+        entries = value if isinstance(value, list) else [None]
+        if not all(isinstance(entry, list | tuple) and len(entry) == 2 for entry in entries):
+            raise ValueError("give pairs of methods, e.g. [[ties,free],[free,tsv_m]]")
+        return value
 
 
 class Config(MergingSettings):

@@ -116,11 +116,14 @@ def pair_frame(settings: Sequence[ComparedSetting]) -> pd.DataFrame:
     (McNemar's; of the average Wilcoxon's), ``p_holm``, ``images``, ``seeds``, ``seeds_against``,
     ``zoos``.
     """
-    return pd.DataFrame([row for setting in settings for row in _records(setting)])
+    frame = pd.DataFrame([row for setting in settings for row in _records(setting)])
+    return frame.astype({"better": "Int64", "worse": "Int64"})
 
 
 def _pairs(setting: ComparedSetting) -> list[Pair]:
-    return [pair for section in setting.sections for pair in section.pairs]
+    """The pairs of all sections, each once."""
+    pairs = [pair for section in setting.sections for pair in section.pairs]
+    return list({(pair.method, pair.against): pair for pair in pairs}.values())
 
 
 def _records(setting: ComparedSetting) -> Iterator[dict[str, Any]]:
