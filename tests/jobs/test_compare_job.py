@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -27,7 +27,7 @@ from tests.report.conftest import write_records
 #: Test images of each task.
 IMAGES = {"mnist": 200, "svhn": 400}
 
-Shares = Mapping[str, tuple[float, float]]
+Found = dict[tuple[str, str, str], dict[str, str]]
 
 
 def scored(right: Mapping[str, np.ndarray], title: str) -> MethodResult:
@@ -74,7 +74,8 @@ def finished(
     return folder
 
 
-def run(runs: Path, directory: Path, **job: Any) -> pd.DataFrame:
+def run(runs: Path, directory: Path, **job: Any) -> Found:
+    """Rows of the table of numbers, by method, by the one it is against, and by task."""
     settings = JobSettings(name="compare", runs=runs, **job)
     directory.mkdir(exist_ok=True)
     compare(
@@ -85,9 +86,14 @@ def run(runs: Path, directory: Path, **job: Any) -> pd.DataFrame:
             ),
         )
     )
-    return pd.read_csv(directory / "comparison.csv", keep_default_na=False).set_index(
-        ["method", "against", "task"]
-    )
+    with (directory / "comparison.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["method"], row["against"], row["task"]): row for row in rows}
+
+
+def pairs(found: Found) -> set[tuple[str, str]]:
+    """Method and method against which it was compared."""
+    return {(method, against) for method, against, _ in found}
 
 
 THREE = {
@@ -100,23 +106,23 @@ THREE = {
 def test_every_method_against_the_best(tmp_path: Path) -> None:
     finished(tmp_path / "runs" / "a", THREE)
     found = run(tmp_path / "runs", tmp_path / "out")
-    assert set(found.index.droplevel("task")) == {("ties", "free"), ("average", "free")}
+    assert pairs(found) == {("ties", "free"), ("average", "free")}
 
-    far = found.loc["ties", "free", ""]
+    far = found["ties", "free", ""]
     assert float(far["difference"]) == pytest.approx(-25)
     assert float(far["low"]) < -25 < float(far["high"]) < 0
-    task = found.loc["ties", "free", "mnist"]
+    task = found["ties", "free", "mnist"]
     assert (int(task["better"]), int(task["worse"]), int(task["images"])) == (0, 60, 200)
     assert float(task["p"]) == pytest.approx(stats.binomtest(0, 60).pvalue)
     # Of two tasks the smaller p-value, that of svhn, is doubled.
     assert float(task["p_holm"]) == float(task["p"])
-    other = found.loc["ties", "free", "svhn"]
+    other = found["ties", "free", "svhn"]
     assert float(other["p_holm"]) == pytest.approx(2 * stats.binomtest(0, 80).pvalue)
 
-    near = found.loc["average", "free", ""]
+    near = found["average", "free", ""]
     assert float(near["difference"]) == pytest.approx(-0.125)
     assert float(near["high"]) == 0
-    assert float(found.loc["average", "free", "mnist"]["p"]) == 1
+    assert float(found["average", "free", "mnist"]["p"]) == 1
 
 
 def test_bold_are_the_methods_that_are_not_below_the_first(tmp_path: Path) -> None:
@@ -140,8 +146,8 @@ def test_pairs_that_are_asked_for(tmp_path: Path) -> None:
     finished(tmp_path / "runs" / "a", THREE)
     asked = {"pairs": [("ties", "average")], "against": "individual"}
     found = run(tmp_path / "runs", tmp_path / "out", **asked)
-    assert float(found.loc["ties", "average", ""]["difference"]) == pytest.approx(-24.875)
-    assert float(found.loc["free", "individual", ""]["difference"]) == pytest.approx(-17.5)
+    assert float(found["ties", "average", ""]["difference"]) == pytest.approx(-24.875)
+    assert float(found["free", "individual", ""]["difference"]) == pytest.approx(-17.5)
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "*Against Individual*" in text
     assert "*Pairs asked for*" in text
@@ -154,7 +160,7 @@ def test_seeds_are_averaged_for_each_image(tmp_path: Path) -> None:
         drawn = {task: half if seed else ~half for task, half in halves.items()}
         finished(tmp_path / "runs" / str(seed), {"free": drawn, "ties": halves}, seed=seed)
     found = run(tmp_path / "runs", tmp_path / "out", pairs=[("free", "ties")])
-    average, task = found.loc["free", "ties", ""], found.loc["free", "ties", "mnist"]
+    average, task = found["free", "ties", ""], found["free", "ties", "mnist"]
     assert float(average["difference"]) == 0
     # Half of the images has one vote for each method.
     assert (int(task["better"]), int(task["worse"])) == (100, 100)
@@ -167,7 +173,7 @@ def test_zoos_are_one_setting_and_are_resampled(tmp_path: Path) -> None:
         methods = {"ties": first_right((0.5, 0.5)), "free": first_right((0.5 + difference,) * 2)}
         finished(tmp_path / "runs" / str(zoo), methods, zoo=zoo)
     found = run(tmp_path / "runs", tmp_path / "out", pairs=[("free", "ties")])
-    row = found.loc["free", "ties", ""]
+    row = found["free", "ties", ""]
     assert int(row["zoos"]) == 3
     assert float(row["difference"]) == pytest.approx(0, abs=1e-9)
     assert float(row["low"]) < -6
@@ -190,7 +196,7 @@ def test_other_test_images_are_not_paired(tmp_path: Path, caplog: pytest.LogCapt
     finished(tmp_path / "runs" / "a", {"ties": THREE["ties"], "free": THREE["free"]})
     finished(tmp_path / "runs" / "b", {"average": THREE["average"]}, images="others", seed=1)
     found = run(tmp_path / "runs", tmp_path / "out")
-    assert set(found.index.droplevel("task")) == {("ties", "free")}
+    assert pairs(found) == {("ties", "free")}
     assert any("2 different sets of test images, not paired" in line for line in caplog.messages)
 
 
@@ -202,8 +208,8 @@ def test_other_settings_are_not_paired(tmp_path: Path) -> None:
         methods = {name: THREE[name] for name in names}
         finished(tmp_path / "runs" / granularity, methods, granularity=granularity)
     found = run(tmp_path / "runs", tmp_path / "out")
-    assert set(found.index.droplevel("task")) == {("ties", "free"), ("ties", "average")}
-    assert set(found["granularity"]) == {"layer_wise", "task_wise"}
+    assert pairs(found) == {("ties", "free"), ("ties", "average")}
+    assert {row["granularity"] for row in found.values()} == {"layer_wise", "task_wise"}
 
 
 def test_runs_without_outcomes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,7 +219,7 @@ def test_runs_without_outcomes_are_named(tmp_path: Path, caplog: pytest.LogCaptu
         run(tmp_path / "runs", tmp_path / "out")
     finished(tmp_path / "runs" / "b", {"free": THREE["free"], "average": THREE["average"]}, seed=1)
     found = run(tmp_path / "runs", tmp_path / "out")
-    assert set(found.index.droplevel("task")) == {("average", "free")}
+    assert pairs(found) == {("average", "free")}
     assert any(f"earlier version, left out: {old}" in line for line in caplog.messages)
 
 
@@ -224,7 +230,7 @@ def test_a_run_with_a_damaged_file_is_left_out(
     damaged = finished(tmp_path / "runs" / "b", {"other": THREE["ties"]}, seed=1)
     (damaged / "outcomes.safetensors").write_bytes(b"damaged")
     found = run(tmp_path / "runs", tmp_path / "out")
-    assert "other" not in found.index.get_level_values("method")
+    assert "other" not in {method for method, _ in pairs(found)}
     assert any(line.startswith(f"left out: {damaged}/outcomes") for line in caplog.messages)
 
 

@@ -180,7 +180,8 @@ class PairedMethods:
         """For each test image of a task the share of the method's seeds that have it right."""
         outcomes = [run.outcomes for run in self._runs[method][zoo].values()]
         rows = np.stack([each.of(method, task) for each in outcomes if each is not None])
-        return rows.mean(axis=0, dtype=np.float64)
+        shares: Values = rows.mean(axis=0, dtype=np.float64)
+        return shares
 
 
 def merged_methods(rows: Mapping[str, MethodRow]) -> list[str]:
