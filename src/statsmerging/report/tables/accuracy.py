@@ -200,8 +200,8 @@ def _with_level(table: Table, paired: PairedMethods) -> Table:
     column = table.columns.index(AVERAGE.heading)
     sections, marked = [], False
     for section in table.sections:
-        methods = [row.facts["method"] for row in section.rows]
-        rivals = [name for name in methods if name in paired.rows and name not in BOUNDS]
+        ours = [row.facts["method"] for row in section.rows if row.facts["source"] == "ours"]
+        rivals = [name for name in ours if name in paired.rows and name not in BOUNDS]
         level = paired.level(rivals) if len(rivals) > 1 else set()
         rows = [
             _as_best(row, column) if row.facts["method"] in level else row for row in section.rows
