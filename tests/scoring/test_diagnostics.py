@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from statsmerging.choices import Granularity, LearnerKind, VectorCoefficients
+from statsmerging.learning.fit import LearnedCoefficients
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
-from statsmerging.merging.bank import ALL_LAYERS, Coefficient, is_vector
+from statsmerging.merging.bank import ALL_LAYERS, Coefficient
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import direction_statistics
+from statsmerging.merging.merged_model import Bank
 from statsmerging.merging.spectral import SpectralBank
 from statsmerging.runs.results import MethodResult, TaskAccuracy
 from statsmerging.scoring.diagnostics import (
@@ -151,7 +153,7 @@ def test_coefficients_that_do_not_differ_are_named() -> None:
         (torch.tensor([[0.3, 0.31]]), False),
         (torch.tensor([[0.3]]), False),  # of one task: nothing to differ from
     ):
-        found = uniform_coefficients("stats_merging", table(values), set(), per_layer=False)
+        found = uniform_coefficients("ours", table(values), of=None, per_layer=False)
         assert bool(list(found)) == warned
 
 
@@ -167,7 +169,7 @@ def test_a_learner_per_layer_that_ignores_its_input_is_named(
 
     def found() -> list[str]:
         coefficients = bank.listed(learner().detach())
-        return list(uniform_coefficients("ours", coefficients, set(), per_layer=True))
+        return list(uniform_coefficients("ours", coefficients, of=None, per_layer=True))
 
     for name, weight in learner.named_parameters():
         if name.endswith("output_bias"):
@@ -181,37 +183,39 @@ def test_a_learner_per_layer_that_ignores_its_input_is_named(
 
 @pytest.mark.parametrize("kind", ["shared", "per_layer"])
 @pytest.mark.parametrize("vectors", get_args(VectorCoefficients))
-def test_a_learner_of_directions_that_ignores_its_input_is_named(
-    bank: TaskVectorBank, kind: LearnerKind, vectors: VectorCoefficients
+@pytest.mark.parametrize("spectral", [True, False])
+def test_only_what_the_network_gives_tells_whether_it_ignores_its_input(
+    bank: TaskVectorBank, kind: LearnerKind, vectors: VectorCoefficients, spectral: bool
 ) -> None:
-    """Vectors start at 1/K, matrices at 1; a table of vectors says nothing of the network."""
+    """Biases start elsewhere among directions, and may come from a table, or stay at a mean."""
     generator = torch.Generator().manual_seed(0)
-    spectral = SpectralBank.from_bank(bank)
-    learner = DirectionLearner(
-        direction_statistics(spectral), kind=kind, vectors=vectors, generator=generator
-    )
-    names = {name for name, layer in bank.pretrained.items() if is_vector(layer)}
-    assert names
+    merged: Bank = SpectralBank.from_bank(bank) if spectral else bank
+    learner: StatsMergeLearner | DirectionLearner
+    if isinstance(merged, SpectralBank):
+        statistics = direction_statistics(merged)
+        learner = DirectionLearner(statistics, kind=kind, vectors=vectors, generator=generator)
+    else:
+        learner = StatsMergeLearner(
+            layer_statistics(bank), "layer_wise", kind=kind, vectors=vectors, generator=generator
+        )
 
     def found() -> list[str]:
-        coefficients = spectral.listed(learner().detach())
+        learned = LearnedCoefficients(learner, merged, learner().detach(), gradient_norm=1.0)
+        given, of = learned.from_network()
         per_layer = kind == "per_layer"
-        return list(uniform_coefficients("ours", coefficients, names, per_layer=per_layer))
+        return list(uniform_coefficients("ours", given, of=of, per_layer=per_layer))
 
     for name, weight in learner.named_parameters():
         if name.endswith(("output_bias", "vector_table")):
             weight.data.normal_(generator=generator)
     (line,) = found()
-    assert "matri" in line
+    everything = vectors == "learned" and not spectral
+    assert ("of vectors" in line) == (vectors == "only")
+    assert ("of matrices" in line) == (vectors != "only" and not everything)
     for name, weight in learner.named_parameters():
         if name.endswith("output_weight"):
             weight.data.normal_(generator=generator)
     assert not found()
-
-
-def test_directions_of_vectors_alone_tell_nothing() -> None:
-    coefficients = [Coefficient("norm", task, 0.5, 0, 1.0) for task in "ab"]
-    assert not list(uniform_coefficients("ours", coefficients, {"norm"}, per_layer=False))
 
 
 def test_coefficients_that_are_no_merging_are_named() -> None:

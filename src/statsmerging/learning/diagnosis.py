@@ -39,12 +39,13 @@ def diagnose(
         lines += diagnostics.trained_on_learning_images(teachers, labelled)
         lines += diagnostics.unsure_teachers(teachers, labelled)
     for name, result in learned.items():
-        kind, coefficients = result.learner.kind, result.listed()
+        kind = result.learner.kind
         if kind in ("shared", "per_layer"):
+            given, of = result.from_network()
             lines += diagnostics.uniform_coefficients(
-                name, coefficients, result.vectors, per_layer=kind == "per_layer"
+                name, given, of=of, per_layer=kind == "per_layer"
             )
-        lines += diagnostics.extreme_coefficients(name, coefficients, result.vectors)
+        lines += diagnostics.extreme_coefficients(name, result.listed(), result.vectors)
         lines += diagnostics.vanishing_gradient(name, result.gradient_norm)
     for name, row in rows.items():
         if name in BOUNDS:

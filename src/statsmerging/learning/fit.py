@@ -77,6 +77,22 @@ class LearnedCoefficients:
         start = self.bank.pretrained
         return frozenset(name for name, layer in start.items() if is_vector(layer))
 
+    def from_network(self) -> tuple[list[Coefficient], LayerKind | None]:
+        """The coefficients that a network gives from one start, and the layers they are of.
+
+        Whole vectors have a start of their own among singular directions; with ``vectors=table``,
+        ``mean`` or ``only`` the network gives one kind alone. ``None``: all layers.
+        """
+        listed = self.listed()
+        if listed[0].layer == ALL_LAYERS:
+            return listed, None
+        chosen = self.learner.vectors
+        if chosen == "learned" and listed[0].direction is None:
+            return listed, None
+        if chosen == "only":
+            return [each for each in listed if each.layer in self.vectors], "vectors"
+        return [each for each in listed if each.layer not in self.vectors], "matrices"
+
     @torch.no_grad()
     def movement(self, state: Mapping[str, Tensor]) -> dict[LayerKind, LayerMovement]:
         """How far matrices and vectors are from θ₀; a kind without coefficients is left out.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from statsmerging.choices import Objective
+from statsmerging.choices import Objective, VectorCoefficients
 from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
@@ -43,6 +43,7 @@ class ReleasedCodeLearner(nn.Module):
     """
 
     kind = "released_code"
+    vectors: VectorCoefficients = "learned"
     #: Its statistics do not belong to single experts.
     predicts = False
     statistics: Tensor

@@ -11,7 +11,7 @@ from statistics import fmean
 from torch import Tensor
 
 from statsmerging.merging.bank import ALL_LAYERS, Coefficient
-from statsmerging.runs.results import MethodResult, TaskAccuracy, normalised_average
+from statsmerging.runs.results import LayerKind, MethodResult, TaskAccuracy, normalised_average
 from statsmerging.scoring.scores import TeacherQuality
 
 #: A difference of two accuracies counts from this many standard errors on.
@@ -138,35 +138,26 @@ def near_identical_experts(tasks: Sequence[str], cosines: Tensor) -> Iterator[st
 
 
 def uniform_coefficients(
-    method: str, coefficients: Sequence[Coefficient], vectors: Set[str], *, per_layer: bool
+    method: str, coefficients: Sequence[Coefficient], *, of: LayerKind | None, per_layer: bool
 ) -> Iterator[str]:
-    """A learner that ignores its input.
-
-    Of singular directions, only those of matrices are compared: whole vectors start elsewhere, and
-    need not come from the network.
+    """A network that ignores its input.
 
     Args:
-        vectors: names of the layers that are no matrices.
+        coefficients: those that the network gives, from one start.
+        of: the kind of layers they belong to; ``None``: all layers.
         per_layer: every layer has its own bias, so layers differ without any input.
     """
-    of_directions = any(each.direction is not None for each in coefficients)
     compared: dict[str, list[float]] = {}
     for each in coefficients:
-        if not of_directions or each.layer not in vectors:
-            compared.setdefault(each.layer if per_layer else "", []).append(each.value)
+        compared.setdefault(each.layer if per_layer else "", []).append(each.value)
     several = [values for values in compared.values() if len(values) > 1]
     if not several or max(max(values) - min(values) for values in several) >= UNIFORM:
         return
-    if per_layer and of_directions:
-        found = "the coefficients of each matrix are the same for all directions"
-    elif per_layer:
-        found = "the coefficients of each layer are the same for all tasks"
-    else:
-        which = " of matrices" if of_directions else ""
-        found = f"all coefficients{which} are {fmean(several[0]):.3f}"
+    which = f" of {of}" if of else ""
+    value = "the same in each layer" if per_layer else f"{fmean(several[0]):.3f}"
     yield (
-        f"{method}: {found}: the learner ignores its input; learning rate, steps or link "
-        "(link=…) may be the cause"
+        f"{method}: all coefficients{which} are {value}: the learner ignores its input; learning "
+        "rate, steps or link (link=…) may be the cause"
     )
 
 
