@@ -82,7 +82,15 @@ DirectionFeature = Literal[
 ]
 DIRECTION_FEATURES: tuple[DirectionFeature, ...] = get_args(DirectionFeature)
 Granularity = Literal["layer_wise", "task_wise", "singular_wise"]
-LearnerKind = Literal["shared", "per_layer", "linear", "free", "free_per_layer", "constant_input"]
+LearnerKind = Literal[
+    "shared",
+    "per_layer",
+    "linear",
+    "shared_and_free",
+    "free",
+    "free_per_layer",
+    "constant_input",
+]
 #: Learners that have coefficients for other experts than those they learned from.
 PREDICTING: tuple[LearnerKind, ...] = ("shared", "per_layer", "linear", "constant_input")
 #: How coefficients of biases, norms and tokens are made; ``only``: theirs alone are learned.

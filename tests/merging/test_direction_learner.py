@@ -26,7 +26,7 @@ from statsmerging.merging.methods.tsv_m import TsvM
 from tests.small_models import TinyAttention, TinyBackbone, random_experts
 
 KINDS: tuple[LearnerKind, ...] = get_args(LearnerKind)
-TABLES: tuple[LearnerKind, ...] = ("free", "free_per_layer")
+TABLES: tuple[LearnerKind, ...] = ("free", "free_per_layer", "shared_and_free")
 VECTORS: tuple[VectorCoefficients, ...] = get_args(VectorCoefficients)
 
 
@@ -139,6 +139,7 @@ def test_number_of_parameters(statistics: DirectionStatistics, vectors: VectorCo
         "shared": network,
         "per_layer": layers * network,
         "linear": features + 1,
+        "shared_and_free": network + count,
         "free": count,
         "free_per_layer": layers * 3,
         "constant_input": 1,
@@ -182,6 +183,13 @@ def test_every_kind_learns_what_it_can_tell_apart(
     assert (spread < 1e-6).all() == (kind in ("free_per_layer", "constant_input"))
     if kind == "free_per_layer":
         assert len(moved.unique()) == len(groups.unique())
+
+
+def test_offsets_are_added_to_what_the_network_tells(statistics: DirectionStatistics) -> None:
+    learner = randomise(DirectionLearner(statistics, kind="shared_and_free", scale=0.5))
+    network = DirectionLearner(statistics, scale=0.5)
+    network.load_state_dict(learner.state_dict(), strict=False)
+    torch.testing.assert_close(learner(), network() + 0.5 * learner.offsets)
 
 
 def test_a_linear_learner_is_linear(statistics: DirectionStatistics) -> None:
@@ -372,7 +380,13 @@ def test_the_scale_is_part_of_the_learners_state(statistics: DirectionStatistics
 
 @pytest.mark.parametrize(
     ("kind", "vectors"),
-    [("free", "learned"), ("free_per_layer", "mean"), ("shared", "table"), ("linear", "table")],
+    [
+        ("free", "learned"),
+        ("free_per_layer", "mean"),
+        ("shared_and_free", "learned"),
+        ("shared", "table"),
+        ("linear", "table"),
+    ],
 )
 def test_a_table_predicts_nothing(
     statistics: DirectionStatistics, kind: LearnerKind, vectors: VectorCoefficients

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from statsmerging.choices import Granularity, LearnerKind, Link, VectorCoefficients
+from statsmerging.choices import (
+    PREDICTING,
+    Granularity,
+    LearnerKind,
+    Link,
+    VectorCoefficients,
+)
 from statsmerging.merging import (
     LayerStatistics,
     MergingError,
@@ -18,7 +25,7 @@ from statsmerging.merging import (
 )
 from statsmerging.merging.methods import simple_average, task_arithmetic
 
-KINDS: list[LearnerKind] = ["shared", "per_layer", "free", "constant_input"]
+KINDS: list[LearnerKind] = [kind for kind in get_args(LearnerKind) if kind != "free_per_layer"]
 
 
 @pytest.fixture
@@ -68,7 +75,7 @@ def test_without_an_anchor_the_start_is_the_average(
     torch.testing.assert_close(bank.merge(learner(), "none"), simple_average(bank))
     own = StatsMergeLearner(statistics, granularity, kind=kind, link=link, start=0.5)
     torch.testing.assert_close(own(), torch.full_like(own(), 0.5))
-    if kind != "free":  # two other experts, whose average it is then
+    if learner.predicts:  # two other experts, whose average it is then
         pair = replace(statistics, values=statistics.values[:, :2], tasks=statistics.tasks[:2])
         torch.testing.assert_close(learner.predict(pair).unique(), torch.tensor([0.5]))
 
@@ -126,7 +133,7 @@ def test_same_generator_seed_gives_the_same_learner(statistics: LayerStatistics)
 def test_unknown_choices_name_the_valid_ones(statistics: LayerStatistics) -> None:
     with pytest.raises(MergingError, match="granularity=row_wise: choose one of layer_wise, task"):
         StatsMergeLearner(statistics, "row_wise")  # type: ignore[arg-type]
-    with pytest.raises(MergingError, match="choose one of shared, per_layer, linear, free"):
+    with pytest.raises(MergingError, match="choose one of shared, per_layer, linear, shared_and"):
         StatsMergeLearner(statistics, kind="big")  # type: ignore[arg-type]
     with pytest.raises(MergingError, match="standardise=foo: choose one of global, per_layer"):
         StatsMergeLearner(statistics, standardise="foo")  # type: ignore[arg-type]
@@ -145,7 +152,7 @@ def randomise(learner: StatsMergeLearner) -> None:
 
 
 def test_prediction_for_the_same_experts_is_what_was_learned(statistics: LayerStatistics) -> None:
-    for kind in ("shared", "per_layer", "constant_input"):
+    for kind in PREDICTING:
         learner = StatsMergeLearner(statistics, kind=kind)
         randomise(learner)
         torch.testing.assert_close(learner.predict(statistics), learner())

@@ -148,7 +148,7 @@ class LearnedMethodSettings(Settings):
     @property
     def reads_statistics(self) -> bool:
         """Whether a coefficient depends on the statistics of its expert."""
-        return self.learner in ("shared", "per_layer", "linear")
+        return self.learner in ("shared", "per_layer", "linear", "shared_and_free")
 
 
 class TrainerSettings(Settings):

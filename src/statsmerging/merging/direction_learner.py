@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from statsmerging.choices import LearnerKind, VectorCoefficients
+from statsmerging.choices import PREDICTING, LearnerKind, VectorCoefficients
 from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.errors import MergingError, check_choice
 from statsmerging.merging.learner import ANCHORED_START, LinearModel, TwoLayerNetworks
@@ -28,9 +28,10 @@ class DirectionLearner(nn.Module):
     Args:
         statistics: raw, as ``direction_statistics`` returns them, perhaps with those of layers.
         kind: ``shared``, one 2-layer MLP for all directions; ``linear``, one linear model;
-            ``per_layer``, an MLP of its own for each layer. Without statistics: ``free``, a table
-            of all λ; ``free_per_layer``, a table with one λ per layer and expert;
-            ``constant_input``, one number by which all starting coefficients are scaled.
+            ``per_layer``, an MLP of its own for each layer; ``shared_and_free``, the shared MLP and
+            a table of offsets beside it. Without statistics: ``free``, a table of all λ;
+            ``free_per_layer``, a table with one λ per layer and expert; ``constant_input``, one
+            number by which all starting coefficients are scaled.
         vectors: λ of directions that are whole task vectors (of biases, norms, tokens):
             ``learned`` like the others; ``table``, free numbers; ``mean``, always 1/K; ``only``,
             learned, while those of matrices keep their start.
@@ -86,7 +87,7 @@ class DirectionLearner(nn.Module):
 
         features, layers = statistics.values.shape[1], len(statistics.layers)
         self.network: nn.Module | None = None
-        if kind == "shared":
+        if kind in ("shared", "shared_and_free"):
             self.network = TwoLayerNetworks(1, features, hidden, generator)
         elif kind == "per_layer":
             self.network = TwoLayerNetworks(layers, features, hidden, generator)
@@ -99,6 +100,8 @@ class DirectionLearner(nn.Module):
                 "constant_input": 1,
             }
             self.table = nn.Parameter(torch.zeros(sizes[kind]))
+        own = kind == "shared_and_free"
+        self.offsets = nn.Parameter(torch.zeros(len(statistics.values))) if own else 0.0
         if vectors == "table":
             self.vector_table = nn.Parameter(torch.zeros(int(statistics.whole.sum())))
 
@@ -109,7 +112,7 @@ class DirectionLearner(nn.Module):
     @property
     def predicts(self) -> bool:
         """Whether there is anything to predict from: a table has none."""
-        return self.kind not in ("free", "free_per_layer") and self.vectors != "table"
+        return self.kind in PREDICTING and self.vectors != "table"
 
     def predict(self, statistics: DirectionStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning.
@@ -146,7 +149,7 @@ class DirectionLearner(nn.Module):
     def _coefficients(self, inputs: Tensor, statistics: DirectionStatistics) -> Tensor:
         whole = statistics.whole.to(inputs.device)
         start = torch.where(whole, 1 / len(statistics.tasks), self._matrix_start(statistics))
-        output = self._output(inputs, statistics)
+        output = self._output(inputs, statistics) + self.offsets
         if self.kind == "constant_input":
             output = output * start  # one number scales the whole update
         else:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.choices import (
+    PREDICTING,
     Anchor,
     Granularity,
     LearnerKind,
@@ -37,7 +38,8 @@ class StatsMergeLearner(nn.Module):
         granularity: ``layer_wise`` for one coefficient per layer and task, ``task_wise`` for one
             per task, from statistics pooled over the layers.
         kind: ``shared``, one 2-layer MLP for every layer and task; ``per_layer``, an MLP of its own
-            for each layer; ``free``, a plain table of coefficients that never sees a statistic;
+            for each layer; ``shared_and_free``, the shared MLP and a table of offsets beside it;
+            ``free``, a plain table of coefficients that never sees a statistic;
             ``constant_input``, the shared MLP fed with a constant; ``linear``, one linear model in
             place of the shared MLP. The last three are controls: does the statistic matter, and
             does the network?
@@ -119,6 +121,8 @@ class StatsMergeLearner(nn.Module):
             self.network = TwoLayerNetworks(layers, features, hidden, generator)
         else:
             self.network = TwoLayerNetworks(1, features, hidden, generator)
+        own = kind == "shared_and_free"
+        self.offsets = nn.Parameter(torch.zeros(layers, tasks)) if own else 0.0
         self.register_buffer("is_vector", self._is_vector(statistics), persistent=False)
         if vectors == "table" and granularity == "layer_wise":
             self.vector_table = nn.Parameter(torch.zeros(int(self.is_vector.sum()), tasks))
@@ -130,7 +134,7 @@ class StatsMergeLearner(nn.Module):
     @property
     def predicts(self) -> bool:
         """Whether there is anything to predict from: a table has none."""
-        return self.kind != "free" and self.vectors != "table"
+        return self.kind in PREDICTING and self.vectors != "table"
 
     def predict(self, statistics: LayerStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning: L × K' or K'.
@@ -177,7 +181,7 @@ class StatsMergeLearner(nn.Module):
     def _coefficients(self, inputs: Tensor, is_vector: Tensor) -> Tensor:
         """λ from what the network sees, and from which layers are no matrices."""
         tasks = inputs.shape[1]
-        output = self.scale * self.network(inputs)
+        output = self.scale * (self.network(inputs) + self.offsets)
         if self.granularity == "task_wise":
             return LINKS[self.link](output, self._start(tasks)).squeeze(0)
         if self.vector_scale != 1:
