@@ -78,7 +78,7 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             ["method=singular_wise", "method.singular_wise.vectors=some"],
-            "method.singular_wise.vectors=some: input should be 'learned', 'table' or 'mean'",
+            "method.singular_wise.vectors=some: input should be 'learned', 'table', 'mean' or 'only'",
         ),
         (["spectral.rank=0"], "spectral.rank=0: input should be greater than 0"),
         (["spectral.budget=0"], "spectral.budget=0: input should be greater than 0"),
@@ -86,6 +86,14 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
         (["spectral.budget=inf"], "spectral.budget=inf: input should be a finite number"),
         (["spectral.features=[]"], "spectral.features=[]: list should have at least 1 item"),
         (["spectral.features=[spin]"], "spectral.features.0=spin: input should be 'singular_va"),
+        (
+            ["spectral.features=[energy]", "spectral.leave_out=[depth]"],
+            "spectral.leave_out=['depth']: depth: not in spectral.features",
+        ),
+        (
+            ["spectral.features=[energy]", "spectral.leave_out=[energy]"],
+            "spectral.leave_out=['energy']: nothing of spectral.features is left",
+        ),
         (["suite=vision8", "suite.tasks=[cars,cats]"], "suite.tasks: the catalogue has no task "),
         (["suite.tasks=[digits,cats]"], "suite.tasks: the embedded suite has no task cats; it h"),
     ],

@@ -162,6 +162,8 @@ def test_singular_wise_gives_one_coefficient_per_direction(
         for task in ("parity", "size")
         for file in [tmp_path / "zoo" / "experts" / f"{task}.safetensors"]
     }
+    in_order = dict.fromkeys(name.partition("[")[0] for name in table["layer"])
+    pretrained = {name: pretrained[name] for name in [*in_order, *pretrained]}
     bank = SpectralBank.from_state_dicts(pretrained, experts, Decomposition(split_attention=True))
     rows = torch.tensor(table["coefficient"].to_list())
     places = [(c.layer, c.task, c.direction, c.singular_value) for c in bank.listed(rows)]

@@ -154,7 +154,9 @@ def test_methods_and_runs_find_their_directions_once(
     first = coefficients("first")
     assert len(made) == 1
     assert coefficients("second").equals(first)
-    coefficients("third", "spectral.features=[energy]")
+    third = coefficients("third", "spectral.features=[energy]")
+    left_out = ["spectral.features=[energy,depth]", "spectral.leave_out=[depth]"]
+    assert coefficients("the same", *left_out).equals(third)
     assert len(made) == 1
     coefficients("fourth", "spectral.rank=2")
     assert [each.rank for each in made] == [None, 2]

@@ -348,9 +348,9 @@ def at_granularity(
     hashes = task_vector_hashes(settings, problem, bank, method.settings.density)
     directions = problem.directions.of(bank, decomposition, hashes)
     of_directions = direction_statistics(directions).beside(statistics)
-    if "relations" in spectral.features:
+    if "relations" in spectral.seen_features:
         of_directions = of_directions.beside(relation_statistics(bank))
-    return Mergeable(directions, of_directions.select(spectral.features))
+    return Mergeable(directions, of_directions.select(spectral.seen_features))
 
 
 def run_statistics(

@@ -265,6 +265,24 @@ class SpectralSettings(Settings):
     orthonormal: bool = True
     split_attention: bool = False
     features: list[DirectionFeature] = Field(default=list(DIRECTION_FEATURES), min_length=1)
+    leave_out: list[DirectionFeature] = Field(default_factory=list)
+
+    @field_validator("leave_out")
+    @classmethod
+    def _something_is_left(
+        cls, leave_out: list[DirectionFeature], info: ValidationInfo
+    ) -> list[DirectionFeature]:
+        features = info.data.get("features", [])
+        if unknown := [name for name in leave_out if features and name not in features]:
+            raise ValueError(f"{', '.join(unknown)}: not in spectral.features")
+        if features and not set(features) - set(leave_out):
+            raise ValueError("nothing of spectral.features is left")
+        return leave_out
+
+    @property
+    def seen_features(self) -> list[DirectionFeature]:
+        """``features`` without those that are left out."""
+        return [name for name in self.features if name not in self.leave_out]
 
 
 class LearnerSettings(Settings):
