@@ -11,8 +11,9 @@ from torch import Tensor
 from statsmerging.choices import Anchor
 from statsmerging.learning.fit import LearnedCoefficients
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
+from statsmerging.merging.decomposition import Decomposition
 from statsmerging.merging.merged_model import Bank
-from statsmerging.merging.spectral import Decomposition, SpectralBank
+from statsmerging.merging.spectral import SpectralBank
 from statsmerging.runs.results import LayerKind
 
 #: Two matrices, one of them a convolution, and two layers with a side of 1.

@@ -10,12 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.spectral import (
-    DIRECTION_COLUMNS,
-    Decomposition,
-    Directions,
-    SpectralBank,
-)
+from statsmerging.merging.decomposition import DIRECTION_COLUMNS, Decomposition, Directions
+from statsmerging.merging.spectral import SpectralBank
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
 

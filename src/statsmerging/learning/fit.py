@@ -32,6 +32,7 @@ from statsmerging.merging.bank import (
     is_vector,
     summing_type,
 )
+from statsmerging.merging.decomposition import Decomposition
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import DirectionStatistics, direction_statistics
 from statsmerging.merging.learner import StatsMergeLearner
@@ -41,7 +42,6 @@ from statsmerging.merging.relations import (
     place_statistics,
     relation_statistics,
 )
-from statsmerging.merging.spectral import Decomposition
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
 from statsmerging.runs.results import LayerKind, LayerMovement
 from statsmerging.store.cache import Cache

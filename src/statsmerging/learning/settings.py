@@ -258,7 +258,7 @@ class StatisticsSettings(Settings):
 
 
 class SpectralSettings(Settings):
-    """Singular directions, see ``merging.spectral.Decomposition``, and what the learner sees."""
+    """Singular directions, see ``merging.Decomposition``, and what the learner sees."""
 
     rank: PositiveInt | None = None
     budget: float = Field(default=1.0, gt=0, allow_inf_nan=False)

@@ -42,12 +42,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from statsmerging.merging.bank import TaskVectorBank
+    from statsmerging.merging.decomposition import Decomposition
     from statsmerging.merging.direction_learner import DirectionLearner
     from statsmerging.merging.directions import DirectionStatistics, direction_statistics
     from statsmerging.merging.errors import MergingError
     from statsmerging.merging.learner import StatsMergeLearner
     from statsmerging.merging.merged_model import MergedModel
-    from statsmerging.merging.spectral import Decomposition, SpectralBank
+    from statsmerging.merging.spectral import SpectralBank
     from statsmerging.merging.statistics import LayerStatistics, layer_statistics
 
 __all__ = [
@@ -66,7 +67,7 @@ __all__ = [
 
 #: Public name → its module, imported when the name is first used: errors come without torch.
 _MODULES = {
-    "Decomposition": "spectral",
+    "Decomposition": "decomposition",
     "DirectionLearner": "direction_learner",
     "DirectionStatistics": "directions",
     "LayerStatistics": "statistics",
