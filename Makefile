@@ -30,7 +30,7 @@ OPTIONS ?=
 EXPERIMENTS ?= table1_eight_tasks table2_granularity table3_unseen table4_corruption table4_severity \
 	table5_labels table6_statistics table6_standardise table6_learners heterogeneous_cnn_into_vit \
 	heterogeneous_vit_into_cnn learning_images learning_steps singular_wise singular_wise_features \
-	singular_wise_rank transfer released_code
+	singular_wise_rank singular_wise_vectors transfer released_code
 
 results: $(INSTALLED)
 	@for experiment in $(EXPERIMENTS); do \

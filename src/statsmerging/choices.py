@@ -93,8 +93,9 @@ LearnerKind = Literal[
 ]
 #: Learners that have coefficients for other experts than those they learned from.
 PREDICTING: tuple[LearnerKind, ...] = ("shared", "per_layer", "linear", "constant_input")
-#: How coefficients of biases, norms and tokens are made; ``only``: theirs alone are learned.
-VectorCoefficients = Literal["learned", "table", "mean", "only"]
+#: How coefficients of biases, norms and tokens are made; ``only``: theirs alone are learned;
+#: ``trained``: such layers are trained themselves, as no merging does.
+VectorCoefficients = Literal["learned", "table", "mean", "only", "trained"]
 #: Learners of a method; ``released_code`` learns as the published code does.
 MethodLearner = Literal[LearnerKind, "released_code"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]

@@ -78,7 +78,7 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             ["method=singular_wise", "method.singular_wise.vectors=some"],
-            "method.singular_wise.vectors=some: input should be 'learned', 'table', 'mean' or 'o",
+            "method.singular_wise.vectors=some: input should be 'learned', 'table', 'mean', 'onl",
         ),
         (["spectral.rank=0"], "spectral.rank=0: input should be greater than 0"),
         (["spectral.budget=0"], "spectral.budget=0: input should be greater than 0"),

@@ -411,15 +411,17 @@ def test_wrong_labels_of_the_learning_images_change_nothing(
     assert {quality["label_agreement"] for quality in found["teachers"].values()} == {None}
 
 
-@pytest.mark.parametrize("granularity", ["layer_wise", "singular_wise"])
+@pytest.mark.parametrize(
+    "chosen",
+    ["granularity=layer_wise", "granularity=singular_wise", "learner.vectors=trained"],
+)
 def test_killed_fit_continues_and_ends_at_the_same_coefficients(
     run_job: JobRunner,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     steps_taken: list[UnlabeledBatch],
-    granularity: str,
+    chosen: str,
 ) -> None:
-    chosen = f"granularity={granularity}"
     run_job(chosen, directory=tmp_path / "whole")
     step = StatsMerging.training_step
     steps = 0
@@ -441,6 +443,20 @@ def test_killed_fit_continues_and_ends_at_the_same_coefficients(
     # Six, three before the kill, and four again: two were in the checkpoint.
     assert len(steps_taken) == 6 + 3 + 4
     assert coefficients(tmp_path / "killed").equals(coefficients(tmp_path / "whole"))
+    merged = [load_file(tmp_path / name / "merged.safetensors") for name in ("killed", "whole")]
+    assert all(torch.equal(merged[0][name], merged[1][name]) for name in merged[1])
+
+
+def test_trained_vectors_are_in_the_merged_model(run_job: JobRunner, tmp_path: Path) -> None:
+    """They are no combination of the experts' ones; the coefficients say their mean."""
+    run_job("learner.vectors=trained", directory=tmp_path / "trained")
+    run_job("learner.vectors=mean", directory=tmp_path / "mean")
+    trained, mean = (load_file(tmp_path / n / "merged.safetensors") for n in ("trained", "mean"))
+    table = coefficients(tmp_path / "trained").set_index("layer")["coefficient"]
+    for name, layer in trained.items():
+        if layer.squeeze().ndim < 2:
+            assert not torch.equal(layer, mean[name])
+            assert (table[name] == 0.5).all()
 
 
 def test_finished_run_is_recognised_and_another_config_refused(

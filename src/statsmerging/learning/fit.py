@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from statsmerging.choices import Feature, Source
+from statsmerging.choices import Anchor, Feature, Source
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
@@ -24,6 +24,7 @@ from statsmerging.learning.problem import MergingProblem, at_density
 from statsmerging.learning.settings import (
     MergingSettings,
 )
+from statsmerging.learning.trained_vectors import StudentWithTrainedVectors
 from statsmerging.learning.trainer import continue_from, create_trainer
 from statsmerging.merging.bank import (
     ALL_LAYERS,
@@ -60,12 +61,20 @@ class LearnedCoefficients:
         bank: what the coefficients merge.
         coefficients: L × K, K, or one per singular direction, on the CPU.
         gradient_norm: of the learner in the last step.
+        offsets: layer → what was trained besides merging, see ``StudentWithTrainedVectors``.
     """
 
     learner: StatsMergeLearner | DirectionLearner | ReleasedCodeLearner
     bank: Bank
     coefficients: Tensor
     gradient_norm: float
+    offsets: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def state(self, anchor: Anchor) -> dict[str, Tensor]:
+        """The merged weights by name."""
+        merged = self.bank.merge(self.coefficients, anchor)
+        moved = {name: merged[name] + offset for name, offset in self.offsets.items()}
+        return {**merged, **moved}
 
     def listed(self) -> list[Coefficient]:
         """The coefficients one by one, with their places."""
@@ -206,7 +215,9 @@ class LearningStep:
         Args:
             norm: of the learner's gradient, as ``fit`` gives it.
         """
-        return LearnedCoefficients(module.learner, bank, module.learner().cpu(), norm)
+        student = module.student
+        offsets = student.trained() if isinstance(student, StudentWithTrainedVectors) else {}
+        return LearnedCoefficients(module.learner, bank, module.learner().cpu(), norm, offsets)
 
     def learner(
         self,
@@ -251,7 +262,8 @@ class LearningStep:
 
     def student(self, method: LearnedMethod, bank: Bank) -> MergedModel:
         """The zoo's backbone as a function of coefficients, with the method's anchor."""
-        return MergedModel(
+        kind = StudentWithTrainedVectors if method.settings.vectors == "trained" else MergedModel
+        return kind(
             self.problem.zoo.network.frozen(),
             bank,
             method.settings.anchor,

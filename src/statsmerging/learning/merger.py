@@ -175,7 +175,7 @@ class Merger:
             learned = learn_in_episodes(self.step, method, self.bank, parts, self._targets)
         else:
             learned = self.step.learn(method, parts, self._targets)
-        state = parts.bank.merge(learned.coefficients, settings.anchor)
+        state = learned.state(settings.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         about = method.about(self.settings.labels)
         return Merged(method.name, candidate, about, state, learned)
@@ -185,7 +185,7 @@ class Merger:
         learned, heads = learn_as_released(self.step, method, self.bank)
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
-        state = self.bank.merge(learned.coefficients, method.settings.anchor)
+        state = learned.state(method.settings.anchor)
         candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
         about = method.about(self.settings.labels)
         return Merged(method.name, candidate, about, state, learned)

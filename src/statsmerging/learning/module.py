@@ -32,7 +32,7 @@ class StatsMerging(L.LightningModule):
 
     Args:
         learner: statistics → coefficients; trained.
-        student: the merged model; frozen but for its coefficients.
+        student: the merged model; frozen but for its coefficients, and offsets if it has any.
         heads: task name → frozen head, in the order of the bank's tasks.
         targets: task name → scores to be learned on its images, N × C: ``learning_targets``.
         preprocess: of the checkpoint.
@@ -42,7 +42,7 @@ class StatsMerging(L.LightningModule):
     """
 
     #: Beginnings of what checkpoints hold: all else is frozen, and made again.
-    saved: tuple[str, ...] = ("learner.",)
+    saved: tuple[str, ...] = ("learner.", "student.offsets.")
 
     def __init__(
         self,
@@ -89,6 +89,11 @@ class StatsMerging(L.LightningModule):
         return coefficients
 
     @property
+    def _offsets(self) -> list[nn.Parameter]:
+        """What is trained besides the learner: nothing, unless ``vectors=trained``."""
+        return [weight for weight in self.student.parameters() if weight.requires_grad]
+
+    @property
     def _processes(self) -> int:
         """How many processes share the images of a step."""
         return 1 if self._trainer is None else self.trainer.world_size
@@ -104,7 +109,8 @@ class StatsMerging(L.LightningModule):
         self.log("learner_gradient_norm", self.gradient_norm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = learner_optimiser(self.learner.parameters(), self.settings)
+        trained = [*self.learner.parameters(), *self._offsets]
+        optimizer = learner_optimiser(trained, self.settings)
         scheduler = CosineAnnealingLR(optimizer, T_max=self.settings.steps)
         return {
             "optimizer": optimizer,
@@ -153,11 +159,13 @@ class StatsMerging(L.LightningModule):
             losses.append(loss.detach())
         # A tensor that the forward pass does not use has collected nothing.
         used = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-        (gradient,) = torch.autograd.grad(
-            [merged[name] for name in used], coefficients, list(used.values())
+        learned = [coefficients, *self._offsets]
+        gradients = torch.autograd.grad(
+            [merged[name] for name in used], learned, list(used.values()), materialize_grads=True
         )
         # A function of λ with this value and this gradient, for Lightning to differentiate.
-        linear = (gradient * coefficients).sum()
+        pairs = zip(gradients, learned, strict=True)
+        linear = torch.stack([(gradient * each).sum() for gradient, each in pairs]).sum()
         return losses, torch.stack(losses).mean() + linear - linear.detach()
 
     def _task_loss(self, task: str, features: Tensor, rows: Tensor) -> Tensor:

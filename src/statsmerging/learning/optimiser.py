@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.optim import AdamW
 from statsmerging.learning.settings import TrainerSettings
 
 
-def learner_optimiser(parameters: Iterator[nn.Parameter], settings: TrainerSettings) -> AdamW:
+def learner_optimiser(parameters: Sequence[nn.Parameter], settings: TrainerSettings) -> AdamW:
     """AdamW as the trainer's settings ask for it."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.sharpness == 0:

@@ -94,7 +94,8 @@ class LearnedMethodSettings(Settings):
         scale: factor on the network's output.
         start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it; of singular
             directions 1, and 0.3 if they are raw.
-        vectors: coefficients of layers that are no matrices, see ``DirectionLearner``.
+        vectors: coefficients of layers that are no matrices, see ``DirectionLearner`` and
+            ``StudentWithTrainedVectors``.
         vector_scale: factor on the network's output for such layers.
         objective: what the merged model learns from.
         learning_rate: of AdamW, following a cosine to zero.

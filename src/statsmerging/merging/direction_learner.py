@@ -33,8 +33,8 @@ class DirectionLearner(nn.Module):
             ``free_per_layer``, a table with one λ per layer and expert; ``constant_input``, one
             number by which all starting coefficients are scaled.
         vectors: λ of directions that are whole task vectors (of biases, norms, tokens):
-            ``learned`` like the others; ``table``, free numbers; ``mean``, always 1/K; ``only``,
-            learned, while those of matrices keep their start.
+            ``learned`` like the others; ``table``, free numbers; ``mean``, always 1/K, and so
+            ``trained``; ``only``, learned, while those of matrices keep their start.
         hidden: width of the MLP's hidden layer.
         scale: factor on the network's output: how far one optimiser step moves λ.
         vector_scale: further factor for whole task vectors, which are so short that the same
@@ -112,7 +112,7 @@ class DirectionLearner(nn.Module):
     @property
     def predicts(self) -> bool:
         """Whether there is anything to predict from: a table has none."""
-        return self.kind in PREDICTING and self.vectors != "table"
+        return self.kind in PREDICTING and self.vectors not in ("table", "trained")
 
     def predict(self, statistics: DirectionStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning.
@@ -154,7 +154,7 @@ class DirectionLearner(nn.Module):
             output = output * start  # one number scales the whole update
         else:
             output = output * torch.where(whole, self.vector_scale, 1.0)
-        if self.vectors == "mean":
+        if self.vectors in ("mean", "trained"):
             output = output.masked_fill(whole, 0)
         elif self.vectors == "only":
             output = output.masked_fill(~whole, 0)

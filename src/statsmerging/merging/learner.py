@@ -53,8 +53,8 @@ class StatsMergeLearner(nn.Module):
         start: λ before the first step; ``None``: 0.3 with the anchor, 1/K without it, so that the
             coefficients sum to 1. It must lie where the link leads; ``softmax`` starts at 1/K.
         vectors: layer-wise λ of layers that are no matrices (biases, norms, tokens): ``learned``
-            like the others; ``table``, free numbers; ``mean``, always 1/K; ``only``, learned, while
-            those of matrices keep their start.
+            like the others; ``table``, free numbers; ``mean``, always 1/K, and so ``trained``;
+            ``only``, learned, while those of matrices keep their start.
         vector_scale: further factor on the output for such layers. Their task vectors are so short
             that the same step of λ hardly moves the weights.
         generator: source of the initial hidden weights; torch's global one if ``None``.
@@ -134,7 +134,7 @@ class StatsMergeLearner(nn.Module):
     @property
     def predicts(self) -> bool:
         """Whether there is anything to predict from: a table has none."""
-        return self.kind in PREDICTING and self.vectors != "table"
+        return self.kind in PREDICTING and self.vectors not in ("table", "trained")
 
     def predict(self, statistics: LayerStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning: L × K' or K'.
@@ -192,7 +192,7 @@ class StatsMergeLearner(nn.Module):
             table = self.scale * self.vector_scale * self.vector_table
             output = output.masked_scatter(is_vector.expand_as(output), table)
         coefficients = LINKS[self.link](output, self._start(tasks))
-        if self.vectors == "mean":
+        if self.vectors in ("mean", "trained"):
             coefficients = coefficients.masked_fill(is_vector, 1 / tasks)
         return coefficients
 
