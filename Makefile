@@ -8,7 +8,7 @@ LINTED := src tests benchmarks docs run.py README.md
 .PHONY: demo test lint format bench results clean
 
 demo: $(INSTALLED)
-	$(VENV)/bin/python run.py
+	$(VENV)/bin/python run.py experiment=demo
 
 test: lint
 	$(VENV)/bin/python -m pytest
