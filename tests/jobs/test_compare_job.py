@@ -272,10 +272,34 @@ def test_the_accuracy_table_marks_all_methods_that_are_level(tmp_path: Path) -> 
         }
         return marked, table.caption
 
+    told = LEVEL_METHODS.format(resampled="test images")
     marked, caption = best()
     assert marked == {"free", "average"}
-    assert LEVEL_METHODS in caption
+    assert told in caption
     (folder / "outcomes.safetensors").unlink()
     marked, caption = best()
     assert marked == {"free"}
-    assert LEVEL_METHODS not in caption
+    assert told not in caption
+
+
+def test_the_accuracy_table_marks_methods_that_are_level_over_zoos(tmp_path: Path) -> None:
+    """Every zoo alone tells two methods apart, but they take turns; a third has one zoo alone."""
+    for zoo, (first, second) in enumerate([(0.7, 0.6), (0.6, 0.7), (0.7, 0.62)]):
+        methods = {"ties": first_right((first,) * 2), "free": first_right((second,) * 2)}
+        methods["average"] = first_right((0.3, 0.3))
+        if zoo == 2:
+            methods["lone"] = first_right((0.8, 0.8))
+        finished(tmp_path / "runs" / str(zoo), methods, zoo=zoo)
+    (group,) = runs_by_setting(tmp_path / "runs")
+    table = group_content(group)
+    column = table.columns.index("average")
+    numbers = {row.facts["method"]: row.numbers[column] for row in table.rows}
+    assert {name for name, number in numbers.items() if number and number.place == BEST} == {
+        "ties",
+        "free",
+    }
+    assert LEVEL_METHODS.format(resampled="test images and zoos") in table.caption
+    assert "intervals over few zoos are too narrow" in table.caption
+    assert group.paired is not None
+    assert numbers["free"] is not None
+    assert numbers["free"].mean == pytest.approx(100 * group.paired.average("free"))

@@ -23,7 +23,7 @@ from statsmerging.report.figures.style import printed, spec_of
 from statsmerging.report.groups import runs_by_setting
 from statsmerging.runs.layer_tables import write_coefficients
 
-ACCURACY = ["method", "title", "seed", "task", "seen", "accuracy"]
+ACCURACY = ["method", "title", "zoo", "seed", "task", "seen", "accuracy"]
 
 
 def layers(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,26 +73,38 @@ def test_a_dot_stands_at_its_accuracy_beside_its_task(corrupted_runs: Path) -> N
 
 
 def test_deviations_are_over_the_seeds() -> None:
-    rows = [("ties", "TIES", seed, "mnist", True, 70.0 + 2 * seed) for seed in (0, 1)]
-    spec = dots([*rows, ("free", "Free", 0, "mnist", True, 60.0)])
+    rows = [("ties", "TIES", "", seed, "mnist", True, 70.0 + 2 * seed) for seed in (0, 1)]
+    spec = dots([*rows, ("free", "Free", "", 0, "mnist", True, 60.0)])
     ties, free = table(spec, spec).to_dict("records")
     assert (ties["low"], ties["high"]) == pytest.approx((71 - 2**0.5, 71 + 2**0.5), abs=1e-4)
     assert ties["text"] == "71.00 ± 1.41 (2 seeds)"
     assert (free["low"], free["high"], free["text"]) == (60, 60, "60.00")
+    assert spec["title"] == ["bars: standard deviation over 2 seeds"]
+
+
+def test_with_several_zoos_deviations_are_over_them() -> None:
+    """Zoo 0 has 70 and 72 with its two seeds, zoo 1 has 75 with one: 71 and 75."""
+    cells = (("0", 0, 70.0), ("0", 1, 72.0), ("1", 0, 75.0))
+    spec = dots([("ties", "TIES", *repetition, "mnist", True, v) for *repetition, v in cells])
+    (ties,) = table(spec, spec).to_dict("records")
+    assert (ties["low"], ties["high"]) == pytest.approx((73 - 8**0.5, 73 + 8**0.5), abs=1e-4)
+    assert ties["text"] == "73.00 ± 2.83 (2 zoos)"
+    assert spec["title"] == ["bars: standard deviation over 2 zoos"]
 
 
 def test_unseen_tasks_are_marked() -> None:
-    rows = [("free", "Free", 0, "mnist", True, 90.0), ("free", "Free", 0, "svhn", False, 40.0)]
+    cells = (("mnist", True, 90.0), ("svhn", False, 40.0))
+    rows = [("free", "Free", "", 0, *cell) for cell in cells]
     assert table(dots(rows), dots(rows))["task"].tolist() == ["mnist", "unseen: svhn"]
 
 
 def test_of_many_methods_paper_shows_the_best_and_our_own() -> None:
-    rows = [(f"m{number}", f"M{number}", 0, "mnist", True, number) for number in range(20)]
-    rows += [("individual", "Individual", 0, "mnist", True, 100)]
-    rows += [("stats_merging", "StatsMerging", 0, "mnist", True, 0)]
+    rows = [(f"m{number}", f"M{number}", "", 0, "mnist", True, number) for number in range(20)]
+    rows += [("individual", "Individual", "", 0, "mnist", True, 100)]
+    rows += [("stats_merging", "StatsMerging", "", 0, "mnist", True, 0)]
     few, all_of_them = dots(rows, most=3), dots(rows)
     assert set(table(few, few)["title"]) == {"M18", "M19", "Individual", "StatsMerging"}
-    assert few["title"] == "3 of 21 methods: our own and the best on average"
+    assert few["title"] == ["3 of 21 methods: our own and the best on average"]
     assert table(all_of_them, all_of_them)["title"].nunique() == 22
 
 
@@ -124,7 +136,7 @@ def test_lines_over_severity_are_those_of_the_table(corrupted_runs: Path) -> Non
 
 
 def test_numbers_of_images_stand_in_their_order() -> None:
-    rows = [("p", "TIES", "", x, 50.0, np.nan, 1) for x in ("2", "16", "all")]
+    rows = [("p", "TIES", "", x, 50.0, np.nan, "") for x in ("2", "16", "all")]
     spec = spec_of(charts.against(pd.DataFrame(rows, columns=series.COLUMNS), "images"))
     (panel,) = spec["concat"]
     across = layers(panel)[1]["encoding"]["x"]
@@ -300,7 +312,7 @@ def test_figures_are_stored_for_print_and_for_screens(
 
 def test_long_names_fit_the_page() -> None:
     rows = [
-        (f"m{number}", f"A method of a rather long name, variant {number}", 0, task, True, 50.0)
+        (f"m{number}", f"A method of a rather long name, variant {number}", "", 0, task, True, 50.0)
         for number in range(6)
         for task in ("a task whose name needs a third of the page", "mnist")
     ]

@@ -110,7 +110,7 @@ def test_averages_stand_at_their_severity_and_clean_ones_at_zero(corrupted_runs:
     assert ties["x"].tolist() == [0, 1, 3]
     assert ties["mean"].tolist() == pytest.approx([80, 71, 51])
     assert ties["std"].tolist()[1:] == pytest.approx([sqrt(2)] * 2)  # of two seeds, 2 points apart
-    assert ties["seeds"].tolist() == [1, 2, 2]
+    assert ties["over"].tolist() == ["", "2 seeds", "2 seeds"]
 
 
 def test_learning_images_are_in_order_and_all_comes_last(write_run: WriteRun) -> None:
@@ -166,7 +166,7 @@ def test_other_corruptions_are_no_deviation_over_seeds(
     frame = series.by_severity(runs_by_setting(runs))
     ties = frame[frame["line"].str.startswith("The ties")]
     assert set(ties["panel"]) == {f"contrast, {setting_text(value)}" for value in values}
-    assert set(ties["seeds"]) == {1}
+    assert set(ties["over"]) == {""}
 
 
 def test_cosines_that_all_settings_share_stand_once(learned_run: Path, write_run: WriteRun) -> None:

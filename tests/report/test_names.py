@@ -110,8 +110,8 @@ def test_a_quotation_mark_needs_no_package_of_latex() -> None:
 def test_figures_draw_names_as_they_are() -> None:
     name = "$\\frac{1$ <b>x</b>"
     frame = pd.DataFrame(
-        [("ties", "Ties $x$", 0, name, True, 50.0), ("free", "Free", 0, name, True, 60.0)],
-        columns=["method", "title", "seed", "task", "seen", "accuracy"],
+        [("ties", "Ties $x$", "", 0, name, True, 50.0), ("free", "Free", "", 0, name, True, 60.0)],
+        columns=["method", "title", "zoo", "seed", "task", "seen", "accuracy"],
     )
     drawing = Drawing("dots", f"Accuracy of {name}", frame)
     assert printed(chart(drawing), drawing.title)["pdf"].startswith(b"%PDF")
@@ -123,8 +123,8 @@ def test_a_chart_in_the_page_has_names_as_they_are(write_run: WriteRun) -> None:
     runs = write_run("a", {"individual": 0.9, "ties": 0.5})
     name = "<a href='x'>&lt;</script>"
     frame = pd.DataFrame(
-        [("ties", name, 0, "mnist", True, 50.0)],
-        columns=["method", "title", "seed", "task", "seen", "accuracy"],
+        [("ties", name, "", 0, "mnist", True, 50.0)],
+        columns=["method", "title", "zoo", "seed", "task", "seen", "accuracy"],
     )
     specs = {"Accuracy": spec_of(chart(Drawing("dots", "Accuracy", frame)))}
     page = report_page(runs_by_setting(runs), runs, specs)

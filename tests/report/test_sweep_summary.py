@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from statsmerging.report.sweep_summary import SweepSummary
 from statsmerging.runs.journal import Entry, Journal
 from statsmerging.store.files import write_json
@@ -13,7 +15,9 @@ from statsmerging.store.files import write_json
 def done(journal: Journal, number: int, overrides: str, methods: dict[str, Any]) -> None:
     """Note a job that is done, with these rows in its results."""
     directory = journal.folder.parent / f"run{number}"
-    about = {"suite": "toy", "backbone": "vit", "seed": 0, "stamps": []}
+    seeds = [item.removeprefix("seed=") for item in overrides.split() if item.startswith("seed=")]
+    seed = int(seeds[0]) if seeds else 0
+    about = {"suite": "toy", "backbone": "vit", "seed": seed, "stamps": []}
     write_json(directory / "results.json", {**about, "methods": methods})
     journal.write(Entry(number, tuple(overrides.split()), str(directory), "done"))
 
@@ -21,6 +25,12 @@ def done(journal: Journal, number: int, overrides: str, methods: dict[str, Any])
 def row(title: str, average: float, unseen: float | None = None) -> dict[str, Any]:
     beside = {} if unseen is None else {"unseen": {"average": unseen}}
     return {"title": title, "accuracy": {"mnist": average}, "average": average, **beside}
+
+
+def caption(journal: Journal) -> str:
+    """The text beside the title."""
+    title, *_ = SweepSummary.of(journal).markdown().splitlines()
+    return title.partition(" · ")[2]
 
 
 def table(journal: Journal) -> list[str]:
@@ -45,6 +55,30 @@ def test_a_transfer_shows_predicted_beside_learned_anew_and_the_unseen_tasks(
         "|  | 2/2 | StatsMerging, predicted | 70.0 ± 0.0 | 45.0 ± 7.1 |",
         "|  |  | StatsMerging, learned anew | 70.0 | 60.0 |",
     ]
+
+
+def test_zoos_are_no_settings_and_the_caption_says_what_deviations_are_over(tmp_path: Path) -> None:
+    """Zoo 0 has 60 and 64 with its seeds, zoo 1 has 70: 62 and 70."""
+    journal = Journal(tmp_path / "journal")
+    cells = (("0 seed=0", 0.60), ("0 seed=1", 0.64), ("1 seed=0", 0.70))
+    for number, (seeds, average) in enumerate(cells):
+        done(journal, number, f"zoo.seed={seeds}", {"free": row("Free", average)})
+    assert table(journal) == [
+        "| setting | jobs done | method | average |",
+        "|  | 3/3 | Free | 66.0 ± 5.7 |",
+    ]
+    assert "over 2 zoos" in caption(journal)
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(SweepSummary.of(journal).table())
+    assert "over 2 zoos" in captured.get()
+
+
+def test_with_one_zoo_deviations_are_over_seeds(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for seed in (0, 1):
+        done(journal, seed, f"seed={seed}", {"free": row("Free", 0.6 + seed / 50)})
+    assert caption(journal) == "± sample standard deviation over 2 seeds of the merging step"
 
 
 def test_other_jobs_show_their_last_row_alone(tmp_path: Path) -> None:

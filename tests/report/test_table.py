@@ -197,7 +197,7 @@ def test_runs_are_grouped_by_all_but_their_seed(tmp_path: Path) -> None:
         runs_by_setting(tmp_path / "unfinished")
 
 
-@pytest.mark.parametrize("part", ["learning", "zoo", "heterogeneous"])
+@pytest.mark.parametrize("part", ["learning", "corruption"])
 def test_other_seeds_than_the_run_s_are_settings(tmp_path: Path, part: str) -> None:
     """Fixed beside the run's seeds they tell nothing apart, varied beside a fixed one they do."""
     fixed, varied = tmp_path / "fixed", tmp_path / "varied"

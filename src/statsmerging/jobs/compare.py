@@ -43,7 +43,7 @@ def compare(run: Run) -> None:
     if job.runs is None:
         raise UserError("job.runs: a folder with run directories is needed")
     files = WrittenFiles(run.directory.path, RECORD, [TEXT, LATEX, NUMBERS])
-    groups = runs_by_setting(job.runs, over_zoos=True)
+    groups = runs_by_setting(job.runs)
     name_runs("unfinished run(s) left out", unfinished_runs(job.runs))
     comparable = list(_comparable(groups))
     if not comparable:

@@ -65,6 +65,8 @@ def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
 def _single_settings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
     for name, frame in split(frames.accuracies(groups), "setting"):
         yield Drawing("dots", f"Accuracy on every task · {name}", frame)
+    # Coefficients and what they are learned from belong to the experts of one zoo.
+    groups = [group.of_first_zoo for group in groups]
     directions = dict(split(frames.directions(groups), "title", "setting"))
     for name, frame in split(frames.coefficients(groups), "title", "setting"):
         shown = "Mean coefficients of directions" if name in directions else "Coefficients"

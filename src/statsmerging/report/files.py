@@ -134,9 +134,10 @@ def _distilled(groups: Sequence[RunGroup]) -> Iterator[str]:
     """One row per expert of another architecture; runs that share an expert give one row."""
     rows: dict[str, None] = {}
     for group in groups:
-        for results in group.results:
+        for results, zoo in group.repeated:
+            setting = f"{group.problem} · zoo {zoo}" if zoo else group.problem
             for task, expert in results.distilled.items():
                 shares = [f"{100 * share:.1f}" for share in (expert.teacher, expert.student)]
-                cells = [group.problem, task, expert.architecture, *shares, str(expert.images)]
+                cells = [setting, task, expert.architecture, *shares, str(expert.images)]
                 rows[markdown_row(map(escape, cells))] = None
     yield from rows

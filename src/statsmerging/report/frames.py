@@ -1,4 +1,8 @@
-"""Tidy frames of groups of runs: one row per number. All figures are drawn from these."""
+"""Tidy frames of groups of runs: one row per number. All figures are drawn from these.
+
+Accuracies are those of all zoos; what belongs to the experts of one, coefficients, statistics and
+cosines, and the curves that were learned from them, is taken of groups of one zoo.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from statsmerging.report.groups import RunGroup, rows_by_method, setting_text
+from statsmerging.report.groups import RunGroup, setting_text
 from statsmerging.report.layers import layer_name
+from statsmerging.report.repetitions import Repetition, rows_by_method, spread
 from statsmerging.report.runs import CURVES
 from statsmerging.runs.layer_tables import of_directions, of_layers
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
@@ -17,14 +22,15 @@ from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_titl
 def accuracies(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Accuracies on the single tasks, in percent.
 
-    Columns: ``setting``, ``method``, ``title``, ``seed``, ``task``, ``seen``, ``accuracy``.
+    Columns: ``setting``, ``method``, ``title``, ``zoo``, ``seed``, ``task``, ``seen``,
+    ``accuracy``.
     """
     return _frame(
-        ["setting", "method", "title", "seed", "task", "seen", "accuracy"],
+        ["setting", "method", "title", "zoo", "seed", "task", "seen", "accuracy"],
         (
-            (group.label, method, title, seed, task, seen, 100 * accuracy)
+            (group.label, method, title, *repetition, task, seen, 100 * accuracy)
             for group in groups
-            for seed, method, title, row in method_rows(group)
+            for repetition, method, title, row in method_rows(group)
             for seen, cells in ((True, row.accuracy), (False, row.unseen.accuracy))
             for task, accuracy in cells.items()
         ),
@@ -38,16 +44,36 @@ def averages(groups: Sequence[RunGroup]) -> pd.DataFrame:
     differences of the setting.
     """
     frame = _frame(
-        ["setting", "method", "title", "seed", "task", "seen", "accuracy"],
+        ["setting", "method", "title", "zoo", "seed", "task", "seen", "accuracy"],
         (
-            (group.problem, method, title, seed, _short_setting(group), True, 100 * row.average)
+            (group.problem, method, title, *each, _short_setting(group), True, 100 * row.average)
             for group in groups
-            for seed, method, title, row in method_rows(group)
+            for each, method, title, row in method_rows(group)
         ),
     )
     merged = frame["accuracy"].where(~frame["method"].isin(BOUNDS))
     means = merged.groupby([frame["setting"], frame["task"]]).transform("mean")
     return frame.assign(mean=means).sort_values("mean", ascending=False, kind="stable")
+
+
+def over_repetitions(frame: pd.DataFrame, keys: Sequence[str], values: str) -> pd.DataFrame:
+    """Means and deviations over zoos and seeds, as the tables have them.
+
+    Args:
+        frame: columns ``zoo``, ``seed``, and those of keys and values.
+        keys: what tells the rows of the result apart.
+        values: column of the numbers.
+
+    Returns:
+        The keys, ``mean``, ``std`` (missing with one repetition) and ``over``, what the deviation
+        is over; in the order of the frame.
+    """
+    rows = []
+    for key, part in frame.groupby(list(keys), sort=False):
+        repetitions = map(Repetition, part["zoo"], part["seed"])
+        found = spread(dict(zip(repetitions, part[values], strict=True)))
+        rows.append((*key, found.mean, found.std, found.over))
+    return _frame([*keys, "mean", "std", "over"], rows).astype({"std": float})
 
 
 def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:
@@ -164,11 +190,11 @@ def cosines(groups: Sequence[RunGroup]) -> pd.DataFrame:
     return frame.drop_duplicates(ignore_index=True)
 
 
-def method_rows(group: RunGroup) -> Iterator[tuple[int, str, str, MethodRow]]:
-    """Seed, name, title and row of every method; of runs that repeat a seed, the first counts."""
-    for method, rows in rows_by_method(group.results).items():
-        for seed, row in rows.items():
-            yield seed, method, method_title(method, row.title), row
+def method_rows(group: RunGroup) -> Iterator[tuple[Repetition, str, str, MethodRow]]:
+    """Repetition, name, title and row of every method; of runs of one repetition the first."""
+    for method, rows in rows_by_method(group.repeated).items():
+        for repetition, row in rows.items():
+            yield repetition, method, method_title(method, row.title), row
 
 
 def split(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,17 @@ import pandas as pd
 
 from statsmerging.errors import UserError
 from statsmerging.report.pairs import PairedMethods, by_test_images
+from statsmerging.report.repetitions import (
+    RepeatedRun,
+    is_expert_seed,
+    rows_by_method,
+    telling_seeds,
+    zoo_name,
+    zoo_order,
+)
 from statsmerging.report.runs import ReportedRun, finished_runs
 from statsmerging.runs.directory import PRESENTATION
-from statsmerging.runs.results import BOUNDS, MethodRow, RunResults
+from statsmerging.runs.results import BOUNDS, RunResults
 
 #: Keys of the question that a run answers. Settings are compared among runs with equal values.
 QUESTION = ("job.name", "suite.name", "backbone.label")
@@ -43,22 +51,43 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ in nothing but their seed and the seeds of their experts.
 
     Attributes:
-        members: the runs, in the order of seeds; runs of most methods first.
+        members: the runs, in the order of zoos and seeds; runs of most methods first.
         settings: dotted key → value of everything that the runs have in common.
         differences: the settings in which groups with the same suite and backbone differ.
+        expert_seeds: keys of the seeds that tell the zoos of the whole folder apart; empty if there
+            is one only.
+        zoo: name of the only zoo whose runs these are, for what is shown of one zoo.
     """
 
     members: Sequence[ReportedRun]
     settings: Mapping[str, Any]
     differences: Mapping[str, Any]
+    expert_seeds: Sequence[str] = ()
+    zoo: str = ""
 
     @property
     def results(self) -> list[RunResults]:
         """Results of the runs."""
         return [member.results for member in self.members]
+
+    @property
+    def repeated(self) -> list[RepeatedRun]:
+        """Results of the runs, each with its zoo."""
+        return [RepeatedRun(member.results, self.zoo_of(member)) for member in self.members]
+
+    def zoo_of(self, run: ReportedRun) -> str:
+        """Name of the zoo of a run; empty if all runs of the folder have the same."""
+        return _zoo_of(run, self.expert_seeds)
+
+    @property
+    def of_first_zoo(self) -> RunGroup:
+        """The runs of the first zoo alone, which the label then names."""
+        first = self.zoo_of(self.members[0])
+        members = [run for run in self.members if self.zoo_of(run) == first]
+        return replace(self, members=members, zoo=first)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -82,9 +111,10 @@ class RunGroup:
 
     @property
     def problem(self) -> str:
-        """Suite and backbone."""
+        """Suite and backbone, and the zoo where it is one of several."""
         first = self.members[0].results
-        return f"{first.suite} · {first.backbone}"
+        zoo = [f"zoo {self.zoo}"] if self.zoo else []
+        return " · ".join([first.suite, first.backbone, *zoo])
 
     @cached_property
     def paired(self) -> PairedMethods | None:
@@ -103,14 +133,12 @@ class _Gathering:
     runs: list[ReportedRun] = field(default_factory=list)
 
 
-def runs_by_setting(folder: Path, *, over_zoos: bool = False) -> list[RunGroup]:
-    """All finished runs below a folder, grouped by everything but seed and choice of methods.
+def runs_by_setting(folder: Path) -> list[RunGroup]:
+    """All finished runs below a folder, grouped by everything but seeds and choice of methods.
 
-    So deterministic methods may be run once, and the others with several seeds. Groups are ordered
-    by the values of their settings, numbers by size.
-
-    Args:
-        over_zoos: the seeds of the experts make no setting either.
+    So deterministic methods may be run once, and the others with several seeds. The seeds of the
+    experts make no setting either. Groups are ordered by the values of their settings, numbers by
+    size.
 
     Raises:
         UserError: there is no finished run.
@@ -118,8 +146,11 @@ def runs_by_setting(folder: Path, *, over_zoos: bool = False) -> list[RunGroup]:
     runs = list(finished_runs(folder))
     if not runs:
         raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
-    configs = [run.config for run in runs]
-    repeating = _repeating_seeds(configs) | (_expert_seeds(configs) if over_zoos else set())
+    flat = [dict(flatten(run.config)) for run in runs]
+    repeating = _repeating_seeds(flat) | {
+        key for each in flat for key in each if is_expert_seed(key)
+    }
+    expert_seeds = telling_seeds(flat)
     gathered: list[_Gathering] = []
     for run in runs:
         setting, methods = _setting_of(run.config, repeating), _methods_of(run.config)
@@ -141,8 +172,14 @@ def runs_by_setting(folder: Path, *, over_zoos: bool = False) -> list[RunGroup]:
         listed = ", ".join(names) if len(names) <= LISTED_METHODS else f"{len(names)} methods"
         parameters = {f"method.{key}": value for key, value in flatten(group.methods)}
         settings.append({**group.setting, **parameters, "method": listed})
+
+    def most_methods_first(run: ReportedRun) -> tuple[Any, ...]:
+        """The first run decides the order of rows."""
+        zoo = zoo_order(_zoo_of(run, expert_seeds))
+        return -len(run.results.methods), zoo, run.results.seed
+
     groups = [
-        RunGroup(sorted(group.runs, key=_most_methods_first), setting, differences)
+        RunGroup(sorted(group.runs, key=most_methods_first), setting, differences, expert_seeds)
         for group, setting, differences in zip(
             gathered, settings, setting_differences(settings), strict=True
         )
@@ -150,27 +187,17 @@ def runs_by_setting(folder: Path, *, over_zoos: bool = False) -> list[RunGroup]:
     return sorted(groups, key=_by_values)
 
 
-def rows_by_method(runs: Iterable[RunResults]) -> dict[str, dict[int, MethodRow]]:
-    """Method → seed → row, in the order of the first run; not every run has every method.
-
-    Of runs that repeat a seed, the first counts.
-    """
-    rows: dict[str, dict[int, MethodRow]] = {}
-    for run in runs:
-        for name, row in run.methods.items():
-            rows.setdefault(name, {}).setdefault(run.seed, row)
-    return rows
-
-
 def overruled_runs(groups: Sequence[RunGroup]) -> list[Path]:
-    """Directories of runs that repeat the setting and seed of another run with other accuracies."""
+    """Directories of runs that repeat setting, zoo and seed of another run, but not its numbers."""
     found = []
     for group in groups:
-        counted = rows_by_method(group.results)
-        for run in group.members:
-            seed, rows = run.results.seed, run.results.methods
-            if any(row.accuracy != counted[name][seed].accuracy for name, row in rows.items()):
-                found.append(run.path)
+        counted = rows_by_method(group.repeated)
+        for member, run in zip(group.members, group.repeated, strict=True):
+            if any(
+                row.accuracy != counted[name][run.repetition].accuracy
+                for name, row in run.results.methods.items()
+            ):
+                found.append(member.path)
     return found
 
 
@@ -265,22 +292,22 @@ class _Cell:
         return hash(len(self.value) if isinstance(self.value, list) else self.value)
 
 
-def _repeating_seeds(configs: Sequence[dict[str, Any]]) -> set[str]:
-    """Keys that repeat the seed of the run in every run; other seeds are settings."""
-    flat = [dict(flatten(config)) for config in configs]
-    seeds = {key for config in flat for key in config if _last_part(key) == "seed"}
+def _repeating_seeds(configs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Keys that repeat the seed of the run in every run; other seeds are settings.
+
+    Args:
+        configs: dotted key → value.
+    """
+    seeds = {key for config in configs for key in config if _last_part(key) == "seed"}
     return {
         key
         for key in seeds
-        if all(config.get(key, config.get("seed")) == config.get("seed") for config in flat)
+        if all(config.get(key, config.get("seed")) == config.get("seed") for config in configs)
     }
 
 
-def _expert_seeds(configs: Iterable[dict[str, Any]]) -> set[str]:
-    """Keys of the seeds that experts are made with."""
-    keys = {key for config in configs for key, _ in flatten(config)}
-    makers = ("zoo.", "heterogeneous.")
-    return {key for key in keys if key.startswith(makers) and _last_part(key) == "seed"}
+def _zoo_of(run: ReportedRun, expert_seeds: Sequence[str]) -> str:
+    return zoo_name(dict(flatten(run.config)), expert_seeds)
 
 
 def _setting_of(config: dict[str, Any], repeating: Set[str]) -> Settings:
@@ -300,11 +327,6 @@ def _methods_of(config: dict[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in entry.items() if key != "seed"}
         for name, entry in config.get("method", {}).items()
     }
-
-
-def _most_methods_first(run: ReportedRun) -> tuple[int, int]:
-    """Orders the runs of a group; the first one decides the order of rows."""
-    return -len(run.results.methods), run.results.seed
 
 
 def _by_values(group: RunGroup) -> tuple[Any, ...]:

@@ -24,6 +24,11 @@ from statsmerging.report.significance import (
 from statsmerging.runs.results import BOUNDS, MethodRow
 from statsmerging.store.hashing import json_sha256
 
+#: With fewer zoos, a caption warns that a bootstrap over them is too narrow.
+FEW_ZOOS = 6
+
+NARROW = "intervals over few zoos are too narrow"
+
 
 @dataclass(frozen=True)
 class TaskPair:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from statsmerging.report.frames import method_rows
+from statsmerging.report.frames import method_rows, over_repetitions
 from statsmerging.report.groups import RunGroup, concerns, follows, setting_text
 
 #: Columns of every table of this module.
-COLUMNS = ["problem", "line", "panel", "x", "mean", "std", "seeds"]
+COLUMNS = ["problem", "line", "panel", "x", "mean", "std", "over"]
 
 #: Kind of figure → label of its horizontal axis, ``x``.
 LABELS = {
@@ -28,8 +28,8 @@ def by_severity(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Average accuracy against severity: a panel for each kind of corruption; 0 is clean.
 
     Columns as in ``COLUMNS``: ``problem`` (suite and backbone), ``line`` (the method, and settings
-    that distinguish it from other lines), ``panel``, ``x``, ``mean`` and ``std`` over seeds in
-    percent, ``seeds`` (their number).
+    that distinguish it from other lines), ``panel``, ``x``, ``mean`` and ``std`` in percent,
+    ``over`` (the zoos or seeds that the deviation is over).
     """
     rows = list(_rows(groups, "corruption."))
     clean = [row for row in rows if _kind(row) == "none"]
@@ -67,14 +67,14 @@ def by_images(groups: Sequence[RunGroup]) -> pd.DataFrame:
 def _rows(groups: Sequence[RunGroup], varied: str) -> Iterator[dict[str, Any]]:
     """One for each run and merged method, with the settings that hold along a line."""
     for group in groups:
-        for seed, method, title, row in method_rows(group):
+        for repetition, method, title, row in method_rows(group):
             yield {
                 "problem": group.problem,
                 "settings": group.settings,
                 "fixed": _fixed(group.settings, method, varied),
                 "title": title,
                 "tasks": len(row.accuracy),
-                "seed": seed,
+                **repetition._asdict(),
                 "average": 100 * row.average,
             }
 
@@ -89,20 +89,19 @@ def _fixed(settings: Mapping[str, Any], method: str, varied: str) -> dict[str, s
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Means over seeds; a line of a single point is left out."""
+    """Means over zoos and seeds; a line of a single point is left out."""
     if not rows:
         return pd.DataFrame(columns=COLUMNS)
     keys = ["problem", "line", "panel", "x"]
     frame = _without_twins(pd.DataFrame(_with_lines(rows)))
-    series = frame.groupby(keys, sort=False)["average"].agg(["mean", "std", "count"]).reset_index()
-    series = series.rename(columns={"count": "seeds"})
+    series = over_repetitions(frame, keys, "average")
     points = series.groupby(["problem", "line", "panel"])["x"].transform("nunique")
     return series[points > 1].sort_values("x", kind="stable")[COLUMNS]
 
 
 def _without_twins(frame: pd.DataFrame) -> pd.DataFrame:
     """One line for a method whose numbers are the same in all settings."""
-    keys = ["problem", "title", "panel", "x", "seed"]
+    keys = ["problem", "title", "panel", "x", "zoo", "seed"]
     differs = frame.groupby(keys)["average"].transform("nunique") > 1
     touched = differs.groupby([frame["problem"], frame["title"]]).transform("any")
     once = frame[~touched].drop_duplicates(keys)

@@ -1,21 +1,26 @@
-"""The summary of a sweep: one row per setting, and one line for each job that is not done."""
+"""The summary of a sweep: one row per setting, and one line for each job that is not done.
+
+Seeds of the merging step and of the experts make no setting: a row is the mean over them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
+from statsmerging.report.repetitions import RepeatedRun, is_expert_seed, rows_by_method
+from statsmerging.report.tables.accuracy import method_numbers
 from statsmerging.report.tables.by_setting import COLUMNS
-from statsmerging.report.tables.content import numbers_over_seeds
+from statsmerging.report.tables.content import Row, deviation_caption
 from statsmerging.report.tables.text import cell_text, escape, markdown_row
 from statsmerging.runs.directory import RESULTS
 from statsmerging.runs.journal import Entry, Journal
-from statsmerging.runs.results import ANEW, MethodRow, method_title, read_results
+from statsmerging.runs.results import ANEW, RunResults, method_title, read_results
 
 #: Columns before the numbers; texts are aligned left.
 _LABELS = ("setting", "jobs done", "method")
@@ -45,24 +50,29 @@ class SweepSummary:
         return not self.not_begun and all(entry.state == "done" for entry in self.entries)
 
     def table(self) -> Table:
-        """The summary for the terminal: rows of each setting, over all its seeds.
+        """The summary for the terminal: rows of each setting, over all its zoos and seeds.
 
         A setting is named by the overrides that not all jobs share.
         """
-        table = Table(box=box.SIMPLE_HEAD, title=self._title())
-        headings, rows = self._content()
+        rows = list(self._rows())
+        headings, texts = _content(rows)
+        caption = cell_text(deviation_caption(rows)) or None
+        table = Table(box=box.SIMPLE_HEAD, title=self._title(), caption=caption)
         for heading in headings:
             table.add_column(heading, justify="left" if heading in _TEXTS else "right")
-        for row in rows:
+        for row in texts:
             table.add_row(*map(cell_text, row))
         return table
 
     def markdown(self) -> str:
         """Summary and complaints in Markdown."""
-        headings, rows = self._content()
-        lines = [f"**{self._title()}**", "", markdown_row(headings)]
+        rows = list(self._rows())
+        headings, texts = _content(rows)
+        caption = deviation_caption(rows)
+        title = f"**{self._title()}**" + (f" · {escape(caption)}" if caption else "")
+        lines = [title, "", markdown_row(headings)]
         lines.append(markdown_row(["---" if name in _TEXTS else "---:" for name in headings]))
-        lines += [markdown_row(map(escape, row)) for row in rows]
+        lines += [markdown_row(map(escape, row)) for row in texts]
         lines += ["", *(f"- {escape(line)}" for line in self.complaints())]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -89,52 +99,67 @@ class SweepSummary:
         jobs = [*(entry.overrides for entry in self.entries), *self.not_begun]
         return [item for item in overrides if not all(item in job for job in jobs)]
 
-    def _content(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and rows, without columns of numbers that are empty in all rows."""
-        headings = (*_LABELS, *(column.heading for column in COLUMNS))
-        rows = list(self._rows())
-        shown = [
-            heading in _LABELS or any(row[column] for row in rows)
-            for column, heading in enumerate(headings)
-        ]
-        return list(compress(headings, shown)), [list(compress(row, shown)) for row in rows]
-
-    def _rows(self) -> Iterator[tuple[str, ...]]:
+    def _rows(self) -> Iterator[Row]:
+        """Labels and numbers of each setting; the first of its rows names it."""
         settings: dict[str, list[Entry]] = {}
         for entry in self.entries:
             own = self._distinctive(entry.overrides)
-            without_seed = [item for item in own if not item.lstrip("+").startswith("seed=")]
-            settings.setdefault(" ".join(without_seed), []).append(entry)
+            named = [item for item in own if _key(item) != "seed" and not _is_of_zoo(item)]
+            settings.setdefault(" ".join(named), []).append(entry)
         for setting, entries in settings.items():
             done = [entry for entry in entries if entry.state == "done"]
             labels = (setting, f"{len(done)}/{len(entries)}")
-            for cells in _methods(done) or [("",) * (1 + len(COLUMNS))]:
-                yield (*labels, *cells)
+            for row in _methods(done) or [Row(("",), (None,) * len(COLUMNS))]:
+                yield replace(row, labels=(*labels, *row.labels))
                 labels = ("", "")
 
 
-def _methods(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
-    """Title, means and deviations of each row of the last method, over the jobs that have it."""
-    rows: dict[str, list[MethodRow]] = {}
-    for entry in entries:
-        for name, row in _last_method(Path(entry.directory)).items():
-            rows.setdefault(name, []).append(row)
-    cells = []
-    for name, found in rows.items():
-        numbers = numbers_over_seeds([[column.number(row) for row in found] for column in COLUMNS])
-        texts = ["" if number is None else number.text for number in numbers]
-        cells.append((method_title(name, found[0].title), *texts))
-    return cells
+def _content(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and texts, without columns of numbers that are empty in all rows."""
+    headings = (*_LABELS, *(column.heading for column in COLUMNS))
+    texts = [
+        [*row.labels, *("" if number is None else number.text for number in row.numbers)]
+        for row in rows
+    ]
+    shown = [
+        heading in _LABELS or any(row[column] for row in texts)
+        for column, heading in enumerate(headings)
+    ]
+    return list(compress(headings, shown)), [list(compress(row, shown)) for row in texts]
 
 
-def _last_method(directory: Path) -> dict[str, MethodRow]:
-    """The rows of the last method of a run; none for jobs without results, such as report.
+def _methods(entries: Sequence[Entry]) -> list[Row]:
+    """Title and numbers of each row of the last method, over the jobs that have it."""
+    runs = [
+        RepeatedRun(results, " ".join(filter(_is_of_zoo, entry.overrides)))
+        for entry in entries
+        if (results := _last_method(Path(entry.directory))) is not None
+    ]
+    rows = []
+    for name, found in rows_by_method(runs).items():
+        title = method_title(name, next(iter(found.values())).title)
+        rows.append(Row((title,), method_numbers(found, COLUMNS)))
+    return rows
 
-    A transferred method has two: predicted coefficients, and coefficients learned anew.
+
+def _last_method(directory: Path) -> RunResults | None:
+    """The results with the last method alone; ``None`` for jobs without any, such as report.
+
+    A transferred method has two rows: predicted coefficients, and coefficients learned anew.
     """
     if not (directory / RESULTS).exists():
-        return {}
-    methods = read_results(directory).methods
-    *_, last = methods
+        return None
+    results = read_results(directory)
+    *_, last = results.methods
     names = [last.removesuffix(ANEW), last] if last.endswith(ANEW) else [last]
-    return {name: methods[name] for name in names if name in methods}
+    methods = {name: results.methods[name] for name in names if name in results.methods}
+    return results.model_copy(update={"methods": methods})
+
+
+def _is_of_zoo(override: str) -> bool:
+    """Whether an override gives a seed of the experts."""
+    return is_expert_seed(_key(override))
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]

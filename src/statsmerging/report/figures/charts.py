@@ -22,6 +22,7 @@ from statsmerging.report.figures.parts import (
     WHOLE,
     dash,
     data_of,
+    deviation_note,
     laid_out,
     lines_of,
     panels,
@@ -30,7 +31,13 @@ from statsmerging.report.figures.parts import (
     zoom_of,
 )
 from statsmerging.report.figures.style import colours, heat, shapes
-from statsmerging.report.frames import axis_scale, by_depth, by_position, drawn
+from statsmerging.report.frames import (
+    axis_scale,
+    by_depth,
+    by_position,
+    drawn,
+    over_repetitions,
+)
 from statsmerging.report.series import LABELS
 from statsmerging.runs.results import BOUND_TITLES, BOUNDS
 
@@ -88,22 +95,24 @@ def chart(drawing: Drawing, most: int | None = None) -> alt.TopLevelMixin:
 
 
 def dots(frame: pd.DataFrame, most: int | None = None) -> alt.TopLevelMixin:
-    """Tasks as rows, methods as markers with deviations over the seeds; bounds as upright bars.
+    """Tasks as rows, methods as markers with their deviations; bounds as upright bars.
 
     Args:
         frame: ``frames.accuracies`` in one setting.
         most: methods to show; None: all.
     """
     methods = frame.loc[~frame["method"].isin(BOUNDS), "method"].nunique()
-    note = ""
+    notes: list[str] = []
     if most is not None and methods > most:
         frame = best_methods(frame, most)
-        note = f"{most} of {methods} methods: our own and the best on average"
+        notes.append(f"{most} of {methods} methods: our own and the best on average")
     seen = frame["seen"].astype(bool)
     named = frame.assign(task=frame["task"].where(seen, "unseen: " + frame["task"]))
-    groups = named.groupby(["title", "task"], sort=False)["accuracy"]
-    means = with_deviations(groups.agg(["mean", "std", "count"]).reset_index())
+    spreads = over_repetitions(named, ["title", "task"], "accuracy")
+    means = with_deviations(spreads)
     merged = [name for name in means["title"].unique() if name not in BOUND_TITLES.values()]
+    # Bounds have no bars.
+    notes += filter(None, [deviation_note(spreads[spreads["title"].isin(merged)])])
     bounds = [name for name in BOUND_TITLES.values() if name in set(means["title"])]
     picked = alt.selection_point(fields=["title"], **PICKED)
     base = alt.Chart().encode(
@@ -125,7 +134,7 @@ def dots(frame: pd.DataFrame, most: int | None = None) -> alt.TopLevelMixin:
         others.mark_point(filled=True).encode(axis, look),
     ]
     step = {"step": max(ROW, METHOD * len(merged)), "for": "position"}
-    layered = alt.layer(*layers, data=data_of(means), height=step, title=note)
+    layered = alt.layer(*layers, data=data_of(means), height=step, title=notes or "")
     layered = layered.add_params(picked, zoom_of(0, ["x"]))
     return laid_out(layered, 1, [*bounds, *merged])
 
@@ -133,7 +142,8 @@ def dots(frame: pd.DataFrame, most: int | None = None) -> alt.TopLevelMixin:
 def best_methods(frame: pd.DataFrame, count: int = SHOWN) -> pd.DataFrame:
     """Bounds, StatsMerging, and others with the best averages over seen tasks, in their order."""
     merged = frame[frame["seen"] & ~frame["method"].isin(BOUNDS)]
-    means = merged.groupby("method")["accuracy"].mean()
+    of_zoos = merged.groupby(["method", "zoo"], sort=False)["accuracy"].mean()
+    means = of_zoos.groupby("method").mean()
     own = means.index.intersection([OWN])
     best = means.drop(own).nlargest(count - len(own)).index
     return frame[frame["method"].isin([*BOUNDS, *own, *best])]
@@ -167,9 +177,10 @@ def against(frame: pd.DataFrame, label: str) -> alt.TopLevelMixin:
         base.mark_line().encode(across, up, dash("line", names, LEGEND)),
         base.mark_point(filled=True).encode(across, up, look),
     ]
-    means = with_deviations(frame.rename(columns={"seeds": "count"}))
     zoom = ["x", "y"] if number else ["y"]
-    return panels(means, "panel", "line", layers, 3, zoom, resolve=SHARED)
+    note = deviation_note(frame)
+    means = with_deviations(frame)
+    return panels(means, "panel", "line", layers, 3, zoom, resolve=SHARED, title=note)
 
 
 def heatmap(frame: pd.DataFrame) -> alt.TopLevelMixin:

@@ -117,14 +117,24 @@ def zoom_of(number: int, encodings: Sequence[Any]) -> alt.Parameter:
 
 
 def with_deviations(means: pd.DataFrame) -> pd.DataFrame:
-    """The table with ``low``, ``high`` and ``text`` in place of ``std`` and ``count``."""
+    """The table with ``low``, ``high`` and ``text`` in place of ``std`` and ``over``."""
     deviation = means["std"].fillna(0.0)
     text = [
-        f"{mean:.2f} ± {std:.2f} ({seeds} seeds)" if seeds > 1 else f"{mean:.2f}"
-        for mean, std, seeds in zip(means["mean"], deviation, means["count"], strict=True)
+        f"{mean:.2f} ± {std:.2f} ({over})" if over else f"{mean:.2f}"
+        for mean, std, over in zip(means["mean"], deviation, means["over"], strict=True)
     ]
     ends = {"low": means["mean"] - deviation, "high": means["mean"] + deviation}
-    return means.drop(columns=["std", "count"]).assign(**ends, text=text)
+    return means.drop(columns=["std", "over"]).assign(**ends, text=text)
+
+
+def deviation_note(means: pd.DataFrame) -> str:
+    """What the bars of a chart show; empty if it has none.
+
+    Args:
+        means: columns ``std`` and ``over``.
+    """
+    over = means.loc[means["std"] > 0, "over"].unique()
+    return f"bars: standard deviation over {' or '.join(over)}" if len(over) else ""
 
 
 def data_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -30,7 +30,9 @@ def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
     keys = _differing_keys(groups, runs)
     return {
         "keys": keys,
-        "runs": [_run(run, folder, keys) for run in runs],
+        "runs": [
+            _run(run, group.zoo_of(run), folder, keys) for group in groups for run in group.members
+        ],
         "movements": [_table(table) for table in movement_tables(groups)],
         "sweeps": [_table(table) for table in sweep_tables(groups)],
         "settings": [_setting(group, folder) for group in groups],
@@ -38,15 +40,16 @@ def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
 
 
 def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[ReportedRun]) -> list[str]:
-    """Keys in which runs differ, those of the question that they answer first."""
+    """Keys in which runs differ: the question that they answer, settings, seeds of the experts."""
     flat = [dict(flatten(run.config)) for run in runs]
     asked = [key for key in QUESTION if len({config.get(key) for config in flat}) > 1]
-    found = dict.fromkeys([*asked, *(key for group in groups for key in group.differences)])
+    differences = (key for group in groups for key in group.differences)
+    found = dict.fromkeys([*asked, *differences, *groups[0].expert_seeds])
     # The rows name the methods.
     return [key for key in found if key != "method"]
 
 
-def _run(run: ReportedRun, folder: Path, keys: Iterable[str]) -> Content:
+def _run(run: ReportedRun, zoo: str, folder: Path, keys: Iterable[str]) -> Content:
     results = run.results
     manifest = run.manifest
     config = dict(flatten(run.config))
@@ -59,6 +62,7 @@ def _run(run: ReportedRun, folder: Path, keys: Iterable[str]) -> Content:
         "hash": results.run_hash,
         "suite": results.suite,
         "backbone": results.backbone,
+        "zoo": zoo,
         "seed": results.seed,
         "setting": setting,
         "stamps": stamps,

@@ -1,21 +1,31 @@
-"""The accuracy table of a run, or of runs that differ in nothing but their seed."""
+"""The accuracy table of a run, or of runs that repeat it with other seeds and experts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from statsmerging.report.groups import RunGroup, rows_by_method, setting_text
-from statsmerging.report.pairs import PairedMethods
+from statsmerging.report.groups import RunGroup, setting_text
+from statsmerging.report.pairs import FEW_ZOOS, NARROW, PairedMethods
+from statsmerging.report.repetitions import (
+    RepeatedRun,
+    Repetition,
+    in_order,
+    rows_by_method,
+    share_of,
+)
 from statsmerging.report.tables.content import (
     BEST,
+    PERCENT,
     Number,
     Row,
     Section,
     Table,
-    numbers_over_seeds,
+    Unit,
+    deviation_caption,
+    numbers_over_repetitions,
     with_places,
 )
 from statsmerging.runs.published import (
@@ -41,8 +51,10 @@ CAPTION = "top-1 accuracy on test images, %; agreement: with the teachers, on th
 
 LEVEL_METHODS = (
     "average: bold are all methods that are not significantly below the best (the 95 % interval of "
-    "the difference, by a paired bootstrap over test images, includes zero)"
+    "the difference, by a paired bootstrap over {resampled}, includes zero)"
 )
+
+FEWER_ZOOS = "a method that ran with fewer zoos takes no part in the ranking"
 
 #: Name of no corruption; titles leave it out.
 CLEAN = "none"
@@ -73,8 +85,10 @@ def group_content(group: RunGroup) -> Table:
     Where the outcomes on the single test images are known, the averages of all methods that are not
     significantly below the best of their section are marked as the best.
     """
-    table = accuracy_content(group.results, group.setting, group_facts(group))
-    return table if group.paired is None else _with_level(table, group.paired)
+    table = _content(group.repeated, group.setting, group_facts(group))
+    if group.paired is None:
+        return table
+    return _with_level(table, group.paired, _with_all_zoos(group.repeated))
 
 
 def group_facts(group: RunGroup) -> dict[str, Any]:
@@ -111,22 +125,32 @@ def accuracy_content(
     the same tasks and checkpoints.
 
     Args:
-        runs: results of one setting; several seeds give mean ± standard deviation.
+        runs: results of one setting with one zoo; several seeds give mean ± standard deviation.
         setting: ``key=value`` of the differences from other settings, for the title.
         facts: ``group_facts`` of the runs; without them no published rows are shown.
     """
     facts = _facts(runs[0]) if facts is None else facts
+    return _content([RepeatedRun(run) for run in runs], setting, facts)
+
+
+def _content(
+    repeated: Sequence[RepeatedRun], setting: Sequence[str], facts: Mapping[str, Any]
+) -> Table:
+    """The table of ``accuracy_content`` over seeds and zoos."""
+    runs = [run.results for run in repeated]
     columns = accuracy_columns(runs[0])
-    sections = _sections(runs, columns, facts, {_key(item) for item in setting})
+    sections = _sections(repeated, columns, facts, {_key(item) for item in setting})
     published = _published(runs[0], facts)
-    parts = [caption(runs, facts.get("checkpoints"))]
+    parts = [caption(runs, sections, facts.get("checkpoints"))]
+    if len(_with_all_zoos(repeated)) < len(rows_by_method(repeated)):
+        parts.append(FEWER_ZOOS)
     if published:
         rows = _published_rows(runs[0], published, [column.heading for column in columns], facts)
         sections.append(Section("Published", rows))
         sources = "; ".join(dict.fromkeys(SOURCES[row.source] for row in published))
         parts.append(f"published: {sources}; averages of the cells where there are cells")
     return Table(
-        title=_title(runs, setting),
+        title=_title(repeated, setting),
         caption="; ".join(parts),
         labels=("method", "needs"),
         columns=tuple(column.heading for column in columns),
@@ -170,46 +194,77 @@ def sections_of(methods: Mapping[str, MethodRow]) -> list[tuple[str, list[str]]]
 
 
 def _sections(
-    runs: Sequence[RunResults],
+    runs: Sequence[RepeatedRun],
     columns: Sequence[Column],
     facts: Mapping[str, Any],
     differences: Container[str],
 ) -> list[Section]:
     """The rows of the runs; best and second best are marked within each section."""
-    rows_of = {name: list(rows.values()) for name, rows in rows_by_method(runs).items()}
-    seeds = len(seeds_of(runs))
+    rows_of = rows_by_method(runs)
+    first = {name: next(iter(rows.values())) for name, rows in rows_of.items()}
+    every = {run.repetition for run in runs}
+    whole = _with_all_zoos(runs)
 
     def table_row(method: str) -> Row:
-        rows = rows_of[method]
-        title = method_title(method, rows[0].title)
-        if 1 < len(rows) < seeds:  # its ± is over fewer seeds than that of other rows
-            title = f"{title} ({len(rows)} of {seeds} seeds)"
-        needs = NEEDS.get(rows[0].needs, str(rows[0].needs))  # a plugin may have other needs
-        numbers = numbers_over_seeds([[column.number(row) for row in rows] for column in columns])
-        return Row((title, needs), numbers, row_facts(facts, method, rows[0], differences))
+        title = method_title(method, first[method].title)
+        if missing := share_of(rows_of[method], every):  # its numbers are over fewer repetitions
+            title = f"{title} ({missing})"
+        needs = NEEDS.get(first[method].needs, str(first[method].needs))  # plugins have others
+        numbers = method_numbers(rows_of[method], columns)
+        return Row((title, needs), numbers, row_facts(facts, method, first[method], differences))
 
     sections = []
-    for heading, names in sections_of({name: rows[0] for name, rows in rows_of.items()}):
-        rows = [table_row(name) for name in names]
-        sections.append(Section(heading, rows if names[0] in BOUNDS else with_places(rows)))
+    for heading, names in sections_of(first):
+        # Numbers of other experts are no rivals, and bounds are none at all.
+        contests = [True if name in whole and name not in BOUNDS else None for name in names]
+        rows = with_places([table_row(name) for name in names], contests)
+        sections.append(Section(heading, rows))
     return sections
 
 
-def _with_level(table: Table, paired: PairedMethods) -> Table:
-    """The table with the averages of equally good methods marked, and a line that explains it."""
+def method_numbers(
+    rows: Mapping[Repetition, MethodRow], columns: Sequence[Column], unit: Unit = PERCENT
+) -> tuple[Number | None, ...]:
+    """The numbers of a method over its repetitions, one per column."""
+    cells = [{each: column.number(row) for each, row in rows.items()} for column in columns]
+    return numbers_over_repetitions(cells, unit)
+
+
+def _with_all_zoos(runs: Sequence[RepeatedRun]) -> set[str]:
+    """Methods that were run with every zoo of the setting."""
+    zoos = {run.zoo for run in runs}
+    rows = rows_by_method(runs)
+    return {name for name, own in rows.items() if {each.zoo for each in own} == zoos}
+
+
+def _with_level(table: Table, paired: PairedMethods, whole: Container[str]) -> Table:
+    """The table with the averages of equally good methods marked, and a line that explains it.
+
+    Args:
+        table: of a group of runs.
+        paired: its methods.
+        whole: those that may be compared.
+    """
     column = table.columns.index(AVERAGE.heading)
     sections, marked = [], False
     for section in table.sections:
         ours = [row.facts["method"] for row in section.rows if row.facts["source"] == "ours"]
-        rivals = [name for name in ours if name in paired.rows and name not in BOUNDS]
+        rivals = [
+            name for name in ours if name in whole and name in paired.rows and name not in BOUNDS
+        ]
         level = paired.level(rivals) if len(rivals) > 1 else set()
         rows = [
             _as_best(row, column) if row.facts["method"] in level else row for row in section.rows
         ]
         sections.append(Section(section.heading, rows))
         marked = marked or bool(level)
-    caption = f"{table.caption}; {LEVEL_METHODS}" if marked else table.caption
-    return replace(table, sections=sections, caption=caption)
+    if not marked:
+        return replace(table, sections=sections)
+    resampled = "test images and zoos" if paired.zoos > 1 else "test images"
+    parts = [table.caption, LEVEL_METHODS.format(resampled=resampled)]
+    if 1 < paired.zoos < FEW_ZOOS:
+        parts.append(NARROW)
+    return replace(table, sections=sections, caption="; ".join(parts))
 
 
 def _as_best(row: Row, column: int) -> Row:
@@ -259,7 +314,7 @@ def _published_rows(
         title, method = f"{method_title(row.method)}, published", row.method
         if row.source != family:
             title, method = f"{title} by {row.source}", f"{method}, {row.source}"
-        numbers = [Number(cells[name], seeds=0) if name in cells else None for name in headings]
+        numbers = [Number(cells[name], seeds=()) if name in cells else None for name in headings]
         identity = {**facts, "method": method, "source": "published"}
         rows.append(Row((title, ""), tuple(numbers), identity))
     return rows
@@ -288,8 +343,9 @@ def _key(item: str) -> str:
     return item.partition("=")[0]
 
 
-def _title(runs: Sequence[RunResults], setting: Sequence[str]) -> str:
-    """Facts, differences, seeds, and the stamps of all runs, each once."""
+def _title(repeated: Sequence[RepeatedRun], setting: Sequence[str]) -> str:
+    """Facts, differences, zoos, seeds, and the stamps of all runs, each once."""
+    runs = [run.results for run in repeated]
     facts = _facts(runs[0])
     facts |= _of_methods(runs, facts)
     keys = {_key(item).removesuffix(".kind") for item in setting} - {"corruption"}
@@ -304,16 +360,24 @@ def _title(runs: Sequence[RunResults], setting: Sequence[str]) -> str:
         return not clean and key.startswith("corruption.") and value in corruption
 
     own = [item for item in setting if not is_shown(item)]
-    seeds = ", ".join(map(str, seeds_of(runs)))
+    zoos = in_order({run.zoo for run in repeated} - {""})
+    own += [f"zoo {', '.join(zoos)}"] if zoos else []
+    seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
     stamps = dict.fromkeys(stamp for run in runs for stamp in run.stamps)
     return " · ".join([*shown, *own, f"seed {seeds}", *stamps])
 
 
-def caption(runs: Sequence[RunResults], family: str | None) -> str:
-    """The meaning of the numbers, and the accuracy of the teachers' labels on learning images."""
+def caption(runs: Sequence[RunResults], sections: Iterable[Section], family: str | None) -> str:
+    """The meaning of the numbers, and the accuracy of the teachers' labels on learning images.
+
+    Args:
+        runs: all runs of the table.
+        sections: its rows, from which it is told what deviations are over.
+        family: of the experts.
+    """
     parts = [CAPTION] if family is None else [CAPTION, f"checkpoints: {family}"]
-    if len(seeds_of(runs)) > 1:
-        parts.append("a row without ± ran with one seed or draws nothing at random")
+    if deviations := deviation_caption(row for section in sections for row in section.rows):
+        parts.append(deviations)
     shares = [
         teacher.label_agreement
         for run in runs
@@ -325,8 +389,3 @@ def caption(runs: Sequence[RunResults], family: str | None) -> str:
             f"the teachers' labels are right on {fmean(shares):.1%} of the learning images"
         )
     return "; ".join(parts)
-
-
-def seeds_of(runs: Sequence[RunResults]) -> list[int]:
-    """All seeds, in order."""
-    return sorted({run.seed for run in runs})

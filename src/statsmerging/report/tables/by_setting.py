@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -11,9 +11,9 @@ from statsmerging.report.groups import (
     RunGroup,
     concerns,
     problem_of,
-    rows_by_method,
     setting_text,
 )
+from statsmerging.report.repetitions import Repetition, rows_by_method, seeds_by_zoo, span
 from statsmerging.report.tables.accuracy import (
     AGREEMENT,
     AVERAGE,
@@ -21,6 +21,7 @@ from statsmerging.report.tables.accuracy import (
     UNSEEN_AVERAGE,
     caption,
     group_facts,
+    method_numbers,
     row_facts,
     sections_of,
 )
@@ -28,13 +29,15 @@ from statsmerging.report.tables.content import (
     Row,
     Section,
     Table,
-    numbers_over_seeds,
     with_places,
 )
 from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 
 #: Columns of a sweep; columns without any number are left out.
 COLUMNS = (AVERAGE, NORMALISED, AGREEMENT, UNSEEN_AVERAGE)
+
+#: The last labels: the number of zoos, and of seeds of each.
+REPEATED = ("zoos", "seeds")
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,15 @@ class _Candidate:
 
     Attributes:
         method: its name.
-        result: its row of the results with one of the seeds.
-        problem: images, experts and stamps; equal among the rows that are ranked together.
+        result: its row of the results in one of the repetitions.
+        repetitions: its zoos and seeds.
+        problem: images, experts, zoos and stamps; equal among rows that are ranked together.
         row: the row of the table, with all labels and columns.
     """
 
     method: str
     result: MethodRow
+    repetitions: Set[Repetition]
     problem: Hashable
     row: Row
 
@@ -57,9 +62,10 @@ class _Candidate:
 def sweep_tables(groups: Sequence[RunGroup]) -> list[Table]:
     """One table for each suite, backbone and family of experts with several settings.
 
-    The labels of a row are the keys in which the settings differ, the method, and the number of
-    seeds if it varies. A method that scores the same in all settings has one row without a setting.
-    Best and second best are marked among rows with equal images, experts and stamps.
+    The labels of a row are the keys in which the settings differ, the method, and the numbers of
+    zoos and of seeds of a zoo if they vary. A method that scores the same in all settings has one
+    row without a setting. Best and second best are marked among rows with equal images, experts and
+    stamps.
     """
 
     def question(group: RunGroup) -> tuple[str, ...]:
@@ -85,16 +91,17 @@ def _table(groups: Sequence[RunGroup]) -> Table:
     candidates = [candidate for group in groups for candidate in _candidates(group, varied)]
     candidates = list(_without_repetition(candidates, len(groups), len(varied)))
     results = {candidate.method: candidate.result for candidate in candidates}
-    sections = [
-        Section(heading, _ranked([each for each in candidates if each.method in names]))
-        for heading, names in sections_of(results)
-    ]
+    sections = []
+    for heading, names in sections_of(results):
+        found = [each for each in candidates if each.method in names]
+        contests = [None if each.method in BOUNDS else each.problem for each in found]
+        sections.append(Section(heading, with_places([each.row for each in found], contests)))
     runs = [run for group in groups for run in group.results]
     return _without_empty_columns(
         Table(
             title=" · ".join([runs[0].suite, runs[0].backbone, *_stamps(groups)]),
-            caption=caption(runs, groups[0].config.get("zoo", {}).get("kind")),
-            labels=(*varied, "method", "seeds"),
+            caption=caption(runs, sections, groups[0].config.get("zoo", {}).get("kind")),
+            labels=(*varied, "method", *REPEATED),
             columns=tuple(column.heading for column in COLUMNS),
             sections=sections,
         )
@@ -123,14 +130,16 @@ def _stamps(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def _candidates(group: RunGroup, keys: Sequence[str]) -> Iterator[_Candidate]:
-    problem = problem_of(group.settings, group.stamps)
-    for method, by_seed in rows_by_method(group.results).items():
-        rows = list(by_seed.values())
+    images_and_stamps = problem_of(group.settings, group.stamps)
+    for method, rows in rows_by_method(group.repeated).items():
+        first = next(iter(rows.values()))
+        seeds = seeds_by_zoo(rows)
         texts = [_text(group, key) if concerns(key, method) else "" for key in keys]
-        labels = (*texts, method_title(method, rows[0].title), str(len(rows)))
-        numbers = numbers_over_seeds([[column.number(row) for row in rows] for column in COLUMNS])
-        facts = row_facts(group_facts(group), method, rows[0], group.differences)
-        yield _Candidate(method, rows[0], problem, Row(labels, numbers, facts))
+        title = method_title(method, first.title)
+        labels = (*texts, title, str(len(seeds)), span(seeds.values()))
+        facts = row_facts(group_facts(group), method, first, group.differences)
+        row = Row(labels, method_numbers(rows, COLUMNS), facts)
+        yield _Candidate(method, first, rows.keys(), (*images_and_stamps, *seeds), row)
 
 
 def _text(group: RunGroup, key: str) -> str:
@@ -142,53 +151,46 @@ def _without_repetition(
 ) -> Iterator[_Candidate]:
     """Replace candidates with equal labels, or with equal numbers in all settings, by one.
 
-    The one with the most seeds stays; if all settings have the same numbers, without a setting.
+    The one with the most zoos and seeds stays; if all settings have the same numbers, without a
+    setting.
     """
 
     def printed(row: Row) -> tuple[str, ...]:
         return tuple("" if number is None else number.text for number in row.numbers)
 
-    def most_seeds(twins: Sequence[_Candidate]) -> Row:
-        return max((twin.row for twin in twins), key=lambda row: int(row.labels[-1]))
+    def times(candidate: _Candidate) -> tuple[int, int]:
+        """Number of its zoos, and of all repetitions."""
+        return len(seeds_by_zoo(candidate.repetitions)), len(candidate.repetitions)
+
+    def told(candidate: _Candidate) -> tuple[str, ...]:
+        return candidate.row.labels[: -len(REPEATED)]
 
     for candidate in candidates:
         twins = [other for other in candidates if other.method == candidate.method]
-        alike = [twin for twin in twins if twin.row.labels[:-1] == candidate.row.labels[:-1]]
+        alike = [twin for twin in twins if told(twin) == told(candidate)]
         everywhere = len(twins) >= settings and len({printed(twin.row) for twin in twins}) == 1
         if everywhere and candidate is twins[0]:
-            row = most_seeds(twins)
+            most = max(twins, key=times)
+            row = most.row
             facts = {
                 key: value
                 for key, value in row.facts.items()
                 if all(twin.row.facts.get(key) == value for twin in twins)
             }
             labels = ("",) * keys + row.labels[keys:]
-            yield replace(candidate, row=Row(labels, row.numbers, facts))
+            yield replace(most, row=Row(labels, row.numbers, facts))
         elif not everywhere and candidate is alike[0]:
-            yield replace(candidate, row=most_seeds(alike))
-
-
-def _ranked(candidates: Sequence[_Candidate]) -> list[Row]:
-    """Rows in their order, with places among the merged models of the same problem."""
-    ranked: dict[int, Row] = {}
-    for problem in {candidate.problem for candidate in candidates}:
-        rivals = [
-            number
-            for number, candidate in enumerate(candidates)
-            if candidate.problem == problem and candidate.method not in BOUNDS
-        ]
-        ranked |= dict(zip(rivals, with_places([candidates[n].row for n in rivals]), strict=True))
-    return [ranked.get(number, candidate.row) for number, candidate in enumerate(candidates)]
+            yield max(alike, key=times)
 
 
 def _without_empty_columns(table: Table) -> Table:
-    """The table without labels that are empty in all rows, equal numbers of seeds, and gaps."""
+    """The table without labels that are empty or equally often repeated in all rows, and gaps."""
     rows = table.rows
     texts = [
         place
         for place, heading in enumerate(table.labels)
         if any(row.labels[place] for row in rows)
-        and (heading != "seeds" or len({row.labels[place] for row in rows}) > 1)
+        and (heading not in REPEATED or len({row.labels[place] for row in rows}) > 1)
     ]
     numbers = [
         place for place in range(len(table.columns)) if any(row.numbers[place] for row in rows)

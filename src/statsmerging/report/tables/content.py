@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean, stdev
 from typing import Any
+
+from statsmerging.report.repetitions import Repetition, span, spread
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Number:
     """A number in its unit.
 
     Attributes:
-        mean: mean over the seeds.
-        std: sample standard deviation over the seeds (with n − 1); ``None`` if nothing varies.
-        seeds: number of seeds; 0 for a published number.
+        mean: mean over the zoos of the means over the seeds.
+        std: sample standard deviation (with n − 1) over the zoos, with one zoo over the seeds;
+            ``None`` if nothing varies.
+        seeds: number of seeds of each zoo; empty for a published number.
         place: ``BEST``, ``SECOND`` or 0.
         unit: of mean and deviation.
         signed: whether it is a difference, shown with its sign.
@@ -45,7 +47,7 @@ class Number:
 
     mean: float
     std: float | None = None
-    seeds: int = 1
+    seeds: tuple[int, ...] = (1,)
     place: int = 0
     unit: Unit = PERCENT
     signed: bool = False
@@ -130,41 +132,75 @@ class Table:
         return [row for section in self.sections for row in section.rows]
 
 
-def numbers_over_seeds(
-    cells: Sequence[Sequence[float | None]], unit: Unit = PERCENT
+def numbers_over_repetitions(
+    cells: Sequence[Mapping[Repetition, float | None]], unit: Unit = PERCENT
 ) -> tuple[Number | None, ...]:
-    """One number per column of a row; if the seeds differ in any column, all have a deviation.
+    """One number per column of a row; if repetitions differ in any column, all have a deviation.
 
     Args:
-        cells: for each column the numbers of the seeds as the results have them; ``None`` if a seed
-            has none.
+        cells: for each column the numbers as the results have them; ``None`` if a repetition has
+            none.
         unit: of all columns.
     """
-    known = [[unit.factor * value for value in cell if value is not None] for cell in cells]
-    varies = any(len(set(values)) > 1 for values in known)
+    known = [
+        {each: unit.factor * value for each, value in cell.items() if value is not None}
+        for cell in cells
+    ]
+    varies = any(len(set(values.values())) > 1 for values in known)
 
-    def number(values: Sequence[float]) -> Number | None:
+    def number(values: Mapping[Repetition, float]) -> Number | None:
         if not values:
             return None
-        deviation = stdev(values) if varies and len(values) > 1 else None
-        return Number(fmean(values), deviation, len(values), unit=unit)
+        mean, std, seeds = spread(values)
+        return Number(mean, std if varies else None, seeds, unit=unit)
 
     return tuple(number(values) for values in known)
 
 
-def with_places(rows: Sequence[Row]) -> list[Row]:
-    """Rival rows with the best and the second best number of each column marked.
+def deviation_caption(rows: Iterable[Row]) -> str:
+    """What ± is over in these rows, and what its lack says; empty if nothing was repeated."""
+    ours = [[number for number in row.numbers if number and number.seeds] for row in rows]
+    if all(sum(number.seeds) == 1 for numbers in ours for number in numbers):
+        return ""
+    varied = [number.seeds for numbers in ours for number in numbers if number.std is not None]
+    of_zoos = [seeds for seeds in varied if len(seeds) > 1]
+    of_seeds = [seeds[0] for seeds in varied if len(seeds) == 1]
+    over = []
+    if of_zoos:
+        counts = {count for seeds in of_zoos for count in seeds}
+        each = "one seed" if counts == {1} else f"the mean of {span(counts)} seeds"
+        zoos = f"{span(map(len, of_zoos))} zoos (sets of experts of different seeds)"
+        over.append(f"over {zoos}, each {each} of the merging step")
+    if of_seeds:
+        seeds = f"over {span(of_seeds)} seeds of the merging step"
+        over.append(f"in rows of one zoo {seeds}" if of_zoos else seeds)
+    parts = [f"± sample standard deviation {', '.join(over)}"] if over else []
+    if any(numbers and all(number.std is None for number in numbers) for numbers in ours):
+        lone = "one zoo and seed" if of_zoos else "one seed"
+        parts.append(f"a row without ± ran with {lone} or draws nothing at random")
+    return "; ".join(parts)
+
+
+def with_places(rows: Sequence[Row], contests: Sequence[Hashable] | None = None) -> list[Row]:
+    """The rows with the best and the second best number of each column marked.
 
     Means are compared as they are printed, so that equal prints share a place. The only number of
     a column is not marked, and of two only the best.
+
+    Args:
+        rows: of a table.
+        contests: for each row what it shares with its rivals, ``None`` if it has none; by default
+            all are rivals.
     """
-    if not rows:
-        return []
-    columns = [_places(column) for column in zip(*(row.numbers for row in rows), strict=True)]
-    return [
-        replace(row, numbers=numbers)
-        for row, numbers in zip(rows, zip(*columns, strict=True), strict=True)
-    ]
+    contests = [True] * len(rows) if contests is None else contests
+    ranked = list(rows)
+    for contest in {each for each in contests if each is not None}:
+        places = [place for place, own in enumerate(contests) if own == contest]
+        columns = zip(*(rows[place].numbers for place in places), strict=True)
+        marked = zip(*map(_places, columns), strict=True)
+        for place, numbers in zip(places, marked, strict=True):
+            ranked[place] = replace(rows[place], numbers=numbers)
+    return ranked
 
 
 def _places(column: Sequence[Number | None]) -> list[Number | None]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import get_args
 
-from statsmerging.report.groups import RunGroup, rows_by_method
-from statsmerging.report.tables.accuracy import Column, group_facts, row_facts
-from statsmerging.report.tables.content import RATIO, Row, Section, Table, numbers_over_seeds
+from statsmerging.report.groups import RunGroup
+from statsmerging.report.repetitions import rows_by_method
+from statsmerging.report.tables.accuracy import Column, group_facts, method_numbers, row_facts
+from statsmerging.report.tables.content import RATIO, Row, Section, Table, deviation_caption
 from statsmerging.runs.results import LayerKind, LayerMovement, method_title
 
 CAPTION = (
@@ -32,19 +33,19 @@ def movement_tables(groups: Sequence[RunGroup]) -> list[Table]:
         ]
         if sections:
             headings = tuple(column.heading for column in COLUMNS)
-            tables.append(Table(problem, CAPTION, ("method",), headings, sections))
+            deviations = deviation_caption(row for section in sections for row in section.rows)
+            caption = "; ".join(filter(None, [CAPTION, deviations]))
+            tables.append(Table(problem, caption, ("method",), headings, sections))
     return tables
 
 
 def _rows(group: RunGroup) -> Iterator[Row]:
-    for method, by_seed in rows_by_method(group.results).items():
-        rows = list(by_seed.values())
-        numbers = numbers_over_seeds(
-            [[column.number(row) for row in rows] for column in COLUMNS], RATIO
-        )
+    for method, rows in rows_by_method(group.repeated).items():
+        numbers = method_numbers(rows, COLUMNS, RATIO)
         if any(numbers):
-            facts = row_facts(group_facts(group), method, rows[0], group.differences)
-            yield Row((method_title(method, rows[0].title),), numbers, facts)
+            first = next(iter(rows.values()))
+            facts = row_facts(group_facts(group), method, first, group.differences)
+            yield Row((method_title(method, first.title),), numbers, facts)
 
 
 def _column(kind: LayerKind, heading: str, of: Callable[[LayerMovement], float | None]) -> Column:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from statsmerging.report.groups import RunGroup
-from statsmerging.report.pairs import Pair, PairedMethods
+from statsmerging.report.pairs import FEW_ZOOS, NARROW, Pair, PairedMethods
 from statsmerging.report.significance import DRAWS, LEVEL
 from statsmerging.report.tables.accuracy import group_facts, sections_of
 from statsmerging.report.tables.content import BEST, Number, Row, Section, Table
@@ -17,9 +17,6 @@ from statsmerging.runs.results import BOUNDS, method_title
 
 #: A corrected p-value below it counts as a difference on a task.
 ALPHA = 1 - LEVEL
-
-#: With fewer zoos, a caption warns that a bootstrap over them is too narrow.
-FEW_ZOOS = 6
 
 #: Headings of the texts of a row.
 LABELS = ("method", "against", "seeds", "zoos", "tasks better, worse", "p over tasks")
@@ -207,7 +204,7 @@ def _title(methods: PairedMethods, method: str) -> str:
 def _caption(methods: PairedMethods, seeds: int) -> str:
     images, tasks, zoos = sum(methods.tasks.values()), len(methods.tasks), methods.zoos
     varying = f"{zoos} zoos, resampled" if zoos > 1 else "1 zoo, fixed"
-    narrow = "; intervals over few zoos are too narrow" if 1 < zoos < FEW_ZOOS else ""
+    narrow = f"; {NARROW}" if 1 < zoos < FEW_ZOOS else ""
     return (
         f"average: top-1 accuracy over {tasks} tasks, %; differences in points, with the "
         f"{LEVEL:.0%} interval of a paired bootstrap ({DRAWS:,} draws); what varies: {images:,} "

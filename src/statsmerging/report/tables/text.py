@@ -97,7 +97,9 @@ def tidy(tables: Iterable[Table]) -> pd.DataFrame:
     """All numbers of all tables, one per row.
 
     Columns: the settings, ``method``, ``source`` (ours or published), ``column``, ``mean``,
-    ``std``, ``n`` (number of seeds; missing for published numbers), ``unit``.
+    ``std``, ``std_over`` (``zoos``, or ``seeds`` of the merging step; empty without a deviation),
+    ``zoos`` and ``n`` (numbers of zoos, and of their seeds together; missing for published
+    numbers), ``unit``.
     """
     rows = [
         {
@@ -105,7 +107,13 @@ def tidy(tables: Iterable[Table]) -> pd.DataFrame:
             "column": heading,
             "mean": number.mean,
             "std": number.std,
-            "n": number.seeds or None,
+            "std_over": None
+            if number.std is None
+            else "zoos"
+            if len(number.seeds) > 1
+            else "seeds",
+            "zoos": len(number.seeds) or None,
+            "n": sum(number.seeds) or None,
             "unit": number.unit.name,
         }
         for table in tables
@@ -113,8 +121,8 @@ def tidy(tables: Iterable[Table]) -> pd.DataFrame:
         for heading, number in zip(table.columns, row.numbers, strict=True)
         if number is not None
     ]
-    frame = pd.DataFrame(rows).astype({"n": "Int64"})
-    last = ["method", "source", "column", "mean", "std", "n", "unit"]
+    frame = pd.DataFrame(rows).astype({"zoos": "Int64", "n": "Int64"})
+    last = ["method", "source", "column", "mean", "std", "std_over", "zoos", "n", "unit"]
     return frame[[*(name for name in frame.columns if name not in last), *last]]
 
 
@@ -131,6 +139,12 @@ def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
 
     texts = frame.map(lambda cell: safe(cell) if isinstance(cell, str) else cell)
     return texts.rename(columns=safe)
+
+
+def _std_over(number: Number) -> str | None:
+    if number.std is None:
+        return None
+    return "zoos" if len(number.seeds) > 1 else "seeds"
 
 
 def _marked(number: Number | None, marks: dict[int, str]) -> str:

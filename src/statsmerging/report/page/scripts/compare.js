@@ -38,11 +38,12 @@ function startCompare(content) {
   show();
 }
 
-/** Another setting with the seed of the first run; where there is none, the next run. */
+/** Another setting with the zoo and seed of the first run; where there is none, the next run. */
 function rivalOfFirst({ runs: [first, ...others] }) {
   const setting = (run) => JSON.stringify(run.setting);
   const place = others.findIndex(
-    (run) => run.seed === first.seed && setting(run) !== setting(first),
+    (run) =>
+      run.zoo === first.zoo && run.seed === first.seed && setting(run) !== setting(first),
   );
   return Math.max(place, 0) + 1;
 }

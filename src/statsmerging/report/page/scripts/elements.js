@@ -84,11 +84,16 @@ function settingText(content, run) {
   ].join(" · ");
 }
 
+/** What tells a run from others of its setting: "seed 0", or "zoo 1, seed 0". */
+function repetitionText(run) {
+  return [...(run.zoo ? [`zoo ${run.zoo}`] : []), `seed ${run.seed}`].join(", ");
+}
+
 /** The last part of a dotted key, or the part before it where the last one says nothing alone. */
 function shortKey(key) {
   const parts = key.split(".");
   const last = parts.pop();
-  return ["kind", "name", "label"].includes(last) && parts.length ? parts.pop() : last;
+  return ["kind", "name", "label", "seed"].includes(last) && parts.length ? parts.pop() : last;
 }
 
 /** Methods that are bounds, not merged models, are never the best of a column. */

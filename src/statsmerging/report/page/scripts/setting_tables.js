@@ -17,7 +17,7 @@ function startSettingTables(content) {
 
 function settingTable(setting, runs) {
   const members = setting.runs.map((name) => runs.get(name));
-  const links = members.map((run) => runLink(run, `seed ${run.seed}`));
+  const links = members.map((run) => runLink(run, repetitionText(run)));
   return article(
     setting.heading,
     element("p", { class: "facts" }, setting.title),
