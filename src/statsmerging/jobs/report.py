@@ -50,7 +50,9 @@ def report(run: Run) -> None:
     groups = runs_by_setting(folder)
     name_runs("unfinished run(s) left out", unfinished_runs(folder))
     overruled = [str(path.relative_to(folder)) for path in overruled_runs(groups)]
-    name_runs("run(s) repeat another's setting, zoo and seed with other numbers, not shown", overruled)
+    name_runs(
+        "run(s) repeat another's setting, zoo and seed with other numbers, not shown", overruled
+    )
     tables = {
         "accuracy": [group_content(group) for group in groups],
         "sweep": sweep_tables(groups),

@@ -18,6 +18,9 @@ from statsmerging.report.runs import CURVES
 from statsmerging.runs.layer_tables import of_directions, of_layers
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
+#: The method this software is about: drawn even where others are better.
+OWN = "stats_merging"
+
 
 def accuracies(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Accuracies on the single tasks, in percent.
@@ -74,6 +77,21 @@ def over_repetitions(frame: pd.DataFrame, keys: Sequence[str], values: str) -> p
         found = spread(dict(zip(repetitions, part[values], strict=True)))
         rows.append((*key, found.mean, found.std, found.over))
     return _frame([*keys, "mean", "std", "over"], rows).astype({"std": float})
+
+
+def best_methods(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Rows of ``accuracies`` of bounds, StatsMerging, and others with the best averages.
+
+    Args:
+        frame: of one setting; its order stays.
+        count: number of methods without bounds.
+    """
+    merged = frame[frame["seen"] & ~frame["method"].isin(BOUNDS)]
+    of_zoos = merged.groupby(["method", "zoo"], sort=False)["accuracy"].mean()
+    means = of_zoos.groupby("method").mean()
+    own = means.index.intersection([OWN])
+    best = means.drop(own).nlargest(count - len(own)).index
+    return frame[frame["method"].isin([*BOUNDS, *own, *best])]
 
 
 def coefficients(groups: Sequence[RunGroup]) -> pd.DataFrame:

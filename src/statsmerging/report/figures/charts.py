@@ -33,6 +33,7 @@ from statsmerging.report.figures.parts import (
 from statsmerging.report.figures.style import colours, heat, shapes
 from statsmerging.report.frames import (
     axis_scale,
+    best_methods,
     by_depth,
     by_position,
     drawn,
@@ -43,9 +44,6 @@ from statsmerging.runs.results import BOUND_TITLES, BOUNDS
 
 #: Methods of one dot plot on paper; more could not be told apart.
 SHOWN = 8
-
-#: The method this software is about: drawn even where others are better.
-OWN = "stats_merging"
 
 #: Heights in points: of a row of dots at least, of each method in it, of a cell of a map, and of
 #: a map of many blocks.
@@ -137,16 +135,6 @@ def dots(frame: pd.DataFrame, most: int | None = None) -> alt.TopLevelMixin:
     layered = alt.layer(*layers, data=data_of(means), height=step, title=notes or "")
     layered = layered.add_params(picked, zoom_of(0, ["x"]))
     return laid_out(layered, 1, [*bounds, *merged])
-
-
-def best_methods(frame: pd.DataFrame, count: int = SHOWN) -> pd.DataFrame:
-    """Bounds, StatsMerging, and others with the best averages over seen tasks, in their order."""
-    merged = frame[frame["seen"] & ~frame["method"].isin(BOUNDS)]
-    of_zoos = merged.groupby(["method", "zoo"], sort=False)["accuracy"].mean()
-    means = of_zoos.groupby("method").mean()
-    own = means.index.intersection([OWN])
-    best = means.drop(own).nlargest(count - len(own)).index
-    return frame[frame["method"].isin([*BOUNDS, *own, *best])]
 
 
 def against(frame: pd.DataFrame, label: str) -> alt.TopLevelMixin:
