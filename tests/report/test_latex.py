@@ -17,7 +17,7 @@ HOSTILE = r"\a_b {100 %} #1 & $x$ ~^<|>* “λ ≥ 0” → ‖θ₀‖ ± 2² �
 
 
 def table(text: str, columns: int, rows: int) -> Table:
-    numbers = tuple(Number(70.0 + place, 1.0, 3, place) for place in (0, SECOND, BEST))
+    numbers = tuple(Number(70.0 + place, 1.0, (3,), place) for place in (0, SECOND, BEST))
     cells = (*numbers, *[None] * columns)[:columns]
     named = [Row((f"[mean,{text}]", text), cells) for _ in range(rows)]
     sections = [Section("", named[:1]), Section(text, named[1:])]
