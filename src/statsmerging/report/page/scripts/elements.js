@@ -84,9 +84,9 @@ function settingText(content, run) {
   ].join(" · ");
 }
 
-/** What tells a run from others of its setting: "seed 0", or "zoo 1, seed 0". */
+/** What tells a run from others of its setting: "seed 0", or "zoo 1 seed 0". */
 function repetitionText(run) {
-  return [...(run.zoo ? [`zoo ${run.zoo}`] : []), `seed ${run.seed}`].join(", ");
+  return [...(run.zoo ? [`zoo ${run.zoo}`] : []), `seed ${run.seed}`].join(" ");
 }
 
 /** The last part of a dotted key, or the part before it where the last one says nothing alone. */
