@@ -98,6 +98,8 @@ PREDICTING: tuple[LearnerKind, ...] = ("shared", "per_layer", "linear", "constan
 VectorCoefficients = Literal["learned", "table", "mean", "only", "trained"]
 #: Learners of a method; ``released_code`` learns as the published code does.
 MethodLearner = Literal[LearnerKind, "released_code"]
+#: What a method trains; classification heads only with the learner ``released_code``.
+Trains = Literal["coefficients", "coefficients_and_heads", "heads"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]
 
 # ---- coefficients → weights

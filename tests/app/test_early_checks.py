@@ -80,6 +80,10 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
             ["method=singular_wise", "method.singular_wise.vectors=some"],
             "method.singular_wise.vectors=some: input should be 'learned', 'table', 'mean', 'onl",
         ),
+        (
+            ["method=free", "+method.free.trains=heads"],
+            "method.free.trains=heads: only with learner=released_code; with free choose coefficie",
+        ),
         (["spectral.rank=0"], "spectral.rank=0: input should be greater than 0"),
         (["spectral.budget=0"], "spectral.budget=0: input should be greater than 0"),
         (["spectral.budget=nan"], "spectral.budget=nan: input should be a finite number"),

@@ -117,6 +117,7 @@ def test_a_run_of_a_version_with_fewer_and_other_keys_is_reproduced(
             "adamerging_layer_wise",
             {"link": "softmax", "anchor": "none", "scale": 2.0, "start": 0.3},
         ),
+        ("released_code", {"trains": "coefficients_and_heads"}),
     ],
 )
 def test_what_was_no_choice_has_the_value_that_held(

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from statsmerging.choices import Trains
 from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
+from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.released_code import (
     BATCH,
     BestOnTest,
@@ -25,6 +27,7 @@ from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.merging import MergedModel, TaskVectorBank
 from statsmerging.zoo.heads import Head
+from tests.app.test_configs import composed
 from tests.conftest import JobRunner
 from tests.small_models import TinyBackbone
 
@@ -39,7 +42,11 @@ def noise(size: int, generator: torch.Generator) -> ImageSplit:
     return ImageSplit(pixels, labels, torch.zeros(size, 16, dtype=torch.uint8), "noise")
 
 
-def small_module(bank: TaskVectorBank, generator: torch.Generator) -> ReleasedCode:
+def small_module(
+    bank: TaskVectorBank,
+    generator: torch.Generator,
+    trains: Trains = "coefficients_and_heads",
+) -> ReleasedCode:
     """The protocol's module on a small backbone, with heads for four classes."""
     heads = {
         task: Head(torch.randn(4, 5, generator=generator), torch.zeros(4)) for task in bank.tasks
@@ -57,12 +64,13 @@ def small_module(bank: TaskVectorBank, generator: torch.Generator) -> ReleasedCo
         ReleasedCodeLearner(bank, hidden=8, generator=generator),
         MergedModel(TinyBackbone(), bank),
         heads,
-        {task: torch.zeros(1) for task in bank.tasks},
+        {task: torch.eye(4) for task in bank.tasks},
         PREPROCESS,
         LabelsSettings(kind="ground_truth"),
         "teacher_labels",
         settings,
-        period=1,
+        period=4,
+        trains=trains,
     )
 
 
@@ -102,6 +110,57 @@ def test_it_starts_and_is_optimised_as_published(bank: TaskVectorBank) -> None:
     assert group["weight_decay"] == 1e-4
     assert len(group["params"]) == len(list(module.learner.parameters())) + 2 * len(bank.tasks)
     assert optimisation["lr_scheduler"]["interval"] == "step"
+
+
+@pytest.mark.parametrize(
+    ("trains", "learner_moves", "heads_move"),
+    [
+        ("coefficients", True, False),
+        ("coefficients_and_heads", True, True),
+        ("heads", False, True),
+    ],
+)
+def test_what_is_not_trained_stays_as_it_starts(
+    bank: TaskVectorBank, trains: Trains, learner_moves: bool, heads_move: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    module = small_module(bank, generator, trains)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    images = {task: noise(4, generator).images for task in bank.tasks}
+    data = UnlabeledDataModule(images, images_per_task=4, steps_per_epoch=2, seed=0)
+    create_trainer(accelerator="cpu", epochs=1, description="").fit(module, data)
+    moved = {
+        name.split(".")[0]
+        for name, value in module.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert moved == {
+        name for name, moves in (("learner", learner_moves), ("heads", heads_move)) if moves
+    }
+    assert bool(module.gradient_norm > 0) == learner_moves
+
+
+@pytest.mark.parametrize(
+    ("method", "trained"),
+    [
+        ("released_code", True),
+        ("released_code_frozen_heads", False),
+        ("released_code_heads_alone", True),
+    ],
+)
+def test_only_trained_heads_are_stamped(method: str, trained: bool) -> None:
+    stamps = composed(f"method=[{method}]").stamps
+    assert ("not label-free: trained the classification heads" in stamps) == trained
+    assert "not label-free: learned from ground-truth labels" in stamps
+
+
+def test_frozen_heads_and_coefficients_as_drawn_reach_the_table(run_job: JobRunner) -> None:
+    names = ("released_code_frozen_heads", "released_code_heads_alone")
+    results = run_job(f"method=[{','.join(names)}]", "learning.split=test")
+    rows = [results["methods"][name] for name in names]
+    assert [row["parameters"]["trains"] for row in rows] == ["coefficients", "heads"]
+    assert [row["needs"] for row in rows] == ["labels", "labels"]
+    assert not any("gradient" in warning for warning in results["warnings"])
 
 
 def test_a_run_is_stamped_and_repeats_itself(run_job: JobRunner, tmp_path: Path) -> None:

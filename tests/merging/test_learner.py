@@ -88,6 +88,21 @@ def test_a_start_that_the_link_does_not_reach_is_refused(
         StatsMergeLearner(statistics, link=link, start=start)
 
 
+@pytest.mark.parametrize("granularity", ["layer_wise", "task_wise"])
+def test_clamped_coefficients_do_not_leave_0_and_1(
+    statistics: LayerStatistics, granularity: Granularity
+) -> None:
+    """AdaMerging's table with its released clamp: at an end a coefficient stops."""
+    learner = StatsMergeLearner(statistics, granularity, kind="free", link="clamp")
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    directions = torch.ones_like(learner())
+    directions[..., 1] = -1
+    (learner() * directions).sum().backward()
+    optimizer.step()
+    expected = torch.where(directions > 0, 0.0, 1.0)  # 0.3 − 1 and 0.3 + 1, clamped
+    torch.testing.assert_close(learner(), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns(statistics: LayerStatistics, kind: LearnerKind) -> None:
     learner = StatsMergeLearner(statistics, kind=kind)

@@ -79,8 +79,15 @@ def _with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         "scale": _section(config, "learner").get("scale"),
         "start": ANCHORED_START,
     }
+    as_released = {**learned, "trains": "coefficients_and_heads"}
+
+    def later(name: str, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "learner" not in entry:
+            return _METHODS.get(name, {})
+        return as_released if entry["learner"] == "released_code" else learned
+
     methods = {
-        name: {**(learned if "learner" in entry else _METHODS.get(name, {})), **entry}
+        name: {**later(name, entry), **entry}
         for name, entry in _section(config, "method").items()
         if isinstance(entry, dict)
     }

@@ -105,7 +105,7 @@ class StatsMerging(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         norms = [w.grad.norm() for w in self.learner.parameters() if w.grad is not None]
-        self.gradient_norm = torch.stack(norms).norm()
+        self.gradient_norm = torch.stack(norms).norm() if norms else torch.zeros(())
         self.log("learner_gradient_norm", self.gradient_norm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

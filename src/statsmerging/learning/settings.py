@@ -36,6 +36,7 @@ from statsmerging.choices import (
     Restrict,
     Source,
     Standardise,
+    Trains,
     VectorCoefficients,
 )
 from statsmerging.data.settings import CorruptionSettings, LearningSettings
@@ -104,6 +105,7 @@ class LearnedMethodSettings(Settings):
         tune: learning rates tried by teacher agreement, for a row of their own.
         episodes: number of subsets of the experts, of which every step merges one; ``None`` or 0:
             every step merges all experts.
+        trains: what learns; classification heads only with the learner ``released_code``.
     """
 
     title: str
@@ -120,6 +122,15 @@ class LearnedMethodSettings(Settings):
     density: float | None = Field(gt=0, le=1)
     tune: list[NonNegativeFloat] | None
     episodes: NonNegativeInt | None = None
+    trains: Trains = "coefficients"
+
+    @field_validator("trains")
+    @classmethod
+    def _heads_are_frozen(cls, trains: Trains, info: ValidationInfo) -> Trains:
+        learner = info.data.get("learner")
+        if trains != "coefficients" and learner not in (None, "released_code"):
+            raise ValueError(f"only with learner=released_code; with {learner} choose coefficients")
+        return trains
 
     @field_validator("episodes")
     @classmethod

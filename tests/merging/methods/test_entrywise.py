@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging import MergingError, TaskVectorBank
+from statsmerging.merging.methods import DataFreeMethod
 from statsmerging.merging.methods.breadcrumbs import Breadcrumbs
 from statsmerging.merging.methods.checks import SHAPES, TASKS, random_state
 from statsmerging.merging.methods.consensus import Consensus
 from statsmerging.merging.methods.dare import DareTaskArithmetic, DareTies, thinned_rows
 from statsmerging.merging.methods.model_stock import ModelStock
 from statsmerging.merging.methods.pcb import Pcb
-from statsmerging.merging.methods.ties import Ties
+from statsmerging.merging.methods.ties import Ties, trimmed_bank
 from tests.merging.methods.reference import (
     Array,
     flat_task_vectors,
@@ -51,6 +52,40 @@ def test_ties_trims_over_the_whole_model_not_per_layer() -> None:
     merged = Ties(density=0.5).merge(bank)
     assert torch.equal(merged["large"], expert["large"])
     assert torch.equal(merged["small"], start["small"])
+
+
+@pytest.mark.parametrize("method", [Ties(density=0.5), Pcb(ratio=0.5)], ids=lambda m: m.name)
+def test_shares_count_tensors_that_some_expert_changed(
+    pretrained: dict[str, Tensor], experts: dict[str, dict[str, Tensor]], method: DataFreeMethod
+) -> None:
+    """A frozen tensor as large as the rest, such as a text tower, takes no part in the share."""
+    frozen = {"frozen": torch.ones(200)}
+    bank = TaskVectorBank.from_state_dicts(pretrained, experts)
+    beside = TaskVectorBank.from_state_dicts(
+        pretrained | frozen, {task: state | frozen for task, state in experts.items()}
+    )
+    alone, merged = method.merge(bank), method.merge(beside)
+    assert torch.equal(merged.pop("frozen"), frozen["frozen"])
+    torch.testing.assert_close(merged, alone, rtol=0, atol=0)
+
+
+def test_trimmed_task_vectors_are_known_as_exactly_as_whole_ones() -> None:
+    """What rounding can have made depends on the experts' type, also after trimming."""
+    start = {"weight": torch.linspace(-1, 1, 64).view(8, 8)}
+    expert = {"weight": (start["weight"] + 0.1).bfloat16()}
+    bank = TaskVectorBank.from_state_dicts(start, {"only": expert})
+    assert trimmed_bank(bank, 0.5).rounding == {"weight": torch.finfo(torch.bfloat16).eps}
+
+
+def test_an_entry_that_one_expert_changed_counts_for_all() -> None:
+    """Of eight entries TIES keeps half of each task vector: also zeros of a tensor left alone."""
+    start = {"first": torch.zeros(4), "second": torch.zeros(4)}
+    whole = {"first": torch.tensor([1.0, 2, 3, 4]), "second": torch.tensor([5.0, 6, 7, 8])}
+    part = {"first": torch.tensor([1.0, 2, 3, 4]), "second": torch.zeros(4)}
+    bank = TaskVectorBank.from_state_dicts(start, {"whole": whole, "part": part})
+    merged = Ties(density=0.5).merge(bank)
+    assert torch.equal(merged["first"], part["first"])  # all four are half of eight
+    assert torch.equal(merged["second"], whole["second"])
 
 
 def test_dare_drops_the_stated_share_and_rescales_the_rest(bank: TaskVectorBank) -> None:

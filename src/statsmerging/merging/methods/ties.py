@@ -89,4 +89,6 @@ def trimmed_bank(bank: TaskVectorBank, density: float) -> TaskVectorBank:
         return torch.where(agrees, kept, 0).to(bank.vectors[layer].dtype)
 
     vectors = {layer: trimmed(layer) for layer in bank.layers}
-    return TaskVectorBank(bank.tasks, bank.pretrained, vectors, bank.kept)
+    trimmed_vectors = TaskVectorBank(bank.tasks, bank.pretrained, vectors, bank.kept)
+    trimmed_vectors.rounding = bank.rounding
+    return trimmed_vectors
