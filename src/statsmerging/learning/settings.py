@@ -100,8 +100,8 @@ class LearnedMethodSettings(Settings):
         vector_scale: factor on the network's output for such layers.
         objective: what the merged model learns from.
         learning_rate: of AdamW, following a cosine to zero.
-        density: share of entries kept of each task vector beforehand, as in TIES; ``None`` keeps
-            all.
+        density: share of entries kept of each task vector beforehand, as in TIES, where tensors
+            that no expert changed do not count; ``None`` keeps all.
         tune: learning rates tried by teacher agreement, for a row of their own.
         episodes: number of subsets of the experts, of which every step merges one; ``None`` or 0:
             every step merges all experts.

@@ -56,7 +56,8 @@ class DareTies(DataFreeMethod):
 
     Args:
         drop_rate: p, the share of entries DARE drops.
-        density: share of entries TIES keeps, the dropped ones counted as zeros.
+        density: share of entries TIES keeps, the dropped ones counted as zeros and, as in ``Ties``,
+            frozen tensors not at all.
         scale: λ, as in TIES.
         seed: source of the random choice.
     """
