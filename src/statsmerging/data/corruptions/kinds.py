@@ -219,9 +219,9 @@ def spatter(
 
     The steps and constants are those of the public scripts, which use OpenCV's operators; this
     function uses those of SciPy and scikit-image. Their Canny filter finds other edges than
-    OpenCV's. So drops are where the original has them, but their light differs: on noise of 32 to 224
-    pixels it correlates with the original's by 0.84 to 0.98 in the mean over images (single images
-    with few drops less), and adds up to 0.8 to 1.3 of it (OpenCV 5.0). Mud has no edges.
+    OpenCV's. So drops are where the original has them, but their light differs: on noise of 32 to
+    224 pixels it correlates with the original's by 0.84 to 0.98 in the mean over images (single
+    images with few drops less), and adds up to 0.8 to 1.3 of it (OpenCV 5.0). Mud has no edges.
 
     Args:
         mean: mean of the noise.
