@@ -30,11 +30,18 @@ def working(description: str) -> Iterator[None]:
         yield
 
 
-def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-    """Iterate with a progress bar that vanishes when it is done."""
+def track(
+    items: Iterable[Item], description: str, *, total: int | None = None, announced: bool = True
+) -> Iterator[Item]:
+    """Iterate with a progress bar that vanishes when it is done.
+
+    Args:
+        announced: whether a line says so where there is no terminal.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        log.info("%s", description)
+        if announced:
+            log.info("%s", description)
         yield from items
         return
     shown = escape(printable(description))

@@ -11,22 +11,21 @@ from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from statsmerging.app.config import Config, check_tasks, parse_config
+from statsmerging.app.config import Config, check_tasks, parse_config, plain_values
 from statsmerging.app.mistakes import (
     INCOMPLETE,
     MISTAKE,
     STOPPED,
-    UNREAD,
     exit_status,
     explain,
     storage_problem,
@@ -34,7 +33,7 @@ from statsmerging.app.mistakes import (
 from statsmerging.app.plugins import load_plugins
 from statsmerging.app.run import Run
 from statsmerging.app.sweep import SweepJournal, run_in_sweep, sum_up
-from statsmerging.app.terminal import complain, settle_terminal, show_table
+from statsmerging.app.terminal import complain, leave_unread, settle_terminal, show_table
 from statsmerging.errors import IncompleteError, UserError, first_line, printable
 from statsmerging.merging.errors import MergingError
 from statsmerging.runs.directory import WITH_RESULTS, RunDirectory, remove_traces, run_hash
@@ -59,9 +58,8 @@ def main(run: Callable[[], object]) -> None:
             raise
         complain(f"stopped by {STOPPED[status]}: the same command continues")
         sys.exit(status)
-    except BrokenPipeError:  # the reader has left, as in `run.py --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
-        sys.exit(UNREAD)
+    except BrokenPipeError:
+        leave_unread()
     except Exception as error:
         if SweepJournal.current is not None and SweepJournal.current.entries():
             _end_sweep(error)
@@ -93,10 +91,12 @@ def _run_job(config: DictConfig, path: Path) -> float | None:
     before = found_entries(path)
     try:
         try:
-            values = _container(config)
+            values = plain_values(config)
         except OmegaConfBaseException as error:
             raise UserError(explain(error)) from error
         checked = parse_config(values)
+        if checked.status or checked.delete_incomplete:
+            raise UserError("status and delete_incomplete are of the whole command: one value each")
         directory = RunDirectory(path, values)
         try:
             run_checked(checked, directory)
@@ -212,20 +212,6 @@ def _end_with_message(error: Exception) -> NoReturn:
     sys.exit(MISTAKE)
 
 
-def _container(config: Container, *, complete: bool = True) -> dict[str, Any]:
-    """The composed config as plain values, with ``~/`` replaced: no shell does behind ``KEY=``."""
-
-    def at_home(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: at_home(entry) for key, entry in value.items()}
-        if isinstance(value, list):
-            return [at_home(entry) for entry in value]
-        return str(Path(value).expanduser()) if str(value).startswith("~/") else value
-
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
-    return cast("dict[str, Any]", at_home(values))
-
-
 class FoundFolder(Callback):
     """Looks for the run directory before Hydra makes it; ``hydra.callbacks`` names this class.
 
@@ -251,7 +237,7 @@ def found_entries(path: Path) -> Set[str] | None:
 
 def _hash_of_root(_root_: DictConfig) -> str:
     config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
-    return run_hash(_container(config, complete=False))
+    return run_hash(plain_values(config, complete=False))
 
 
 def _wandb_mode() -> str:

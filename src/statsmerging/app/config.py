@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
+from omegaconf import Container, OmegaConf
 from pydantic import (
     DirectoryPath,
     Field,
@@ -67,6 +68,9 @@ class Config(MergingSettings):
     cache: str
     threads: PositiveInt | None
     rerun: bool
+    # Earlier versions did not record these; a run of ours records that nobody asked.
+    status: bool = False
+    delete_incomplete: Literal["confirmed"] | bool = False
 
     @property
     def stamps(self) -> list[str]:
@@ -93,6 +97,24 @@ class Config(MergingSettings):
         for expert in self.heterogeneous.experts.values():
             paths += [expert.file, expert.backbone.weights_file]
         return [path for path in [*paths, *self.plugins] if path is not None]
+
+
+def plain_values(config: Container, *, complete: bool = True) -> dict[str, Any]:
+    """The composed config as plain values, with ``~/`` replaced: no shell does behind ``KEY=``.
+
+    Args:
+        complete: whether a key without a value is an error of OmegaConf's.
+    """
+
+    def at_home(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: at_home(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [at_home(entry) for entry in value]
+        return str(Path(value).expanduser()) if str(value).startswith("~/") else value
+
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
+    return cast("dict[str, Any]", at_home(values))
 
 
 def parse_config(values: dict[str, Any]) -> Config:

@@ -21,9 +21,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from statsmerging.app.mistakes import MISTAKE
+from statsmerging.app.planned_runs import (
+    experiments_with_sweeps,
+    is_hydras_own,
+    planned_jobs,
+)
 from statsmerging.app.terminal import complain
-from statsmerging.errors import first_line
-from statsmerging.runs.journal import Entry, JobState, Journal
+from statsmerging.errors import UserError, first_line
+from statsmerging.runs.journal import JOURNALS, Entry, JobState, Journal
 from statsmerging.store.files import write_text
 from statsmerging.store.secrets import redacted
 
@@ -32,9 +37,6 @@ JOURNAL_VARIABLE = "STATSMERGING_SWEEP_JOURNAL"
 
 #: Environment variable: process id of the sweep's driver, on the same machine.
 DRIVER_VARIABLE = "STATSMERGING_SWEEP_DRIVER"
-
-#: The folder below ``hydra.sweep.dir`` that holds the journals, one per sweep.
-JOURNALS = "sweeps"
 
 
 class SweepJournal(Callback):
@@ -45,17 +47,20 @@ class SweepJournal(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called once by the driver, before any job."""
-        dropped = _nested_sweeps(config)
-        if dropped:
+        values = experiments_with_sweeps(config)
+        if values:
             # Hydra would turn an error into a warning, and go on.
-            complain(f"error: {dropped}")
+            complain(
+                f"error: experiment={','.join(values)}: {', '.join(filter(values.get, values))} "
+                "sweep over values of their own; give each a command, experiment=NAME without -m"
+            )
             raise SystemExit(MISTAKE)
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         folder = (Path(config.hydra.sweep.dir) / JOURNALS / name).absolute()
         os.environ[JOURNAL_VARIABLE] = str(folder)
         os.environ[DRIVER_VARIABLE] = str(os.getpid())
         SweepJournal.current = Journal(folder)
-        jobs = _planned_jobs(config)
+        jobs = planned_jobs(config)
         if jobs is not None:
             SweepJournal.current.plan(jobs)
 
@@ -81,19 +86,19 @@ def run_in_sweep(run: Callable[[], float | None], directory: Path) -> float | No
     if SweepJournal.current is None and str(job.launcher._target_).endswith("JoblibLauncher"):
         end_with(int(os.environ[DRIVER_VARIABLE]))
 
-    def note(state: JobState, message: str = "") -> None:
+    def note(state: JobState, message: str = "", *, refused: bool = False) -> None:
         if journal is not None:
-            overrides = tuple(job.overrides.task)
-            journal.write(Entry(int(job.job.num), overrides, str(directory), state, message))
+            number, overrides = int(job.job.num), tuple(job.overrides.task)
+            journal.write(Entry(number, overrides, str(directory), state, message, refused))
 
     note("running")
     try:
         objective = run()
     except Exception as error:
-        note("failed", first_line(error))
+        note("failed", first_line(error), refused=isinstance(error, UserError))
         # Not to the log: the directory of a refused job is gone, with its log.
         complain(f"job {job.job.num} failed: {first_line(error)}")
-        if _is_hydras_own(job.sweeper):
+        if is_hydras_own(job.sweeper):
             return None
         raise
     except BaseException:  # Ctrl-C and SIGTERM
@@ -118,54 +123,6 @@ def sum_up(journal: Journal) -> bool:
         complain(f"error: {line}")
     write_text(journal.folder / "summary.md", summary.markdown())
     return summary.complete
-
-
-def _nested_sweeps(config: DictConfig) -> str | None:
-    """A message if the values of ``experiment=A,B`` are sweeps themselves; ``None`` otherwise.
-
-    Hydra reads an experiment's sweep from the config of the whole command. With
-    ``experiment=A,B`` it would read none of them, and run each experiment once.
-    """
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.types import RunMode
-
-    given = OverridesParser.create().parse_overrides(config.hydra.overrides.task)
-    loader = GlobalHydra.instance().config_loader()
-    for override in given:
-        if override.key_or_group != "experiment" or not override.is_sweep_override():
-            continue
-        values = list(override.sweep_string_iterator())
-        sweeps = [
-            value
-            for value in values
-            if loader.load_configuration(
-                config.hydra.job.config_name, [f"experiment={value}"], RunMode.RUN
-            ).hydra.sweeper.params
-        ]
-        if sweeps:
-            return (
-                f"experiment={','.join(values)}: {', '.join(sweeps)} sweep over values of their "
-                "own; give each a command, experiment=NAME without -m"
-            )
-    return None
-
-
-def _planned_jobs(config: DictConfig) -> list[list[str]] | None:
-    """Overrides of every job; ``None`` for a sweeper that decides while it runs."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    sweeper = config.hydra.sweeper
-    if not _is_hydras_own(sweeper):
-        return None
-    given = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task])
-    return [list(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
-
-
-def _is_hydras_own(sweeper: DictConfig) -> bool:
-    return str(sweeper._target_).endswith("BasicSweeper")
 
 
 #: Of Linux' prctl.h.

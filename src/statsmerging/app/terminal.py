@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import traceback
 import warnings
 from types import TracebackType
+from typing import NoReturn
 
+from statsmerging.app.mistakes import UNREAD
 from statsmerging.errors import printable
 from statsmerging.progress import wide_console
 from statsmerging.runs.results import RunResults
@@ -50,6 +53,12 @@ def settle_terminal() -> None:
 def complain(line: str) -> None:
     """Print one line to standard error."""
     print(printable(line), file=sys.stderr)
+
+
+def leave_unread() -> NoReturn:
+    """End the command because the reader of its output has left, as in ``run.py --help | head``."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+    sys.exit(UNREAD)
 
 
 def _warning(

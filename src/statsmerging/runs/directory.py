@@ -19,10 +19,16 @@ from statsmerging.store.received import ReceivedError, received_yaml
 from statsmerging.store.secrets import redacted
 
 #: Keys that change where a run is shown or stored, but none of its numbers.
-PRESENTATION = ("hydra", "cache", "logger", "rerun")
+PRESENTATION = ("hydra", "cache", "logger", "rerun", "status", "delete_incomplete")
 
 #: The three files of every finished run.
 CONFIG, MANIFEST, RESULTS = "config.yaml", "manifest.json", "results.json"
+
+#: What a process at work holds locked, what it tells, and the traceback of one that failed.
+LOCK, LOG, ERROR = ".lock", "run.log", "error.txt"
+
+#: The folder of Lightning's checkpoints.
+CHECKPOINTS = "checkpoints"
 
 #: Jobs whose run directories hold results when they are complete.
 WITH_RESULTS = ("merge", "finetune", "distill", "evaluate", "check", "transfer")
@@ -38,7 +44,7 @@ OUTPUTS = (
     "pretrained.safetensors",
     "experts",
     "learning_curves",
-    "checkpoints",
+    CHECKPOINTS,
 )
 
 #: Everything that jobs and loggers open for writing in a run directory, except the rest of
@@ -46,9 +52,9 @@ OUTPUTS = (
 _WRITTEN = (
     *OUTPUTS,
     MANIFEST,
-    "run.log",
-    ".lock",
-    "error.txt",
+    LOG,
+    LOCK,
+    ERROR,
     "task_vectors.bin",
     "tensorboard",
     "wandb/cache",
@@ -63,7 +69,12 @@ _WRITTEN = (
 _SECTIONS = {"job", "suite", "zoo"}
 
 #: Files and folders that a refused run may have made.
-_TRACES = {"config.yaml", "run.log", ".lock", "tensorboard", "wandb"}
+_TRACES = {CONFIG, LOG, LOCK, "tensorboard", "wandb"}
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run directory holds a complete run."""
+    return (path / MANIFEST).exists() and (path / RESULTS).exists()
 
 
 def run_hash(config: dict[str, Any]) -> str:
@@ -126,7 +137,7 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         """Lightning checkpoints, from which a killed run continues."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -138,7 +149,7 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         _refuse_ways_out(self.path)
-        with waiting_lock(self.path / ".lock", f"running {self.path}"):
+        with waiting_lock(self.path / LOCK, f"running {self.path}"):
             self._refuse_another_config()
             remove_partials(self.path)
             if not self.finished:  # its manifest holds the hash of the config that lies there
@@ -156,7 +167,7 @@ class RunDirectory:
 
     @property
     def _error(self) -> Path:
-        return self.path / "error.txt"
+        return self.path / ERROR
 
     def _refuse_another_config(self) -> None:
         if not self.config.exists():
@@ -177,6 +188,22 @@ class RunDirectory:
                 f"this run is {self.run_hash}): choose another hydra.run.dir"
             )
 
+    def check_own(self) -> None:
+        """Refuse a directory whose config is not this run's.
+
+        Raises:
+            UserError: says what it is instead.
+        """
+        if self.path.is_symlink():
+            raise UserError("it is a link")
+        held = received_yaml(self.path, CONFIG)
+        try:
+            own = isinstance(held, dict) and run_hash(held) == self.run_hash
+        except TypeError:  # keys or values that JSON does not have
+            own = False
+        if not own:
+            raise UserError(f"its {CONFIG} is not this run's")
+
     def _holds_work(self) -> bool:
         """Whether the directory holds results or checkpoints; a refused run leaves neither."""
         made = (self.results, self.manifest, self.coefficients, self.merged, self.checkpoints)
@@ -185,7 +212,7 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the run is complete: the manifest is written last."""
-        return self.manifest.exists() and self.results.exists()
+        return is_finished(self.path)
 
     def forget_checkpoints(self) -> None:
         """Make the next training start from its beginning."""
