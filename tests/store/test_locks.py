@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from statsmerging.errors import UserError
-from statsmerging.store.locks import waiting_lock
+from statsmerging.store.locks import HeldError, is_held, waiting_lock
 
 PROBLEMS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO]
 
@@ -68,3 +68,48 @@ def test_what_is_no_file_is_not_locked(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match="lock is no regular file"):
         waiting_lock(lock, "testing")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_look_at_a_lock_tells_who_holds_it_and_changes_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    assert not lock.exists()
+    with waiting_lock(lock, "testing"):
+        assert is_held(lock)
+    assert not is_held(lock)
+    with waiting_lock(lock, "testing", at_most=0):  # the look itself is over
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from statsmerging.store.locks import waiting_lock\n"
+        "with waiting_lock(Path(sys.argv[1]), 'testing'):\n"
+        "    print('held', flush=True); time.sleep(600)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    assert is_held(lock)
+    with pytest.raises(HeldError):
+        waiting_lock(lock, "testing", at_most=0.1)
+    holder.kill()
+    holder.communicate()
+    assert not is_held(lock)
+
+
+def test_a_look_at_a_note_asks_for_its_process(without_locks: None, tmp_path: Path) -> None:
+    lock, note = tmp_path / "lock", tmp_path / "lock.held"
+    lock.touch()
+    assert not is_held(lock)
+    with waiting_lock(lock, "testing"):
+        assert is_held(lock)
+    assert not is_held(lock)
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    note.write_text(f"{killed.pid}\n{socket.gethostname()}\n")
+    assert not is_held(lock)
+    note.write_text(f"{killed.pid}\nanother.machine\n")  # where it may live
+    assert is_held(lock)

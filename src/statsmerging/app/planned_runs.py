@@ -53,7 +53,7 @@ def sweeps_of(config: DictConfig) -> list[DictConfig]:
     if not values:
         return [config]
     others = [
-        override.input_line
+        str(override.input_line)
         for override in _given(config)
         if override.key_or_group not in ("experiment", *QUESTIONS)
     ]

@@ -141,7 +141,7 @@ def _states(planned: Sequence[PlannedRun], sweep: Path) -> list[RunStatus]:
 def _states_of_begun(config: DictConfig, sweep: Path) -> list[RunStatus]:
     """The runs that earlier sweeps of this command have begun, if its sweeper plans none."""
     keys, fixed = keys_of_sweep(config)
-    found = []
+    found: list[RunStatus] = []
     for directory, last in last_tries(sweep).items():
         given = set(last.entry.overrides)
         set_here = {override.partition("=")[0].lstrip("+") for override in given}

@@ -72,7 +72,8 @@ def leftovers(run: RunDirectory) -> Leftovers:
         UserError: the directory is a link, or its config is not the run's.
     """
     run.check_own()
-    ours, foreign = [], []
+    ours: list[Path] = []
+    foreign: list[Path] = []
     for file in _files(run.path):
         if file.parent == run.path and file.name in (LOCK, f"{LOCK}.held"):
             continue  # held until the rest is gone
