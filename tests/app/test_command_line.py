@@ -100,6 +100,7 @@ def test_the_quotes_that_a_message_suggests_work(
     [
         (["--help"], set()),
         (["granularity=row"], set()),
+        (["-m", "seed=0,1", "status=true"], set()),
         # Methods are classes, so a mistake in their parameters needs torch, but nothing else.
         (["method=[]"], {"torch"}),
         (["method.task_arithmetic.scale=-1"], {"torch"}),

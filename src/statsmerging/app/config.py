@@ -52,7 +52,14 @@ class JobSettings(Settings):
         return value
 
 
-class Config(MergingSettings):
+class Questions(Settings):
+    """The keys with which a command asks for its runs and starts none; old records lack them."""
+
+    status: bool = False
+    delete_incomplete: Literal[False, True, "confirmed"] = False
+
+
+class Config(MergingSettings, Questions):
     """The resolved config of one run."""
 
     job: JobSettings
@@ -68,9 +75,6 @@ class Config(MergingSettings):
     cache: str
     threads: PositiveInt | None
     rerun: bool
-    # Earlier versions did not record these; a run of ours records that nobody asked.
-    status: bool = False
-    delete_incomplete: Literal["confirmed"] | bool = False
 
     @property
     def stamps(self) -> list[str]:

@@ -21,14 +21,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from statsmerging.app.config import parse_config, plain_values
+from statsmerging.app.config import Questions, parse_config, plain_values
 from statsmerging.app.mistakes import explain
 from statsmerging.errors import UserError
 from statsmerging.progress import track
 from statsmerging.runs.directory import WITH_RESULTS, RunDirectory
 
 #: Keys with which a command asks for its runs; no run has them.
-QUESTIONS = ("status", "delete_incomplete")
+QUESTIONS = tuple(Questions.model_fields)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from statsmerging.app.config import Questions
 from statsmerging.app.delete_incomplete import delete_incomplete
 from statsmerging.app.mistakes import INCOMPLETE, MISTAKE, explain
 from statsmerging.app.planned_runs import (
-    QUESTIONS,
     PlannedRun,
     keys_of_sweep,
     runs_of_sweep,
@@ -36,15 +36,8 @@ from statsmerging.progress import wide_console
 from statsmerging.report.sweep_status import RunStatus, SweepStatus
 from statsmerging.runs.journal import last_tries
 from statsmerging.runs.state import state_of
-from statsmerging.settings import Settings, describe
+from statsmerging.settings import describe
 from statsmerging.store.secrets import redacted
-
-
-class Questions(Settings):
-    """The keys of ``conf/config.yaml`` with which a command asks for its runs."""
-
-    status: bool = False
-    delete_incomplete: Literal["confirmed"] | bool = False
 
 
 class AnswerFirst(Callback):
@@ -100,7 +93,7 @@ def _answer(
 
 def _questions(config: DictConfig) -> Questions:
     try:
-        return Questions.model_validate({key: config[key] for key in QUESTIONS if key in config})
+        return Questions(**{key: config[key] for key in Questions.model_fields if key in config})
     except ValidationError as error:
         raise UserError(describe(error)) from error
 
