@@ -9,6 +9,7 @@ import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -155,12 +156,12 @@ def keys_of_sweep(config: DictConfig) -> tuple[set[str], set[str]]:
 
 def _planned(number: int, overrides: Sequence[str], path: str, job: DictConfig) -> PlannedRun:
     config = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
-    values, mistake = plain_values(config, complete=False), ""
+    mistake = ""
     try:
         values = plain_values(config)
         parse_config(values)
-    except OmegaConfBaseException as error:
-        mistake = explain(error)
+    except OmegaConfBaseException as error:  # a key without a value
+        values, mistake = plain_values(config, complete=False), explain(error)
     except UserError as error:
         mistake = str(error)
     if values["job"]["name"] not in WITH_RESULTS:
@@ -179,29 +180,30 @@ def _composed(config: DictConfig, jobs: Sequence[Sequence[str]]) -> Iterator[Dic
     values alone share that.
     """
     loader = GlobalHydra.instance().config_loader()
-    groups: dict[tuple[str, ...], DictConfig] = {}
+    is_group = cache(lambda name: bool(loader.get_group_options(name)))
+    composed: dict[tuple[str, ...], DictConfig] = {}
     named_by_overrides = "override" in str(OmegaConf.to_container(config.hydra.sweep))
     for overrides in jobs:
-        values = [] if named_by_overrides else [*_values(overrides)]
-        rest = tuple(line for line in overrides if line not in {item.input_line for item in values})
-        if rest not in groups:
-            groups[rest] = loader.load_sweep_config(config, list(rest))
-        job = copy.deepcopy(groups[rest])
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        values = [
+            override
+            for override in parsed
+            if _sets_a_value(override) and not is_group(override.key_or_group)
+        ]
+        if named_by_overrides:
+            values = []
+        rest = tuple(str(override.input_line) for override in parsed if override not in values)
+        if rest not in composed:
+            composed[rest] = loader.load_sweep_config(config, list(rest))
+        job = copy.deepcopy(composed[rest])
         ConfigLoaderImpl._apply_overrides_to_config(values, job)
         yield job
 
 
-def _values(overrides: Sequence[str]) -> Iterator[Override]:
-    """The overrides that set a value, and choose nothing from a group."""
-    loader = GlobalHydra.instance().config_loader()
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        plain = not (override.is_delete() or override.is_add() or override.is_force_add())
-        if (
-            plain
-            and override.package is None
-            and not loader.get_group_options(override.key_or_group)
-        ):
-            yield override
+def _sets_a_value(override: Override) -> bool:
+    """Whether an override is ``key=value``, with nothing added, removed or placed elsewhere."""
+    changes = override.is_delete() or override.is_add() or override.is_force_add()
+    return not changes and override.package is None
 
 
 def _given(config: DictConfig) -> list[Override]:
