@@ -118,6 +118,25 @@ def test_every_run_has_a_row_and_nothing_is_made(
     ]
 
 
+def test_a_single_run_has_a_state_too(
+    composed: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        AnswerFirst().on_run_start(composed("seed=3", "status=true"))
+    assert ended.value.code == 0
+    assert "1 run: 1 missing" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    AnswerFirst().on_run_start(composed("seed=3"))  # nothing is asked: the run begins
+
+
+def test_a_question_is_no_value_to_sweep_over(tmp_path: Path) -> None:
+    line = [sys.executable, "run.py", "-m", "status=true,1", f"hydra.sweep.dir={tmp_path}/runs"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("failed: status and delete_incomplete are of the whole command") == 4
+    assert not list((tmp_path / "runs").glob("*/*.json"))
+
+
 def test_a_config_that_will_be_refused_is_told_before_the_sweep(
     composed: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

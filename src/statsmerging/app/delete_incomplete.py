@@ -43,8 +43,7 @@ def delete_incomplete(
     if not found:
         print("nothing to delete: no run of this command is incomplete and has left files")
         return
-    table = SweepStatus([status for status in states if status.number in found], time.time())
-    wide_console().print(table.table())
+    wide_console().print(SweepStatus(states, time.time()).table(found))
     files = sum(len(left.ours) for left in found.values())
     size = sum(left.bytes for left in found.values())
     noun = "run" if len(found) == 1 else "runs"

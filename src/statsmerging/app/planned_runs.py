@@ -56,7 +56,7 @@ def sweeps_of(config: DictConfig) -> list[DictConfig]:
     others = [
         str(override.input_line)
         for override in _given(config)
-        if override.key_or_group not in ("experiment", *QUESTIONS)
+        if override.key_or_group != "experiment"
     ]
     hydras = list(config.hydra.overrides.hydra)
     return [
@@ -100,7 +100,7 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
     swept = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     overrides = [
         *OverridesParser.create().parse_overrides(swept),
-        *(override for override in _given(config) if override.key_or_group not in QUESTIONS),
+        *_given(config),
     ]
     return [list(job) for job in BasicSweeper.split_arguments(overrides, None)[0]]
 
@@ -140,15 +140,13 @@ def single_run(config: DictConfig) -> PlannedRun:
         UserError: a job that keeps no results, and so has no state.
     """
     HydraConfig.instance().set_config(config)
-    overrides = [
-        override.input_line for override in _given(config) if override.key_or_group not in QUESTIONS
-    ]
+    overrides = [str(override.input_line) for override in _given(config)]
     return _planned(0, overrides, str(config.hydra.run.dir), config)
 
 
 def keys_of_sweep(config: DictConfig) -> tuple[set[str], set[str]]:
     """The keys that a sweep sets in each of its jobs, and the overrides that all jobs share."""
-    given = [override for override in _given(config) if override.key_or_group not in QUESTIONS]
+    given = _given(config)
     swept = {str(key) for key in config.hydra.sweeper.get("params") or {}}
     fixed = {str(override.input_line) for override in given if not override.is_sweep_override()}
     return swept | {override.key_or_group for override in given}, fixed
@@ -207,5 +205,6 @@ def _sets_a_value(override: Override) -> bool:
 
 
 def _given(config: DictConfig) -> list[Override]:
-    """The overrides of the command, without those of Hydra's own keys."""
-    return OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    """The overrides of the command, without those of Hydra's own keys and without its question."""
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return [override for override in parsed if override.key_or_group not in QUESTIONS]

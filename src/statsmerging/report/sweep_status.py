@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -48,14 +48,19 @@ class SweepStatus:
     runs: Sequence[RunStatus]
     now: float
 
-    def table(self) -> Table:
-        """One row per run, named by the overrides that not all runs share."""
-        rows = [self._row(run) for run in self.runs]
+    def table(self, only: Container[int] | None = None) -> Table:
+        """One row per run, named by the overrides that not all runs of the sweep share.
+
+        Args:
+            only: numbers of the runs to show; ``None``: all.
+        """
+        runs = [run for run in self.runs if only is None or run.number in only]
+        rows = [self._row(run) for run in runs]
         shown = [any(row[column] for row in rows) for column in range(len(_HEADINGS))]
         table = Table(box=box.SIMPLE_HEAD)
         for heading in compress(_HEADINGS, shown):
             table.add_column(heading, justify="right" if heading == "job" else "left")
-        for run, row in zip(self.runs, rows, strict=True):
+        for run, row in zip(runs, rows, strict=True):
             cells = [escape(printable(text)) for text in row]
             style = _STYLES.get(run.state.outcome)
             cells[2] = f"[{style}]{cells[2]}[/{style}]" if style else cells[2]
