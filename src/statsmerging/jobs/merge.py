@@ -50,8 +50,8 @@ def merge(run: ScoredRun) -> None:
 
     # Images and experts; task vectors; the rows between which the methods are expected.
     problem = run.prepare()
-    bank = problem.bank(config.merge, directory.path)
-    merger = Merger(config, problem, bank, directory.checkpoints, run.run_log.curves)
+    merger = Merger(config, problem, directory.path, directory.checkpoints, run.run_log.curves)
+    bank = merger.bank
     bounds = _bounds(run, problem, merger)
 
     # Statistics → coefficients → merged model → accuracy, method by method.
@@ -123,9 +123,16 @@ def _merge_and_score(
         log.info("method %d of %d: %s", number, len(methods), method.name)
         try:
             for merged in merger.rows(method):
-                result = _scored(problem, merger, merged.candidate)
+                meter = merger.meter()
+                with meter.phase("scoring"):
+                    result = _scored(problem, merger, merged.candidate)
+                expense = merged.expense + meter.expense
                 outcome.rows[merged.name] = replace(
-                    result, about=merged.about, movement=merged.movement()
+                    result,
+                    about=merged.about,
+                    movement=merged.movement(),
+                    cost=expense.cost,
+                    measured=expense.measured,
                 )
                 if merged.state is not None:
                     outcome.static = merged

@@ -23,6 +23,7 @@ from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import name_runs, unfinished_runs
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.by_setting import sweep_tables
+from statsmerging.report.tables.cost import cost_tables
 from statsmerging.report.tables.movement import movement_tables
 from statsmerging.report.tables.text import terminal_table
 from statsmerging.store.written_files import WrittenFiles
@@ -57,6 +58,7 @@ def report(run: Run) -> None:
         "accuracy": [group_content(group) for group in groups],
         "sweep": sweep_tables(groups),
         "movement": movement_tables(groups),
+        "cost": cost_tables(groups),
     }
     planned = list(drawings(groups))
     files = WrittenFiles(run.directory.path, RECORD, file_list(tables, planned))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
+from statsmerging.learning.cost import Expense
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import LearnedCoefficients, mergeable
+from statsmerging.learning.fit import LearnedCoefficients
 from statsmerging.learning.merger import Merged, Merger, StateDict
 from statsmerging.merging.bank import Coefficient
 from statsmerging.merging.relations import task_vector_cosines
@@ -58,13 +59,7 @@ def transfer(run: ScoredRun) -> None:
             "suite.unseen names them"
         )
     seen, unseen = (
-        Merger(
-            config,
-            side,
-            side.bank(config.merge, directory.path),
-            directory.checkpoints,
-            run.run_log.curves,
-        )
+        Merger(config, side, directory.path, directory.checkpoints, run.run_log.curves)
         for side in (problem, problem.with_roles_swapped())
     )
     outcome = _Outcome(problem.bounds())
@@ -118,11 +113,12 @@ def _check(methods: Sequence[LearnedMethod | FixedMethod]) -> None:
 def _fixed_rows(method: FixedMethod, seen: Merger, unseen: Merger, outcome: _Outcome) -> None:
     """Rows of a method that learns nothing: as configured and, if it has a grid, tuned."""
     here, there = seen.as_configured(method), unseen.as_configured(method)
-    outcome.rows[method.name] = _score(seen, here, _state(there))
+    outcome.rows[method.name] = _score(seen, here, _state(there), there.expense)
     tuned = seen.tuned(method, here)
     if tuned is not None:
         there = unseen.as_configured(tuned.method)
-        outcome.rows[tuned.merged.name] = _score(seen, tuned.merged, _state(there))
+        name = tuned.merged.name
+        outcome.rows[name] = _score(seen, tuned.merged, _state(there), there.expense)
 
 
 def _learned_rows(method: LearnedMethod, seen: Merger, unseen: Merger, outcome: _Outcome) -> None:
@@ -136,14 +132,17 @@ def _learned_rows(method: LearnedMethod, seen: Merger, unseen: Merger, outcome: 
     outcome.learned |= {method.name: here.learned, anew.name: anew.learned}
     learned = here.learned.listed()
     if here.learned.predicts:
-        there = mergeable(seen.settings, unseen.problem, unseen.bank, method)
-        predicted = here.learned.predict(there.statistics)
+        there, shared = unseen.mergeable(method)
+        meter = unseen.meter()
+        with meter.phase("merging"):
+            predicted = here.learned.predict(there.statistics)
+            state = there.bank.merge(predicted, method.settings.anchor)
         title = f"{method.settings.title}, predicted"
-        state = there.bank.merge(predicted, method.settings.anchor)
-        outcome.rows[method.name] = _score(seen, _titled(here, title), state)
+        expense = shared + meter.expense
+        outcome.rows[method.name] = _score(seen, _titled(here, title), state, expense)
         outcome.coefficients[method.name] = [*learned, *there.bank.listed(predicted)]
     title = f"{method.settings.title}, learned anew"
-    outcome.rows[anew.name] = _score(seen, _titled(here, title), _state(anew))
+    outcome.rows[anew.name] = _score(seen, _titled(here, title), _state(anew), anew.expense)
     outcome.coefficients[anew.name] = [*learned, *anew.learned.listed()]
 
 
@@ -151,16 +150,28 @@ def _titled(merged: Merged, title: str) -> Merged:
     return replace(merged, about={**merged.about, "title": title})
 
 
-def _score(seen: Merger, merged: Merged, unseen: StateDict) -> MethodResult:
-    """Seen tasks with the merged seen experts, unseen tasks with the merged unseen ones."""
+def _score(seen: Merger, merged: Merged, unseen: StateDict, of_unseen: Expense) -> MethodResult:
+    """Seen tasks with the merged seen experts, unseen tasks with the merged unseen ones.
+
+    Args:
+        of_unseen: the work on the unseen experts; the row tells it together with the seen ones'.
+    """
     problem = seen.problem
     states = {task.name: _state(merged) for task in problem.suite.seen}
     states |= {task.name: unseen for task in problem.suite.unseen}
     candidate = Candidate(str(merged.about["title"]), problem.zoo, states, keep=False)
-    result = problem.scorer.score(candidate)
-    agreement = seen.agreement.of(candidate)
+    agreement_of, meter = seen.agreement, seen.meter()
+    with meter.phase("scoring"):
+        result = problem.scorer.score(candidate)
+        agreement = agreement_of.of(candidate)
+    expense = merged.expense + of_unseen + meter.expense
     return replace(
-        result, teacher_agreement=agreement, about=merged.about, movement=merged.movement()
+        result,
+        teacher_agreement=agreement,
+        about=merged.about,
+        movement=merged.movement(),
+        cost=expense.cost,
+        measured=expense.measured,
     )
 
 

@@ -53,6 +53,10 @@ class TaskBalancedSampler(Sampler[list[Address]]):
         """Called by Lightning at the start of every epoch, also of a continued run."""
         self.epoch = epoch
 
+    def images(self, batches: int) -> int:
+        """How many images the first batches of a training have."""
+        return self.images_per_task * sum(len(self._tasks(batch)) for batch in range(batches))
+
     def __iter__(self) -> Iterator[list[Address]]:
         first = self.epoch * self.batches
         before = Counter(task for batch in range(first) for task in self._tasks(batch))

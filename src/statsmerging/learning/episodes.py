@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -195,7 +195,9 @@ def learn_in_episodes(
     assert method.settings.episodes is not None
     plan = EpisodePlan.drawn(len(bank.tasks), method.settings.episodes, settings.trainer.seed)
     log.info("%s: %d subsets of the experts", method.settings.title, len(plan.subsets))
-    subsets = [*_subsets(step, method, bank, plan), parts]
+    meter = step.meter()
+    with meter.phase("statistics"):
+        subsets = [*_subsets(step, method, bank, plan), parts]
     of_directions = [
         subset.statistics
         for subset in subsets
@@ -219,7 +221,8 @@ def learn_in_episodes(
         plan=plan,
         statistics=[subset.statistics for subset in subsets],
     )
-    return step.result(module, parts.bank, step.fit(module, method, tasks=plan.members))
+    learned = step.result(module, parts.bank, step.fit(module, method, tasks=plan.members))
+    return replace(learned, expense=meter.expense + learned.expense)
 
 
 def _subsets(

@@ -18,6 +18,7 @@ from statsmerging.choices import Anchor, Feature, Source
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
+from statsmerging.learning.cost import Expense, LearningClock, Meter, seconds_before
 from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.problem import MergingProblem, at_density
@@ -44,6 +45,7 @@ from statsmerging.merging.relations import (
     relation_statistics,
 )
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
+from statsmerging.runs.cost import Cost
 from statsmerging.runs.results import LayerKind, LayerMovement
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
@@ -62,6 +64,7 @@ class LearnedCoefficients:
         coefficients: L × K, K, or one per singular direction, on the CPU.
         gradient_norm: of the learner in the last step.
         offsets: layer → what was trained besides merging, see ``StudentWithTrainedVectors``.
+        expense: of the learning, and of statistics that are made for it alone.
     """
 
     learner: StatsMergeLearner | DirectionLearner | ReleasedCodeLearner
@@ -69,6 +72,7 @@ class LearnedCoefficients:
     coefficients: Tensor
     gradient_norm: float
     offsets: Mapping[str, Tensor] = field(default_factory=dict)
+    expense: Expense = field(default_factory=Expense)
 
     def state(self, anchor: Anchor) -> dict[str, Tensor]:
         """The merged weights by name."""
@@ -152,6 +156,19 @@ def _norm(layer: Tensor) -> float:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """What a training tells besides what it has trained.
+
+    Attributes:
+        gradient_norm: of the learner in the last step.
+        expense: of all steps, those before a kill included.
+    """
+
+    gradient_norm: float
+    expense: Expense
+
+
+@dataclass(frozen=True)
 class LearningStep:
     """Learns the coefficients of a run's methods; the methods share images, steps and seeds.
 
@@ -166,6 +183,10 @@ class LearningStep:
     images: Mapping[str, ImageSplit]
     checkpoints: Path
     curves: Callable[[str], Sequence[Logger]]
+
+    def meter(self) -> Meter:
+        """A meter for work on this problem."""
+        return Meter(self.problem.zoo.device, self.problem.cache)
 
     def learn(
         self,
@@ -209,15 +230,17 @@ class LearningStep:
             raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
 
     @torch.no_grad()
-    def result(self, module: StatsMerging, bank: Bank, norm: float) -> LearnedCoefficients:
-        """What was learned, with the coefficients of all seen experts.
-
-        Args:
-            norm: of the learner's gradient, as ``fit`` gives it.
-        """
+    def result(self, module: StatsMerging, bank: Bank, fitted: Fitted) -> LearnedCoefficients:
+        """What was learned, with the coefficients of all seen experts."""
         student = module.student
-        offsets = student.trained() if isinstance(student, StudentWithTrainedVectors) else {}
-        return LearnedCoefficients(module.learner, bank, module.learner().cpu(), norm, offsets)
+        return LearnedCoefficients(
+            module.learner,
+            bank,
+            module.learner().cpu(),
+            fitted.gradient_norm,
+            student.trained() if isinstance(student, StudentWithTrainedVectors) else {},
+            fitted.expense,
+        )
 
     def learner(
         self,
@@ -276,14 +299,11 @@ class LearningStep:
         method: LearnedMethod,
         callbacks: Sequence[Callback] = (),
         tasks: Callable[[int], Sequence[int]] | None = None,
-    ) -> float:
+    ) -> Fitted:
         """Train the module, from its last checkpoint if a killed run has left one.
 
         Args:
             tasks: see ``UnlabeledDataModule``.
-
-        Returns:
-            The norm of the learner's gradient in the last step.
         """
         settings, problem = self.settings.trainer, self.problem
         data = UnlabeledDataModule(
@@ -296,21 +316,32 @@ class LearningStep:
         # Named after weights and images, so that a run never continues from those of another.
         sources = [*problem.weight_hashes.values(), *problem.images.fingerprints().values()]
         checkpoint = self.checkpoints / f"{method.name}-{key_of(sources)}.ckpt"
+        start = continue_from(checkpoint)
+        before = seconds_before(start)
         trainer = create_trainer(
             accelerator=self.settings.accelerator,
             epochs=settings.steps // settings.steps_per_epoch,
             description=f"learning coefficients of {method.settings.title}",
-            callbacks=callbacks,
+            callbacks=[LearningClock(before.seconds.get("learning", 0.0)), *callbacks],
             loggers=self.curves(method.name),
             checkpoint=checkpoint,
             devices=settings.devices,
         )
-        trainer.fit(module, data, ckpt_path=continue_from(checkpoint), weights_only=True)
+        meter = self.meter()
+        with meter.phase("learning", alone=settings.devices == 1):
+            trainer.fit(module, data, ckpt_path=start, weights_only=True)
         # Lightning leaves everything on the CPU, and further methods merge the same bank.
         module.student.to(problem.zoo.device)
         # The step may have been another process's, or one of the killed run's.
         norm = trainer.callback_metrics.get("learner_gradient_norm", module.gradient_norm)
-        return float(norm)
+        images = data.sampler.images(settings.steps)
+        cost = Cost(
+            images=images,
+            forward_passes=module.passes * images,
+            backward_passes=module.passes * images,
+            parameters=sum(weight.numel() for weight in module.trained()),
+        )
+        return Fitted(float(norm), Expense(cost, before) + meter.expense)
 
 
 @dataclass(frozen=True)

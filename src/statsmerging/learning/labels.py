@@ -115,6 +115,18 @@ def learning_targets(
     }
 
 
+def labelling_passes(labels: LabelsSettings, images: Mapping[str, ImageSplit]) -> int:
+    """Images that pass through teachers for ``learning_targets``.
+
+    Args:
+        images: seen task → its learning images.
+    """
+    if labels.kind == "ground_truth":
+        return 0
+    heads = 1 if labels.restrict == "task" else len(images)
+    return heads * sum(map(len, images.values()))
+
+
 def _scores_under(teacher: Teacher, task: str, head: str, cache: Cache) -> Tensor:
     """Scores of one task's teacher for the classes of another, N × C."""
     if head not in teacher.zoo.experts:

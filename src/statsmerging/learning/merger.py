@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,20 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from statsmerging.data.images import ImageSplit
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
-from statsmerging.learning.data_module import UnlabeledDataModule
+from statsmerging.learning.cost import Expense, Meter
 from statsmerging.learning.episodes import learn_in_episodes
-from statsmerging.learning.fit import LearnedCoefficients, LearningStep, mergeable
-from statsmerging.learning.labels import Teacher, entropy, learning_targets, teacher_scores
+from statsmerging.learning.fit import LearnedCoefficients, LearningStep, Mergeable, mergeable
+from statsmerging.learning.labels import (
+    Teacher,
+    labelling_passes,
+    learning_targets,
+    teacher_scores,
+)
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released
 from statsmerging.learning.settings import MergingSettings
-from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.learning.trained_parts import corrected_features, routed_experts
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods import (
     DataFreeMethod,
@@ -29,16 +33,20 @@ from statsmerging.merging.methods import (
     EvidenceMethod,
     Method,
     PerTaskMethod,
-    task_arithmetic,
 )
-from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus
+from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, blocks
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
+from statsmerging.runs.cost import Cost
 from statsmerging.runs.results import LayerKind, LayerMovement
-from statsmerging.scoring.evidence import block_grams, fisher_diagonals, gram_matrices
+from statsmerging.scoring.evidence import (
+    IMAGES_PER_TASK,
+    block_grams,
+    fisher_diagonals,
+    gram_matrices,
+)
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
-from statsmerging.zoo.experts import Expert, Zoo
-from statsmerging.zoo.heads import CorrectedHead
+from statsmerging.zoo.experts import Expert
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +63,8 @@ class Merged:
         about: title, needs, returns and parameters, for the record.
         state: the merged weights, if the method gives one static model.
         learned: learner and coefficients, if the method learns any.
+        shared: work that other rows share: task vectors, statistics, evidence.
+        own: work for this row alone: learning and merging.
     """
 
     name: str
@@ -62,6 +72,13 @@ class Merged:
     about: dict[str, Any]
     state: StateDict | None = None
     learned: LearnedCoefficients | None = None
+    shared: Expense = field(default_factory=Expense)
+    own: Expense = field(default_factory=Expense)
+
+    @property
+    def expense(self) -> Expense:
+        """All that the row took, but for its scores."""
+        return self.shared + self.own
 
     def movement(self) -> dict[LayerKind, LayerMovement]:
         """How far the learned coefficients move the weights; empty if none were learned."""
@@ -79,9 +96,10 @@ class Tuned:
 
 
 class Merger:
-    """Runs methods on one bank; what several of them need is computed once.
+    """Runs methods on one bank of task vectors; what several of them need is computed once.
 
     Args:
+        folder: for the bank, if it is mapped from a file.
         checkpoints: folder for those of the learning steps.
         curves: name of a method → loggers of its learning curves.
     """
@@ -90,16 +108,24 @@ class Merger:
         self,
         settings: MergingSettings,
         problem: MergingProblem,
-        bank: TaskVectorBank,
+        folder: Path,
         checkpoints: Path,
         curves: Callable[[str], Sequence[Logger]],
     ) -> None:
         self.settings = settings
         self.problem = problem
         self.zoo = problem.zoo
-        self.bank = bank
         self.images = problem.learning_images()
         self.step = LearningStep(settings, problem, self.images, checkpoints, curves)
+        meter = self.meter()
+        with meter.phase("bank"):
+            self.bank = problem.bank(settings.merge, folder)
+        self._of_bank = meter.expense
+        self._of_statistics: dict[tuple[float | None, bool], Expense] = {}
+
+    def meter(self) -> Meter:
+        """A meter for work on a row."""
+        return self.step.meter()
 
     def rows(self, method: LearnedMethod | FixedMethod) -> Iterator[Merged]:
         """The method as configured and, if it has a grid, tuned by teacher agreement."""
@@ -121,8 +147,12 @@ class Merger:
         return teacher_scores(self._teachers, self.problem.cache)
 
     @cached_property
-    def _targets(self) -> dict[str, Tensor]:
-        return learning_targets(self.settings.labels, self._teachers, self.problem.cache)
+    def _targets(self) -> tuple[dict[str, Tensor], Expense]:
+        meter, labels = self.meter(), self.settings.labels
+        with meter.phase("evidence"):
+            targets = learning_targets(labels, self._teachers, self.problem.cache)
+        meter.count(Cost(forward_passes=labelling_passes(labels, self.images)))
+        return targets, meter.expense
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
@@ -138,12 +168,24 @@ class Merger:
         return self.problem.teachers(self.settings.heterogeneous.labels_from)
 
     @cached_property
-    def _activations(self) -> Evidence:
-        return gram_matrices(self.zoo, self.images)
+    def _activations(self) -> tuple[Evidence, Expense]:
+        meter, images = self.meter(), self._sampled(IMAGES_PER_TASK)
+        with meter.phase("evidence"):
+            evidence = gram_matrices(self.zoo, self.images)
+        meter.count(Cost(images=images, forward_passes=images))
+        return evidence, meter.expense
 
     @cached_property
-    def _gradients(self) -> Evidence:
-        return fisher_diagonals(self.zoo, self.images, seed=self.settings.seed)
+    def _gradients(self) -> tuple[Evidence, Expense]:
+        meter, images = self.meter(), self._sampled(IMAGES_PER_TASK)
+        with meter.phase("evidence"):
+            evidence = fisher_diagonals(self.zoo, self.images, seed=self.settings.seed)
+        meter.count(Cost(images=images, forward_passes=images, backward_passes=images))
+        return evidence, meter.expense
+
+    def _sampled(self, most: int) -> int:
+        """How many images at most so many of each task are."""
+        return sum(min(most, len(split)) for split in self.images.values())
 
     def tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Tuned | None:
         """The candidate that agrees most with the teachers, of equal ones the first; or no grid.
@@ -152,10 +194,15 @@ class Merger:
             configured: the method with its configured values, which may be in the grid.
         """
         best, highest = None, -1.0
+        agreement_of, meter = self.agreement, self.meter()
+        spent: list[tuple[LearnedMethod | FixedMethod, Expense]] = []
         for candidate in method.candidates():
             merged = configured if candidate == method else self.as_configured(candidate)
+            spent.append((candidate, merged.own))
+            meter.count(Cost(forward_passes=self._sampled(self.settings.tuning.images_per_task)))
             try:
-                agreement = self.agreement.of(merged.candidate)
+                with meter.phase("tuning"):
+                    agreement = agreement_of.of(merged.candidate)
             except MergingError as error:  # it diverged
                 log.warning("not chosen: %s", error)
                 continue
@@ -163,32 +210,58 @@ class Merger:
                 best, highest = Tuned(candidate, merged), agreement
         if best is None:
             return None
-        about = {**best.merged.about, "title": f"{best.merged.about['title']}, tuned"}
-        return replace(best, merged=replace(best.merged, name=f"{method.name}_tuned", about=about))
+        others = [own.as_tuning() for each, own in spent if each is not best.method]
+        tuned = replace(
+            best.merged,
+            name=f"{method.name}_tuned",
+            about={**best.merged.about, "title": f"{best.merged.about['title']}, tuned"},
+            own=sum([meter.expense, *others], best.merged.own),
+        )
+        return replace(best, merged=tuned)
 
     def _learned(self, method: LearnedMethod) -> Merged:
         settings = method.settings
         if settings.learner == "released_code":
             return self._as_released(method)
-        parts = mergeable(self.settings, self.problem, self.bank, method)
+        parts, shared = self.mergeable(method)
+        targets, labelling = self._targets
+        if settings.objective != "entropy":  # which asks no teacher
+            shared += labelling
         if settings.episodes:
-            learned = learn_in_episodes(self.step, method, self.bank, parts, self._targets)
+            learned = learn_in_episodes(self.step, method, self.bank, parts, targets)
         else:
-            learned = self.step.learn(method, parts, self._targets)
-        state = learned.state(settings.anchor)
+            learned = self.step.learn(method, parts, targets)
+        meter = self.meter()
+        with meter.phase("merging"):
+            state = learned.state(settings.anchor)
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         about = method.about(self.settings.labels)
-        return Merged(method.name, candidate, about, state, learned)
+        own = learned.expense + meter.expense
+        return Merged(method.name, candidate, about, state, learned, shared, own)
+
+    def mergeable(self, method: LearnedMethod) -> tuple[Mergeable, Expense]:
+        """What coefficients of a method are learned for, with its statistics.
+
+        The first method tells what they took to all others that ask for the same.
+        """
+        meter = self.meter()
+        with meter.phase("statistics"):
+            parts = mergeable(self.settings, self.problem, self.bank, method)
+        asked = (method.settings.density, method.settings.granularity == "singular_wise")
+        return parts, self._of_bank + self._of_statistics.setdefault(asked, meter.expense)
 
     def _as_released(self, method: LearnedMethod) -> Merged:
         """A model with trained heads, as the published code learns it."""
         learned, heads = learn_as_released(self.step, method, self.bank)
         experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
         zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
-        state = learned.state(method.settings.anchor)
+        meter = self.meter()
+        with meter.phase("merging"):
+            state = learned.state(method.settings.anchor)
         candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
         about = method.about(self.settings.labels)
-        return Merged(method.name, candidate, about, state, learned)
+        own = learned.expense + meter.expense
+        return Merged(method.name, candidate, about, state, learned, self._of_bank, own)
 
     def _fixed(self, method: Method) -> Merged:
         about = {
@@ -198,95 +271,48 @@ class Merger:
             "parameters": asdict(method),
         }
         if method.returns != "state dict":
-            return Merged(method.name, self._not_static(method), about)
-        state = self._state(method)
+            candidate, own = self._not_static(method)
+            return Merged(method.name, candidate, about, shared=self._of_bank, own=own)
+        state, shared, own = self._state(method)
         candidate = Candidate.of_state(method.title, self.zoo, state)
-        return Merged(method.name, candidate, about, state)
+        return Merged(method.name, candidate, about, state, None, self._of_bank + shared, own)
 
-    def _state(self, method: Method) -> StateDict:
-        """Weights of a method that gives one static model."""
-        if isinstance(method, DataFreeMethod):
-            return method.merge(self.bank)
+    def _state(self, method: Method) -> tuple[StateDict, Expense, Expense]:
+        """Weights of a method that gives one static model; work on its evidence, and its own."""
+        evidence, shared, meter = None, Expense(), self.meter()
         if isinstance(method, EvidenceMethod):
-            evidence = self._activations if method.needs == "activations" else self._gradients
-            return method.merge(self.bank, evidence)
-        if isinstance(method, RegMeanPlusPlus):
-            grams = block_grams(self.zoo, self.images, images_per_task=method.images_per_task)
-            return method.merge(self.bank, grams)
-        raise MergingError(f"{method.name}: this kind of method cannot be run here")
+            known = self._activations if method.needs == "activations" else self._gradients
+            evidence, shared = known
+        with meter.phase("merging"):
+            if isinstance(method, DataFreeMethod):
+                state = method.merge(self.bank)
+            elif isinstance(method, EvidenceMethod):
+                assert evidence is not None
+                state = method.merge(self.bank, evidence)
+            elif isinstance(method, RegMeanPlusPlus):
+                grams = block_grams(self.zoo, self.images, images_per_task=method.images_per_task)
+                state = method.merge(self.bank, grams)
+                # Every block sees the images anew.
+                images = len(blocks(self.bank)) * self._sampled(method.images_per_task)
+                meter.count(Cost(images=images, forward_passes=images))
+            else:
+                raise MergingError(f"{method.name}: this kind of method cannot be run here")
+        return state, shared, meter.expense
 
-    def _not_static(self, method: Method) -> Candidate:
-        """A method that gives one model per task, adapters or a router."""
+    def _not_static(self, method: Method) -> tuple[Candidate, Expense]:
+        """A method that gives one model per task, adapters or a router, and the work on it."""
+        meter, per_task = self.meter(), self.settings.trainer.images_per_task
         if isinstance(method, PerTaskMethod):
-            return Candidate(method.title, self.zoo, method.merge(self.bank), keep=False)
-        if isinstance(method, RepresentationSurgery):
-            return corrected_features(method, self.zoo, self.bank, self.images)
-        if isinstance(method, WeightEnsemblingMoE):
-            return routed_experts(
-                method, self.zoo, self.bank, self.images, self.settings.trainer.images_per_task
-            )
-        raise MergingError(f"{method.name}: this kind of method cannot be run here")
-
-
-def corrected_features(
-    method: RepresentationSurgery,
-    zoo: Zoo,
-    bank: TaskVectorBank,
-    images: Mapping[str, ImageSplit],
-) -> Candidate:
-    """Task arithmetic, with a correction of its features in front of every head.
-
-    Args:
-        images: seen task → unlabeled images.
-    """
-    state = task_arithmetic(bank)
-    experts = {task: zoo.experts[task].state for task in images}
-
-    def features(weights: Mapping[str, Tensor], task: str) -> Tensor:
-        return zoo.network.features(weights, images[task].images, description=f"features of {task}")
-
-    corrections = method.fit(
-        {task: features(state, task) for task in images},
-        {task: features(expert, task) for task, expert in experts.items()},
-    )
-    corrected = {
-        task: Expert(experts[task], CorrectedHead(zoo.experts[task].head, correction))
-        for task, correction in corrections.items()
-    }
-    return Candidate.of_state(method.title, replace(zoo, experts=corrected), state, keep=False)
-
-
-def routed_experts(
-    method: WeightEnsemblingMoE,
-    zoo: Zoo,
-    bank: TaskVectorBank,
-    images: Mapping[str, ImageSplit],
-    images_per_task: int,
-) -> Candidate:
-    """Routers, trained by the entropy of the predictions.
-
-    Args:
-        images: seen task → unlabeled images.
-        images_per_task: images of each task in one step.
-    """
-    data = UnlabeledDataModule(
-        {task: split.images for task, split in images.items()},
-        images_per_task=images_per_task,
-        steps_per_epoch=method.steps,
-        seed=method.seed,
-    )
-    heads = {task: zoo.experts[task].head.to(zoo.device) for task in images}
-
-    def batches() -> Iterator[dict[str, Tensor]]:
-        for batch in data.train_dataloader():
-            inputs = zoo.preprocess.normalise(batch.images.to(zoo.device))
-            yield dict(zip(heads, inputs.split(images_per_task), strict=True))
-
-    model = method.fit(
-        zoo.network.frozen(),
-        bank,
-        batches(),
-        lambda task, features: entropy(heads[task](features)),
-    )
-    routed = replace(zoo, network=replace(zoo.network, module=model))
-    return Candidate.of_state(method.title, routed, model.state_dict(), keep=False)
+            with meter.phase("merging"):
+                candidate = Candidate(method.title, self.zoo, method.merge(self.bank), keep=False)
+        elif isinstance(method, RepresentationSurgery):
+            with meter.phase("learning"):
+                candidate, cost = corrected_features(method, self.zoo, self.bank, self.images)
+            meter.count(cost)
+        elif isinstance(method, WeightEnsemblingMoE):
+            with meter.phase("learning"):
+                candidate, cost = routed_experts(method, self.zoo, self.bank, self.images, per_task)
+            meter.count(cost)
+        else:
+            raise MergingError(f"{method.name}: this kind of method cannot be run here")
+        return candidate, meter.expense

@@ -88,6 +88,15 @@ class StatsMerging(L.LightningModule):
         coefficients: Tensor = self.learner()
         return coefficients
 
+    def trained(self) -> list[nn.Parameter]:
+        """What the optimiser moves."""
+        return [*self.learner.parameters(), *self._offsets]
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of every image of a step."""
+        return 2 if self.settings.sharpness > 0 else 1
+
     @property
     def _offsets(self) -> list[nn.Parameter]:
         """What is trained besides the learner: nothing, unless ``vectors=trained``."""
@@ -109,8 +118,7 @@ class StatsMerging(L.LightningModule):
         self.log("learner_gradient_norm", self.gradient_norm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        trained = [*self.learner.parameters(), *self._offsets]
-        optimizer = learner_optimiser(trained, self.settings)
+        optimizer = learner_optimiser(self.trained(), self.settings)
         scheduler = CosineAnnealingLR(optimizer, T_max=self.settings.steps)
         return {
             "optimizer": optimizer,

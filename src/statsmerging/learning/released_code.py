@@ -42,6 +42,7 @@ from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.merged_model import MergedModel
 from statsmerging.merging.statistics import top_singular_values
+from statsmerging.runs.cost import Cost
 from statsmerging.zoo.heads import Head
 
 #: Singular values above this count as rank in the published code, whatever the layer's size.
@@ -154,10 +155,18 @@ class ReleasedCode(StatsMerging):
         self.learner.requires_grad_(trains != "heads")
         self.heads.requires_grad_(trains != "coefficients")
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def trained(self) -> list[nn.Parameter]:
+        """What the optimiser moves."""
         weights = [*self.learner.parameters(), *self.heads.parameters()]
-        trained = [weight for weight in weights if weight.requires_grad]
-        optimizer = AdamW(trained, lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
+        return [weight for weight in weights if weight.requires_grad]
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of every image of a step: the published optimiser's."""
+        return 1
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = AdamW(self.trained(), lr=self.settings.learning_rate, weight_decay=WEIGHT_DECAY)
         scheduler = CosineAnnealingLR(optimizer, T_max=self.period)
         return {
             "optimizer": optimizer,
@@ -249,7 +258,9 @@ def learn_as_released(
         raise UserError(f"method {method.name} needs trainer.accumulate=joint")
     labels = LabelsSettings(kind="ground_truth")
     heads = {task: problem.zoo.experts[task].head for task in bank.tasks}
-    learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(settings.seed))
+    meter = step.meter()
+    with meter.phase("statistics"):
+        learner = ReleasedCodeLearner(bank, generator=torch.Generator().manual_seed(settings.seed))
     module = ReleasedCode(
         learner,
         step.student(method, bank),
@@ -264,8 +275,16 @@ def learn_as_released(
     )
     tested = {task.name: problem.images.split(task, "test") for task in problem.suite.seen}
     best = BestOnTest(tested)
-    norm = step.fit(module, method, [best])
-    if method.settings.trains == "heads":
-        norm = math.nan  # none is expected
-    learned = LearnedCoefficients(learner, bank, best.best["coefficients"], norm)
+    fitted = step.fit(module, method, [best])
+    epochs = settings.trainer.steps // settings.trainer.steps_per_epoch
+    meter.count(Cost(forward_passes=epochs * sum(map(len, tested.values()))))
+    # Without a gradient none is expected, so its norm is no sign of trouble.
+    norm = math.nan if method.settings.trains == "heads" else fitted.gradient_norm
+    learned = LearnedCoefficients(
+        learner,
+        bank,
+        best.best["coefficients"],
+        norm,
+        expense=meter.expense + fitted.expense,
+    )
     return learned, best.best_heads(heads)

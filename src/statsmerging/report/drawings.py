@@ -9,11 +9,13 @@ from typing import Literal
 import pandas as pd
 
 from statsmerging.report import frames, series
+from statsmerging.report.costs import accuracies_and_costs
 from statsmerging.report.frames import split
 from statsmerging.report.groups import RunGroup
 
 Kind = Literal[
     "dots",
+    "cost",
     "severity",
     "tasks",
     "images",
@@ -65,6 +67,9 @@ def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
 def _single_settings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
     for name, frame in split(frames.accuracies(groups), "setting"):
         yield Drawing("dots", f"Accuracy on every task · {name}", frame)
+    for name, frame in split(accuracies_and_costs(groups), "setting"):
+        if frame["method"].nunique() > 1:
+            yield Drawing("cost", f"Accuracy against cost · {name}", frame)
     # Coefficients and what they are learned from belong to the experts of one zoo.
     groups = [group.of_first_zoo for group in groups]
     directions = dict(split(frames.directions(groups), "title", "setting"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ TITLE = "StatsMerging: comparison of runs"
 
 #: Title of a panel → number of a ``LayerMovement``.
 MOVEMENTS = {"largest coefficient": "largest_coefficient", "movement of the weights": "relative"}
+
+
+#: Number of a ``Cost`` → title of its panel.
+COSTS = {"forward_passes": "forward passes, images", "parameters": "learned parameters"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def sections(folder: Path, group_by: Sequence[str] = GROUP_BY) -> list[Section]:
             for title, number in MOVEMENTS.items()
             if moved
         ),
+        *_of_costs(rows),
         *(Panel("curves", f"loss of {name}", [f"{name}/loss"]) for name in learned),
     ]
     of_directions = [
@@ -85,6 +90,18 @@ def sections(folder: Path, group_by: Sequence[str] = GROUP_BY) -> list[Section]:
     ]
     groups = [Section(f"by {key}", key, compared) for key in group_by]
     return [*groups, Section("run by run", None, single)]
+
+
+def _of_costs(rows: Mapping[str, MethodRow]) -> Iterator[Panel]:
+    """Passes of the backbone and learned parameters, of the methods that have any."""
+    for number, title in COSTS.items():
+        keys = [
+            f"cost/{name}/{number}"
+            for name, row in rows.items()
+            if row.cost is not None and getattr(row.cost, number)
+        ]
+        if keys:
+            yield Panel("bars", title, keys)
 
 
 def save(report: Sequence[Section], project: str, entity: str | None) -> str:

@@ -98,8 +98,8 @@ def differences(before: Any, after: Any, name: str = "") -> Iterator[Difference]
 def result_differences(before: RunResults, after: RunResults) -> list[Difference]:
     """Every number of the first results that is not the same in the second ones.
 
-    Parameters of methods, and movements of their weights, that the first version did not record yet
-    are not compared.
+    Parameters of methods, movements of their weights and costs that the first version did not
+    record yet are not compared, and no measurements: they change from run to run.
     """
     rows = {}
     for method, row in after.methods.items():
@@ -111,9 +111,11 @@ def result_differences(before: RunResults, after: RunResults) -> list[Difference
             }
         if not first.movement:
             known["movement"] = {}
+        if first.cost is None:
+            known["cost"] = None
         rows[method] = row.model_copy(update=known)
-    comparable = after.model_copy(update={"methods": rows})
-    found = differences(before.as_json(), comparable.as_json())
+    comparable = after.model_copy(update={"methods": rows, "measured": {}})
+    found = differences(before.model_copy(update={"measured": {}}).as_json(), comparable.as_json())
     return [difference for difference in found if difference.of_numbers]
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from statsmerging.runs.cost import Cost, Measured
 from statsmerging.runs.directory import RESULTS
 from statsmerging.store.received import check_record, received_json
 
@@ -71,6 +72,8 @@ class MethodResult:
             teacher, averaged over the seen tasks; hyper-parameters are selected by it.
         about: title, needs, returns and parameters of the row.
         movement: how far learned coefficients move the weights; empty if none were learned.
+        cost: images, passes and parameters; ``None`` for bounds and for models from elsewhere.
+        measured: seconds and memory of the same.
     """
 
     seen: Mapping[str, TaskAccuracy]
@@ -78,6 +81,8 @@ class MethodResult:
     teacher_agreement: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     movement: Mapping[LayerKind, LayerMovement] = field(default_factory=dict)
+    cost: Cost | None = None
+    measured: Measured | None = None
 
     @property
     def accuracies(self) -> dict[str, TaskAccuracy]:
@@ -132,6 +137,7 @@ class MethodRow(_Record):
         n: task → number of test images.
         teacher_agreement: as in ``MethodResult``.
         movement: as in ``MethodResult``; records of earlier versions have none.
+        cost: as in ``MethodResult``; records of earlier versions have none.
         unseen: scores on the unseen tasks.
     """
 
@@ -145,6 +151,7 @@ class MethodRow(_Record):
     n: dict[str, int] = {}
     teacher_agreement: Fraction | None = None
     movement: dict[str, LayerMovement] = {}
+    cost: Cost | None = None
     unseen: UnseenScores = UnseenScores()
 
     @property
@@ -209,6 +216,8 @@ class RunResults(_Record):
         warnings: one line each.
         unit: of the accuracies.
         methods: rows by the method's name, in the order of the table.
+        measured: method → seconds and memory, the only numbers that change from run to run;
+            records of earlier versions have none.
     """
 
     run_hash: str = ""
@@ -231,6 +240,7 @@ class RunResults(_Record):
     warnings: list[str] = []
     unit: str = UNIT
     methods: dict[str, MethodRow] = Field(min_length=1)
+    measured: dict[str, Measured] = {}
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``results.json``: the entries that were given, in their order."""
@@ -242,7 +252,7 @@ def run_results(methods: Mapping[str, MethodResult], **facts: Any) -> RunResults
 
     Args:
         methods: rows by method name; ``individual`` must be among them.
-        facts: all fields of ``RunResults`` besides ``methods`` and ``unit``.
+        facts: all fields of ``RunResults`` besides ``methods``, ``measured`` and ``unit``.
     """
     individual = methods["individual"]
     rows: dict[str, Any] = {}
@@ -252,10 +262,17 @@ def run_results(methods: Mapping[str, MethodResult], **facts: Any) -> RunResults
             row["teacher_agreement"] = result.teacher_agreement
         if result.movement:
             row["movement"] = result.movement
+        if result.cost is not None:
+            row["cost"] = result.cost
         if result.unseen:
             row["unseen"] = _scores(result.unseen, individual.unseen)
         rows[name] = row
-    return RunResults(**facts, unit=UNIT, methods=rows)
+    measured = {
+        name: result.measured for name, result in methods.items() if result.measured is not None
+    }
+    return RunResults(
+        **facts, unit=UNIT, methods=rows, **({"measured": measured} if measured else {})
+    )
 
 
 def read_results(folder: Path) -> RunResults:

@@ -107,12 +107,15 @@ _INPUTS: dict[type[nn.Module], Reader] = {
     nn.MultiheadAttention: _attention_inputs,
 }
 
+#: Images of each task that evidence is collected from at most.
+IMAGES_PER_TASK = 256
+
 #: Images in one forward pass; the patches of a convolution take far more memory than its output.
 BATCH = 32
 
 
 def gram_matrices(
-    zoo: Zoo, images: Mapping[str, ImageSplit], *, images_per_task: int = 256
+    zoo: Zoo, images: Mapping[str, ImageSplit], *, images_per_task: int = IMAGES_PER_TASK
 ) -> dict[str, dict[str, Tensor]]:
     """Mean x xᵀ of every layer's inputs in each expert on its own task's images.
 
@@ -196,7 +199,7 @@ def fisher_diagonals(
     zoo: Zoo,
     images: Mapping[str, ImageSplit],
     *,
-    images_per_task: int = 256,
+    images_per_task: int = IMAGES_PER_TASK,
     labels_per_image: int | None = 1,
     seed: int = 0,
 ) -> dict[str, dict[str, Tensor]]:

@@ -29,12 +29,17 @@ class Cache:
     processes may share the folder: the first one computes an entry, the others wait and read it.
     A checksum beside each entry shows whether it is whole; a damaged entry is made again.
 
+    Attributes:
+        found: how often an entry was asked for that was there before, made by another process.
+
     Args:
         root: the folder; made on first use.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.found = 0
+        self._made: set[Path] = set()
 
     def path(self, kind: str, name: str) -> Path:
         """Where the entry lies or will lie."""
@@ -48,6 +53,8 @@ class Cache:
         path = self.path(kind, name)
         if not self._is_sound(path):
             self._make(path, write)
+        elif path not in self._made:
+            self.found += 1
         return path
 
     def load(
@@ -79,6 +86,7 @@ class Cache:
             if os.path.lexists(path) and not again:
                 _warn(path)
             _write(path, write)
+            self._made.add(path)
 
     def _is_sound(self, path: Path) -> bool:
         """Whether the entry exists and has its checksum; verified once per process."""

@@ -14,6 +14,7 @@ import pandas as pd
 
 from statsmerging.errors import printable
 from statsmerging.report.drawings import Drawing
+from statsmerging.report.figures.cost import cost
 from statsmerging.report.figures.parts import (
     LEGEND,
     LINES,
@@ -73,6 +74,8 @@ def chart(drawing: Drawing, most: int | None = None) -> alt.TopLevelMixin:
     match drawing.kind:
         case "dots":
             made = dots(frame, most)
+        case "cost":
+            made = cost(frame)
         case "severity" | "tasks" | "images":
             made = against(frame, LABELS[drawing.kind])
         case "heatmap":

@@ -15,6 +15,7 @@ from statsmerging.report.runs import ReportedRun
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Row, Table
+from statsmerging.report.tables.cost import cost_tables
 from statsmerging.report.tables.movement import movement_tables
 from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 
@@ -34,6 +35,7 @@ def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
             _run(run, group.zoo_of(run), folder, keys) for group in groups for run in group.members
         ],
         "movements": [_table(table) for table in movement_tables(groups)],
+        "costs": [_table(table) for table in cost_tables(groups)],
         "sweeps": [_table(table) for table in sweep_tables(groups)],
         "settings": [_setting(group, folder) for group in groups],
     }

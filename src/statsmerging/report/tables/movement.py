@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import get_args
 
 from statsmerging.report.groups import RunGroup
 from statsmerging.report.repetitions import rows_by_method
 from statsmerging.report.tables.accuracy import Column, group_facts, method_numbers, row_facts
-from statsmerging.report.tables.content import RATIO, Row, Section, Table, deviation_caption
+from statsmerging.report.tables.by_problem import sections_by_problem, with_deviations
+from statsmerging.report.tables.content import RATIO, Row, Table
 from statsmerging.runs.results import LayerKind, LayerMovement, method_title
 
 CAPTION = (
@@ -23,20 +23,11 @@ def movement_tables(groups: Sequence[RunGroup]) -> list[Table]:
 
     Runs of earlier versions recorded no movement, and have no rows.
     """
-    tables = []
-    for problem, members in groupby(groups, key=lambda group: group.problem):
-        of_groups = [(group, list(_rows(group))) for group in members]
-        sections = [
-            Section(", ".join(group.setting) if len(of_groups) > 1 else "", rows)
-            for group, rows in of_groups
-            if rows
-        ]
-        if sections:
-            headings = tuple(column.heading for column in COLUMNS)
-            deviations = deviation_caption(row for section in sections for row in section.rows)
-            caption = "; ".join(filter(None, [CAPTION, deviations]))
-            tables.append(Table(problem, caption, ("method",), headings, sections))
-    return tables
+    headings = tuple(column.heading for column in COLUMNS)
+    return [
+        Table(problem, with_deviations(CAPTION, sections), ("method",), headings, sections)
+        for problem, _, sections in sections_by_problem(groups, _rows)
+    ]
 
 
 def _rows(group: RunGroup) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 "use strict";
 // Sweeps at a glance, then one table per setting with all tasks in columns, then how far the
-// learned methods move the weights.
+// learned methods move the weights, and what all methods cost.
 
 function startSettingTables(content) {
   const runs = new Map(content.runs.map((run) => [run.name, run]));
@@ -12,6 +12,7 @@ function startSettingTables(content) {
       ...content.movements.map((movement) =>
         article(`Movement of the weights: ${movement.title}`, resultTable(movement)),
       ),
+      ...content.costs.map((cost) => article(`Cost: ${cost.title}`, resultTable(cost))),
     );
 }
 

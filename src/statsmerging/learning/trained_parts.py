@@ -1,0 +1,102 @@
+"""Methods that train something besides coefficients: corrections of features, or routers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from statsmerging.data.images import ImageSplit
+from statsmerging.learning.data_module import UnlabeledDataModule
+from statsmerging.learning.labels import entropy
+from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.methods import task_arithmetic
+from statsmerging.merging.methods.surgery import RepresentationSurgery
+from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
+from statsmerging.runs.cost import Cost
+from statsmerging.scoring.scores import Candidate
+from statsmerging.zoo.experts import Expert, Zoo
+from statsmerging.zoo.heads import CorrectedHead
+
+
+def corrected_features(
+    method: RepresentationSurgery,
+    zoo: Zoo,
+    bank: TaskVectorBank,
+    images: Mapping[str, ImageSplit],
+) -> tuple[Candidate, Cost]:
+    """Task arithmetic, with a correction of its features in front of every head.
+
+    Args:
+        images: seen task → unlabeled images.
+    """
+    state = task_arithmetic(bank)
+    experts = {task: zoo.experts[task].state for task in images}
+
+    def features(weights: Mapping[str, Tensor], task: str) -> Tensor:
+        return zoo.network.features(weights, images[task].images, description=f"features of {task}")
+
+    corrections = method.fit(
+        {task: features(state, task) for task in images},
+        {task: features(expert, task) for task, expert in experts.items()},
+    )
+    corrected = {
+        task: Expert(experts[task], CorrectedHead(zoo.experts[task].head, correction))
+        for task, correction in corrections.items()
+    }
+    cost = Cost(
+        images=len(images) * method.steps * method.batch_size,
+        forward_passes=2 * sum(map(len, images.values())),  # once of each model
+        parameters=sum(map(_size, corrections.values())),
+    )
+    corrected_zoo = replace(zoo, experts=corrected)
+    return Candidate.of_state(method.title, corrected_zoo, state, keep=False), cost
+
+
+def routed_experts(
+    method: WeightEnsemblingMoE,
+    zoo: Zoo,
+    bank: TaskVectorBank,
+    images: Mapping[str, ImageSplit],
+    images_per_task: int,
+) -> tuple[Candidate, Cost]:
+    """Routers, trained by the entropy of the predictions.
+
+    Args:
+        images: seen task → unlabeled images.
+        images_per_task: images of each task in one step.
+    """
+    data = UnlabeledDataModule(
+        {task: split.images for task, split in images.items()},
+        images_per_task=images_per_task,
+        steps_per_epoch=method.steps,
+        seed=method.seed,
+    )
+    heads = {task: zoo.experts[task].head.to(zoo.device) for task in images}
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        for batch in data.train_dataloader():
+            inputs = zoo.preprocess.normalise(batch.images.to(zoo.device))
+            yield dict(zip(heads, inputs.split(images_per_task), strict=True))
+
+    model = method.fit(
+        zoo.network.frozen(),
+        bank,
+        batches(),
+        lambda task, features: entropy(heads[task](features)),
+    )
+    seen = data.sampler.images(method.steps)
+    cost = Cost(
+        images=seen,
+        forward_passes=seen,
+        backward_passes=seen,
+        parameters=sum(map(_size, model.routers.values())),
+    )
+    routed = replace(zoo, network=replace(zoo.network, module=model))
+    return Candidate.of_state(method.title, routed, model.state_dict(), keep=False), cost
+
+
+def _size(module: nn.Module) -> int:
+    """Number of parameters of a module."""
+    return sum(weight.numel() for weight in module.parameters())

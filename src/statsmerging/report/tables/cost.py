@@ -1,0 +1,95 @@
+"""What each method costs: one table per suite and backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from statsmerging.report.costs import QUANTITIES, CostedRow, costed_rows
+from statsmerging.report.groups import RunGroup
+from statsmerging.report.tables.accuracy import group_facts, row_facts
+from statsmerging.report.tables.by_problem import sections_by_problem
+from statsmerging.report.tables.content import Row, Table, numbers_over_seeds
+from statsmerging.runs.results import method_title
+
+CAPTION = (
+    "cost of a method: wall-clock seconds of its phases, means over seeds; total: all but bank and "
+    "scoring; bank, statistics and evidence were done once in a run and stand in every row that "
+    "needs them; images: learning images, as often as they are seen; passes: of a backbone, in "
+    "images, the teachers' among them; parameters: learned ones"
+)
+
+MEMORIES = {
+    "host": "memory: highest resident memory of the process above that at the beginning of a phase",
+    "cuda": "memory: highest memory of CUDA's allocator above that at the beginning of a phase",
+}
+
+
+def cost_tables(groups: Sequence[RunGroup]) -> list[Table]:
+    """One table per suite and backbone, with a section per setting and a row per method.
+
+    Runs of earlier versions recorded no cost, and have no rows; nor have bounds.
+    """
+    headings = tuple(quantity.heading for quantity in QUANTITIES)
+    return [
+        _without_empty_columns(Table(problem, _caption(members), ("method",), headings, sections))
+        for problem, members, sections in sections_by_problem(groups, _rows)
+    ]
+
+
+def _rows(group: RunGroup) -> Iterator[Row]:
+    for method, rows in costed_rows(group).items():
+        first = rows[0].row
+        numbers = [
+            # Each column for itself: what is counted has no deviation where seconds have one.
+            numbers_over_seeds([[quantity.number(each) for each in rows]], quantity.unit)[0]
+            for quantity in QUANTITIES
+        ]
+        facts = row_facts(group_facts(group), method, first, group.differences)
+        yield Row((method_title(method, first.title),), tuple(numbers), facts)
+
+
+def _caption(groups: Sequence[RunGroup]) -> str:
+    """The meaning of the numbers, and where seconds do not tell all."""
+    rows = [
+        (method, each)
+        for group in groups
+        for method, costed in costed_rows(group).items()
+        for each in costed
+    ]
+    of = dict.fromkeys(each.measured.memory_of for _, each in rows)
+    parts = [CAPTION, *(MEMORIES[memory] for memory in of if memory is not None)]
+    cached = list(dict.fromkeys(phase for _, each in rows for phase in each.measured.cached))
+    if cached:
+        parts.append(f"in part read from the cache of earlier runs: {', '.join(cached)}")
+    resumed = dict.fromkeys(_title(method, each) for method, each in rows if each.measured.resumed)
+    if resumed:
+        parts.append(
+            "continued after a kill, without the seconds between the last checkpoint and the kill: "
+            f"{', '.join(resumed)}"
+        )
+    return "; ".join(parts)
+
+
+def _title(method: str, each: CostedRow) -> str:
+    return method_title(method, each.row.title)
+
+
+def _without_empty_columns(table: Table) -> Table:
+    places = [
+        place
+        for place in range(len(table.columns))
+        if any(row.numbers[place] is not None for row in table.rows)
+    ]
+
+    def narrowed(row: Row) -> Row:
+        return replace(row, numbers=tuple(row.numbers[place] for place in places))
+
+    return replace(
+        table,
+        columns=tuple(table.columns[place] for place in places),
+        sections=[
+            replace(section, rows=[narrowed(row) for row in section.rows])
+            for section in table.sections
+        ],
+    )
