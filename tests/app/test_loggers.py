@@ -336,7 +336,12 @@ def expected_numbers(results: dict[str, Any]) -> dict[str, float]:
             }
         for kind, moved in row.get("movement", {}).items():
             numbers |= {f"movement/{method}/{kind}/{name}": size for name, size in moved.items()}
-    assert len(numbers) == sum(1 for leaf in leaves(results) if isinstance(leaf, int | float))
+        numbers |= {f"cost/{method}/{name}": count for name, count in row.get("cost", {}).items()}
+    for method, measured in results["measured"].items():
+        for name in ("seconds", "memory"):
+            numbers |= {f"measured/{method}/{name}/{k}": v for k, v in measured[name].items()}
+    told = [leaf for leaf in leaves(results) if not isinstance(leaf, bool)]
+    assert len(numbers) == sum(1 for leaf in told if isinstance(leaf, int | float))
     return numbers
 
 

@@ -350,6 +350,7 @@ def test_same_seed_gives_bit_identical_results(run_job: JobRunner, tmp_path: Pat
     first = run_job(directory=tmp_path / "first")
     second = run_job(directory=tmp_path / "second")
     other = run_job("seed=1", directory=tmp_path / "other")
+    assert first.pop("measured").keys() == second.pop("measured").keys()
     assert first == second
     bytes_of = [
         (tmp_path / name / "merged.safetensors").read_bytes() for name in ("first", "second")
@@ -602,8 +603,9 @@ def test_report_gathers_finished_runs(run_job: JobRunner, tmp_path: Path) -> Non
     report = tmp_path / "report"
     text = (report / "report.md").read_text()
     assert "seed 0, 1**" in text
-    assert text.count("| StatsMerging |") == 2  # its accuracy, and how far it moves the weights
-    for kind in ("accuracy", "movement"):
+    # Its accuracy, how far it moves the weights, and what it costs.
+    assert text.count("| StatsMerging |") == 3
+    for kind in ("accuracy", "movement", "cost"):
         assert len(list((report / "tables").glob(f"{kind}*.tex"))) == 1
         assert (report / "tables" / f"{kind}.csv").exists()
     pictures = re.findall(r"\]\((figures/.*)\.png\)", text)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -112,8 +114,10 @@ ONCE: dict[str, tuple[int, int, int, int | None]] = {
 def test_counts_are_the_passes_that_are_made_and_the_closed_forms(
     run_job: JobRunner, passes: Passes, empty_cache: str, tmp_path: Path
 ) -> None:
-    given = [f"method.{name}.steps={n}" for name, n in (("surgery", 5), ("wemoe", 3))]
-    results = run_job(f"method=[{','.join(ONCE)}]", *given, "threads=1", empty_cache)
+    given = ["method.surgery.steps=5", "method.wemoe.steps=3", "method.regmean.tune=null"]
+    # Agreement on fewer images than are learned from: else it has made all labels before.
+    shared = ["tuning.images_per_task=16", "threads=1", empty_cache]
+    results = run_job(f"method=[{','.join(ONCE)}]", *given, *shared)
     for number, (method, (images, forward, backward, parameters)) in enumerate(ONCE.items()):
         found = results["methods"][method]["cost"]
         counts = (found["images"], found["forward_passes"], found["backward_passes"])
@@ -125,9 +129,10 @@ def test_counts_are_the_passes_that_are_made_and_the_closed_forms(
             assert found["parameters"] == parameters, method
     free = results["methods"]["free"]["cost"]["parameters"]
     released = results["methods"]["released_code"]["cost"]["parameters"]
-    layers = free // TASKS
+    table = pd.read_parquet(tmp_path / "run" / "coefficients.parquet").query("method == 'free'")
+    layers = table["layer"].nunique()
     assert free == layers * TASKS
-    heads = 2 * (2 * WIDTH + 2)
+    heads = TASKS * (2 * WIDTH + 2)
     assert released == layers * (6 * 256 + 256 + 256 * 256 + 256 + 256 * TASKS + TASKS) + heads
 
     measured = results["measured"]
@@ -152,7 +157,7 @@ def test_counts_are_the_passes_that_are_made_and_the_closed_forms(
     assert len(of_statistics) == 1
 
     # The same run with everything in the cache: the same counts, and it is told.
-    again = run_job("method=[free]", "threads=1", empty_cache, directory=tmp_path / "again")
+    again = run_job("method=[free]", *shared, directory=tmp_path / "again")
     assert again["methods"]["free"] == results["methods"]["free"]
     assert {"statistics", "evidence"} <= set(again["measured"]["free"]["cached"])
 
@@ -161,7 +166,8 @@ def test_sharp_steps_pass_twice_and_all_heads_ask_every_teacher(
     run_job: JobRunner, passes: Passes, empty_cache: str
 ) -> None:
     given = ["trainer.sharpness=0.05", "trainer.accumulate=per_task", "labels.restrict=none"]
-    found = run_job("method=[free]", *given, empty_cache)["methods"]["free"]["cost"]
+    few = "tuning.images_per_task=16"
+    found = run_job("method=[free]", *given, few, empty_cache)["methods"]["free"]["cost"]
     assert found["images"] == SEEN
     assert found["forward_passes"] == TASKS * ALL + 2 * SEEN
     assert found["backward_passes"] == 2 * SEEN
@@ -286,6 +292,27 @@ def test_only_what_an_earlier_process_left_counts_as_cached(tmp_path: Path) -> N
     cache = Cache(tmp_path)
     assert read(cache, "statistics") == read(cache, "evidence") == []
     assert read(Cache(tmp_path), "statistics") == ["statistics"]
+
+
+def test_what_the_run_has_made_before_is_told_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def slow(path: Path) -> None:
+        time.sleep(0.05)
+        path.write_text("1")
+
+    seconds = []
+    for _ in range(2):
+        measure = Meter(torch.device("cpu"), cache)
+        with measure.phase("evidence"):
+            cache.file("numbers", "one.txt", slow)
+        seconds.append(measure.expense.measured.seconds["evidence"])
+    assert min(seconds) >= 0.05
+    # A value of a grid that failed has cost its time too.
+    with pytest.raises(KilledError), measure.phase("tuning"):
+        cache.file("numbers", "one.txt", slow)
+        raise KilledError
+    assert measure.expense.measured.seconds["tuning"] >= 0.05
 
 
 def test_parts_add_up_and_other_values_of_a_grid_become_tuning() -> None:

@@ -129,6 +129,32 @@ def singular_run(write_run: WriteRun) -> Path:
 
 
 @pytest.fixture
+def costed_runs(write_run: WriteRun) -> Path:
+    """Two seeds of a method that learns and of one that costs nothing but seconds."""
+    for seed in (0, 1):
+        runs = write_run(f"costed-{seed}", {"individual": 0.9, "ties": 0.5, "free": 0.6}, seed)
+        path = runs / f"costed-{seed}" / "results.json"
+        content = read_json(path)
+        nothing = dict.fromkeys(("images", "forward_passes", "backward_passes", "parameters"), 0)
+        learned = {"images": 2560, "forward_passes": 3560, "backward_passes": 2560}
+        content["methods"]["ties"]["cost"] = nothing
+        content["methods"]["free"]["cost"] = {**learned, "parameters": 1264}
+        bank = {"bank": 2.0, "scoring": 9.0}
+        content["measured"] = {
+            "ties": {"seconds": {**bank, "merging": 0.25}, "memory": {"merging": 2**20}},
+            "free": {
+                "seconds": {**bank, "evidence": 1.0, "learning": 10.0 + seed, "merging": 0.5},
+                "memory": {"bank": 2**30, "learning": 3 * 2**20, "merging": 2**20},
+                "memory_of": "host",
+                "cached": ["evidence"] if seed else [],
+                "resumed": bool(seed),
+            },
+        }
+        write_json(path, content)
+    return runs
+
+
+@pytest.fixture
 def corrupted_runs(write_run: WriteRun) -> Path:
     """A clean run, and two severities of one corruption with two seeds each."""
     clean = {"kind": "none", "severity": 2, "constants": "c", "protocol": "p"}

@@ -16,9 +16,11 @@ from PIL import Image
 
 from statsmerging.merging.bank import Coefficient
 from statsmerging.report import frames, series
+from statsmerging.report.costs import accuracies_and_costs
 from statsmerging.report.drawings import Drawing, drawings
 from statsmerging.report.figures import charts, pictures, style
 from statsmerging.report.figures.charts import chart
+from statsmerging.report.figures.cost import cost as figure_of_costs
 from statsmerging.report.figures.style import printed, spec_of
 from statsmerging.report.groups import runs_by_setting
 from statsmerging.runs.layer_tables import write_coefficients
@@ -234,6 +236,28 @@ def test_a_curve_has_its_steps_and_its_running_mean(learned_run: Path) -> None:
     assert charts.smooth(pd.Series(range(60))).tolist()[:3] == [0.5, 1, 2]  # 5 % of 60 steps: 3
 
 
+def test_accuracy_stands_against_every_cost(costed_runs: Path) -> None:
+    frame = accuracies_and_costs(runs_by_setting(costed_runs))
+    spec = spec_of(figure_of_costs(frame))
+    total, memory, forward, parameters = spec["concat"]
+    shown = {}
+    for panel in (total, memory, forward, parameters):
+        deviation, dot = layers(panel)
+        assert (fields(dot)["x"], fields(dot)["y"]) == ("cost", "mean")
+        assert (fields(deviation)["y"], fields(deviation)["y2"]) == ("low", "high")
+        axis = dot["encoding"]["x"]
+        rows = table(spec, panel).set_index("title")
+        shown[axis["title"]] = (axis["scale"]["type"], rows["cost"].to_dict())
+        assert rows["mean"].to_dict() == {"The ties": 50, "The free": 60}
+    # A method that takes no passes has a place; means over seeds, bank and scoring apart.
+    assert shown == {
+        "total, s": ("log", {"The ties": 0.25, "The free": 12.0}),
+        "memory, MiB": ("log", {"The ties": 1.0, "The free": 3.0}),
+        "forward passes": ("symlog", {"The ties": 0, "The free": 3560}),
+        "parameters": ("symlog", {"The ties": 0, "The free": 1264}),
+    }
+
+
 def test_zeros_have_no_place_among_singular_values() -> None:
     rows = [("singular_value_2", layer, layer, 0.5, "MLP") for layer in (0.0, 1.0)]
     rows += [("mean", layer, layer - 1, 0.5, "MLP") for layer in (0.0, 1.0)]
@@ -260,12 +284,12 @@ def test_cosines_stand_in_their_cells(learned_run: Path) -> None:
 
 
 def test_every_mark_tells_its_numbers(
-    learned_run: Path, corrupted_runs: Path, singular_run: Path
+    learned_run: Path, corrupted_runs: Path, singular_run: Path, costed_runs: Path
 ) -> None:
     """Every kind has a tooltip; a line, which would tell its first number, has points for it."""
-    del corrupted_runs, singular_run  # in the same folder as the other
+    del corrupted_runs, singular_run, costed_runs  # in the same folder as the other
     kinds = set()
-    for folder in ("learned", "singular", "."):
+    for folder in ("learned", "singular", "costed-0", "."):
         for drawing in drawings(runs_by_setting(learned_run / folder)):
             kinds.add(drawing.kind)
             told = [
@@ -275,7 +299,7 @@ def test_every_mark_tells_its_numbers(
             ]
             assert all(len(layer["encoding"].get("tooltip", [])) >= 3 for layer in told), drawing
     assert kinds == {
-        *("dots", "severity", "heatmap", "depth", "directions", "positions"),
+        *("dots", "cost", "severity", "heatmap", "depth", "directions", "positions"),
         *("learning_curves", "statistics", "cosines"),
     }
 
@@ -290,7 +314,7 @@ def test_a_name_with_a_hyphen_stays_whole() -> None:
     assert style.folded("AdaMerging, layer-wise", 21) == ["AdaMerging,", "layer-wise"]
 
 
-@pytest.mark.parametrize("run", ["learned_run", "singular_run"])
+@pytest.mark.parametrize("run", ["learned_run", "singular_run", "costed_runs"])
 def test_figures_are_stored_for_print_and_for_screens(
     run: str, request: pytest.FixtureRequest
 ) -> None:

@@ -70,6 +70,13 @@ def test_directions_and_movements_have_panels(singular_run: Path) -> None:
     assert shown == [["coefficients/free"], ["directions/free"]]
 
 
+def test_costs_have_panels_of_the_methods_that_have_some(costed_runs: Path) -> None:
+    first, *_ = wandb_view.sections(costed_runs)
+    bars = {panel.title: panel.keys for panel in first.panels if panel.kind == "bars"}
+    assert bars["forward passes, images"] == ["cost/free/forward_passes"]
+    assert bars["learned parameters"] == ["cost/free/parameters"]
+
+
 def test_a_folder_without_runs_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

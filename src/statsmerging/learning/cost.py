@@ -56,6 +56,8 @@ class Expense:
 class Meter:
     """Measures phases one after the other and sums them up.
 
+    Seconds are those of the wall clock, and with them what the run has spent before on entries of
+    the cache that the phase reads: a row tells them as if it were alone.
     Memory is the highest above that at the beginning of a phase: of CUDA's allocator on a GPU, else
     of the process as the Linux kernel counts it; where it does not, memory is not known. The
     kernel's own highest count begins anew with each phase.
@@ -77,20 +79,22 @@ class Meter:
         Args:
             alone: whether this process does all the work; else its memory tells nothing.
         """
-        found_before = self.cache.found
+        found_before, spared_before = self.cache.found, self.cache.spared
         memory_before = self._begin()
         begun = time.perf_counter()
-        yield
-        self._synchronise()
-        seconds = time.perf_counter() - begun
-        cached: list[str] = [phase] if self.cache.found > found_before else []
-        measured = Measured(seconds={phase: seconds}, cached=cached)
-        highest = self._highest() if alone else None
-        if highest is not None and memory_before is not None:
-            memory = {phase: max(0, highest - memory_before)}
-            of: MemoryOf = "cuda" if self._on_gpu else "host"
-            measured += Measured(memory=memory, memory_of=of)
-        self.expense += Expense(measured=measured)
+        try:
+            yield
+        finally:  # a value of a grid that failed has cost its time too
+            self._synchronise()
+            seconds = time.perf_counter() - begun + self.cache.spared - spared_before
+            cached: list[str] = [phase] if self.cache.found > found_before else []
+            measured = Measured(seconds={phase: seconds}, cached=cached)
+            highest = self._highest() if alone else None
+            if highest is not None and memory_before is not None:
+                memory = {phase: max(0, highest - memory_before)}
+                of: MemoryOf = "cuda" if self._on_gpu else "host"
+                measured += Measured(memory=memory, memory_of=of)
+            self.expense += Expense(measured=measured)
 
     def count(self, cost: Cost) -> None:
         """Add what is counted."""

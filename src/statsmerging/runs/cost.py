@@ -57,7 +57,7 @@ class Measured(_Addable):
     """What the work on a row took in this run; other in every run.
 
     Attributes:
-        seconds: ``Phase`` → wall clock.
+        seconds: ``Phase`` → wall clock; what the run had made before for another row included.
         memory: ``Phase`` → highest memory above that at its beginning, in bytes; not known of
             several processes, nor on systems that do not tell it.
         memory_of: whose memory; ``None`` if it is not known.

@@ -270,9 +270,9 @@ def run_results(methods: Mapping[str, MethodResult], **facts: Any) -> RunResults
     measured = {
         name: result.measured for name, result in methods.items() if result.measured is not None
     }
-    return RunResults(
-        **facts, unit=UNIT, methods=rows, **({"measured": measured} if measured else {})
-    )
+    if measured:
+        facts["measured"] = measured
+    return RunResults(**facts, unit=UNIT, methods=rows)
 
 
 def read_results(folder: Path) -> RunResults:
