@@ -282,11 +282,15 @@ def test_what_another_process_does_has_seconds_and_no_memory(tmp_path: Path) -> 
     assert (measured.memory, measured.memory_of) == ({}, None)
 
 
+def write_one(path: Path) -> None:
+    path.write_text("1")
+
+
 def test_only_what_an_earlier_process_left_counts_as_cached(tmp_path: Path) -> None:
     def read(cache: Cache, phase: Phase) -> list[str]:
         measure = Meter(torch.device("cpu"), cache)
         with measure.phase(phase):
-            cache.file("numbers", "one.txt", lambda path: path.write_text("1") and None)
+            cache.file("numbers", "one.txt", write_one)
         return measure.expense.measured.cached
 
     cache = Cache(tmp_path)
@@ -299,7 +303,7 @@ def test_what_the_run_has_made_before_is_told_again(tmp_path: Path) -> None:
 
     def slow(path: Path) -> None:
         time.sleep(0.05)
-        path.write_text("1")
+        write_one(path)
 
     seconds = []
     for _ in range(2):

@@ -91,7 +91,7 @@ class Meter:
             measured = Measured(seconds={phase: seconds}, cached=cached)
             highest = self._highest() if alone else None
             if highest is not None and memory_before is not None:
-                memory = {phase: max(0, highest - memory_before)}
+                memory: dict[str, int] = {phase: max(0, highest - memory_before)}
                 of: MemoryOf = "cuda" if self._on_gpu else "host"
                 measured += Measured(memory=memory, memory_of=of)
             self.expense += Expense(measured=measured)
@@ -153,8 +153,9 @@ def seconds_before(checkpoint: Path | None) -> Measured:
     if checkpoint is None:
         return Measured()
     seconds = CheckedCheckpoints().load_checkpoint(checkpoint).get(SECONDS)
-    known = isinstance(seconds, float) and 0 <= seconds < math.inf
-    return Measured(seconds={"learning": seconds} if known else {}, resumed=True)
+    if not isinstance(seconds, float) or not 0 <= seconds < math.inf:
+        return Measured(resumed=True)
+    return Measured(seconds={"learning": seconds}, resumed=True)
 
 
 def _release_memory() -> None:

@@ -7,7 +7,8 @@ from typing import NamedTuple, get_args
 
 import pandas as pd
 
-from statsmerging.report.groups import RunGroup, rows_by_method
+from statsmerging.report.groups import RunGroup
+from statsmerging.report.repetitions import Repetition
 from statsmerging.report.tables.content import Unit
 from statsmerging.runs.cost import Cost, Measured, Phase
 from statsmerging.runs.results import MethodRow, method_title
@@ -69,34 +70,33 @@ QUANTITIES = (
 DRAWN = (TOTAL, MEMORY, FORWARD, PARAMETERS)
 
 
-def costed_rows(group: RunGroup) -> dict[str, list[CostedRow]]:
-    """Method → its rows that tables count; those without a cost are left out."""
-    counted = {id(row) for rows in rows_by_method(group.results).values() for row in rows.values()}
-    found: dict[str, list[CostedRow]] = {}
-    for results in group.results:
-        for method, row in results.methods.items():
-            if row.cost is not None and id(row) in counted:
-                measured = results.measured.get(method, Measured())
-                found.setdefault(method, []).append(CostedRow(row, row.cost, measured))
+def costed_rows(group: RunGroup) -> dict[str, dict[Repetition, CostedRow]]:
+    """Method → repetition → row with a cost; of runs of one repetition the first counts."""
+    found: dict[str, dict[Repetition, CostedRow]] = {}
+    for run in group.repeated:
+        for method, row in run.results.methods.items():
+            if row.cost is not None:
+                measured = run.results.measured.get(method, Measured())
+                costed = CostedRow(row, row.cost, measured)
+                found.setdefault(method, {}).setdefault(run.repetition, costed)
     return found
 
 
 def accuracies_and_costs(groups: Sequence[RunGroup]) -> pd.DataFrame:
     """Average accuracies on the seen tasks, in percent, with the costs of ``DRAWN``.
 
-    Columns: ``setting``, ``method``, ``title``, ``quantity``, ``cost``, ``accuracy``; one row for
-    each run and quantity.
+    Columns: ``setting``, ``method``, ``title``, ``zoo``, ``seed``, ``quantity``, ``cost``,
+    ``accuracy``; one row for each repetition and quantity.
     """
-    rows = [
-        (group.label, method, method_title(method, each.row.title), quantity.heading, cost, average)
-        for group in groups
-        for method, costed in costed_rows(group).items()
-        for each in costed
-        for quantity in DRAWN
-        for cost, average in [(quantity.number(each), 100 * each.row.average)]
-        if cost is not None
-    ]
-    columns = ["setting", "method", "title", "quantity", "cost", "accuracy"]
-    frame = pd.DataFrame(rows, columns=columns)
-    factors = {quantity.heading: quantity.unit.factor for quantity in DRAWN}
-    return frame.assign(cost=frame["cost"] * frame["quantity"].map(factors).astype(float))
+    rows = []
+    for group in groups:
+        for method, costed in costed_rows(group).items():
+            for repetition, each in costed.items():
+                about = (group.label, method, method_title(method, each.row.title), *repetition)
+                for quantity in DRAWN:
+                    cost = quantity.number(each)
+                    if cost is not None:
+                        shown = quantity.unit.factor * cost
+                        rows.append((*about, quantity.heading, shown, 100 * each.row.average))
+    columns = ["setting", "method", "title", "zoo", "seed", "quantity", "cost", "accuracy"]
+    return pd.DataFrame(rows, columns=columns)

@@ -10,11 +10,13 @@ from statsmerging.report.figures.parts import (
     PICKED,
     SHARED,
     data_of,
+    deviation_note,
     laid_out,
     with_deviations,
     zoom_of,
 )
 from statsmerging.report.figures.style import colours, shapes
+from statsmerging.report.frames import over_repetitions
 
 #: Panels in a row.
 COLUMNS = 2
@@ -28,14 +30,10 @@ def cost(frame: pd.DataFrame) -> alt.TopLevelMixin:
     Args:
         frame: ``costs.accuracies_and_costs`` in one setting.
     """
-    groups = frame.groupby(["quantity", "title"], sort=False)
-    means = groups.agg(
-        cost=("cost", "mean"),
-        mean=("accuracy", "mean"),
-        std=("accuracy", "std"),
-        count=("accuracy", "count"),
-    )
-    rows = with_deviations(means.reset_index())
+    keys = ["quantity", "title"]
+    spreads = over_repetitions(frame, keys, "accuracy")
+    costs = over_repetitions(frame, keys, "cost")["mean"]  # in the same order
+    rows = with_deviations(spreads.assign(cost=costs))
     names = list(rows["title"].unique())
     picked = alt.selection_point(fields=["title"], **PICKED)
     made = []
@@ -61,4 +59,5 @@ def cost(frame: pd.DataFrame) -> alt.TopLevelMixin:
         panel = alt.layer(*layers, data=data_of(shown), name=f"panel_{number}")
         made.append(panel.add_params(zoom_of(number, ["x", "y"]), *[picked] * (number == 0)))
     columns = min(COLUMNS, len(made))
-    return laid_out(alt.concat(*made, columns=columns, resolve=SHARED), columns, names)
+    note = deviation_note(spreads)
+    return laid_out(alt.concat(*made, columns=columns, resolve=SHARED, title=note), columns, names)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from statsmerging.report.costs import QUANTITIES, CostedRow, costed_rows
+from statsmerging.report.costs import QUANTITIES, CostedRow, Quantity, costed_rows
 from statsmerging.report.groups import RunGroup
+from statsmerging.report.repetitions import Repetition
 from statsmerging.report.tables.accuracy import group_facts, row_facts
-from statsmerging.report.tables.by_problem import sections_by_problem
-from statsmerging.report.tables.content import Row, Table, numbers_over_seeds
+from statsmerging.report.tables.by_problem import sections_by_problem, with_deviations
+from statsmerging.report.tables.content import Number, Row, Table, numbers_over_repetitions
 from statsmerging.runs.results import method_title
 
 CAPTION = (
-    "cost of a method: wall-clock seconds of its phases, means over seeds; total: all but bank and "
-    "scoring; bank, statistics and evidence were done once in a run and stand in every row that "
-    "needs them; images: learning images, as often as they are seen; passes: of a backbone, in "
-    "images, the teachers' among them; parameters: learned ones"
+    "cost of a method: wall-clock seconds of its phases; total: all but bank and scoring; bank, "
+    "statistics and evidence were done once in a run and stand in every row that needs them; "
+    "images: learning images, as often as they are seen; passes: of a backbone, in images, the "
+    "teachers' among them; parameters: learned ones"
 )
 
 MEMORIES = {
@@ -32,21 +33,31 @@ def cost_tables(groups: Sequence[RunGroup]) -> list[Table]:
     """
     headings = tuple(quantity.heading for quantity in QUANTITIES)
     return [
-        _without_empty_columns(Table(problem, _caption(members), ("method",), headings, sections))
+        _without_empty_columns(
+            Table(
+                problem,
+                with_deviations(_caption(members), sections),
+                ("method",),
+                headings,
+                sections,
+            )
+        )
         for problem, members, sections in sections_by_problem(groups, _rows)
     ]
 
 
 def _rows(group: RunGroup) -> Iterator[Row]:
     for method, rows in costed_rows(group).items():
-        first = rows[0].row
-        numbers = [
-            # Each column for itself: what is counted has no deviation where seconds have one.
-            numbers_over_seeds([[quantity.number(each) for each in rows]], quantity.unit)[0]
-            for quantity in QUANTITIES
-        ]
+        first = next(iter(rows.values())).row
+        numbers = [_number(rows, quantity) for quantity in QUANTITIES]
         facts = row_facts(group_facts(group), method, first, group.differences)
         yield Row((method_title(method, first.title),), tuple(numbers), facts)
+
+
+def _number(rows: Mapping[Repetition, CostedRow], quantity: Quantity) -> Number | None:
+    """A number by itself: what is counted has no deviation where seconds have one."""
+    cells = {repetition: quantity.number(each) for repetition, each in rows.items()}
+    return numbers_over_repetitions([cells], quantity.unit)[0]
 
 
 def _caption(groups: Sequence[RunGroup]) -> str:
@@ -55,7 +66,7 @@ def _caption(groups: Sequence[RunGroup]) -> str:
         (method, each)
         for group in groups
         for method, costed in costed_rows(group).items()
-        for each in costed
+        for each in costed.values()
     ]
     of = dict.fromkeys(each.measured.memory_of for _, each in rows)
     parts = [CAPTION, *(MEMORIES[memory] for memory in of if memory is not None)]
