@@ -315,7 +315,7 @@ def test_a_killed_run_continues_and_ends_at_the_same_coefficients(
     episodes: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     overrides = (f"method=[{method}]", "statistics=related")
-    episodes(*overrides, directory=tmp_path / "whole")
+    whole = episodes(*overrides, directory=tmp_path / "whole")
     step = StatsMergingInEpisodes.training_step
     tasks: list[tuple[str, ...]] = []
 
@@ -330,13 +330,17 @@ def test_a_killed_run_continues_and_ends_at_the_same_coefficients(
     monkeypatch.setattr(StatsMergingInEpisodes, "training_step", recording)
     with pytest.raises(KilledError):
         episodes(*overrides, directory=tmp_path / "killed")
-    episodes(*overrides, directory=tmp_path / "killed")
+    continued = episodes(*overrides, directory=tmp_path / "killed")
     assert coefficients(tmp_path / "killed").equals(coefficients(tmp_path / "whole"))
     # Three steps and the kill; then the third one again, since two were in the checkpoint.
     assert len(tasks) == 4 + 4
     assert tasks[2] == tasks[4]
     assert len(set(tasks)) > 2
     assert all(2 <= len(merged) <= 4 for merged in tasks if merged)
+    # Four images of each task that a step has merged, in whichever process it was.
+    cost = continued["methods"][method]["cost"]
+    assert cost == whole["methods"][method]["cost"]
+    assert cost["images"] == 4 * sum(map(len, [*tasks[:2], *tasks[4:]]))
 
 
 def test_another_seed_and_no_episodes_give_other_coefficients(
@@ -351,13 +355,17 @@ def test_another_seed_and_no_episodes_give_other_coefficients(
 
 
 def test_two_processes_learn_what_one_learns(episodes: JobRunner, tmp_path: Path) -> None:
-    found = []
+    found, costs = [], []
     for devices in (1, 2):
-        devices_and_steps = (f"trainer.devices={devices}", "trainer.steps=4")
-        episodes("method=[singular_wise]", *devices_and_steps, directory=tmp_path / str(devices))
+        more = (f"trainer.devices={devices}", "trainer.steps=4")
+        results = episodes("method=[singular_wise]", *more, directory=tmp_path / str(devices))
+        costs.append(results["methods"]["singular_wise"]["cost"])
         found.append(coefficients(tmp_path / str(devices)))
     pd.testing.assert_frame_equal(found[1], found[0], rtol=0, atol=1e-4)
     assert found[0]["coefficient"].nunique() > 8
+    assert costs[0] == costs[1]
+    # What the other process takes, this one does not know.
+    assert "learning" not in results["measured"]["singular_wise"]["memory"]
 
 
 @pytest.mark.parametrize("method", ["stats_merging", "singular_wise"])
