@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from statsmerging.merging.bank import matrix_shape
+from statsmerging.merging.state_dicts import matrix_shape
 
 #: Directions of a task matrix above its floor; their singular values fall as 1/√i from LARGEST.
 DIRECTIONS = 64

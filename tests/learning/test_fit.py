@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from statsmerging.choices import Anchor
-from statsmerging.learning.fit import LearnedCoefficients
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
 from statsmerging.merging.decomposition import Decomposition
 from statsmerging.merging.merged_model import Bank

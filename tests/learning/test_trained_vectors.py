@@ -7,7 +7,8 @@ import torch
 
 from statsmerging.learning.trained_vectors import StudentWithTrainedVectors
 from statsmerging.merging import MergedModel, SpectralBank, StatsMergeLearner, layer_statistics
-from statsmerging.merging.bank import TaskVectorBank, is_vector
+from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.state_dicts import is_vector
 from tests.learning.test_module import gradients, make_data, make_module
 from tests.small_models import TinyBackbone
 

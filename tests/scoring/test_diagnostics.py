@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from statsmerging.choices import Granularity, LearnerKind, VectorCoefficients
-from statsmerging.learning.fit import LearnedCoefficients
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.merging import StatsMergeLearner, TaskVectorBank, layer_statistics
 from statsmerging.merging.bank import ALL_LAYERS, Coefficient
 from statsmerging.merging.direction_learner import DirectionLearner

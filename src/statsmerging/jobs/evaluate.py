@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from statsmerging.errors import UserError
-from statsmerging.merging.bank import check_same_tensors
+from statsmerging.merging.state_dicts import check_same_tensors
 from statsmerging.runs.finished import check_recorded
 from statsmerging.scoring.scores import Candidate
 from statsmerging.store.hashing import file_sha256

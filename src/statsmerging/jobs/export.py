@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from statsmerging.data.hub import closed_hub
 from statsmerging.errors import UserError, printable
-from statsmerging.merging.bank import check_same_tensors
+from statsmerging.merging.state_dicts import check_same_tensors
 from statsmerging.report.card import model_card
 from statsmerging.runs.directory import MANIFEST
 from statsmerging.runs.finished import FinishedRun, read_finished_run

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from statsmerging.errors import IncompleteError, UserError
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import LearnedCoefficients, run_statistics
+from statsmerging.learning.fit import run_statistics
 from statsmerging.learning.joint import joint_weights
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.learning.merger import Merged, Merger
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.merging.relations import task_vector_cosines

@@ -15,7 +15,7 @@ from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
 from statsmerging.learning.cost import Expense
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import LearnedCoefficients
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.learning.merger import Merged, Merger, StateDict
 from statsmerging.merging.bank import Coefficient
 from statsmerging.merging.relations import task_vector_cosines

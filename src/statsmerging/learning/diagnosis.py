@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from statsmerging.learning.fit import LearnedCoefficients
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.settings import MergingSettings
 from statsmerging.runs.published import deviations, published_rows

@@ -19,14 +19,8 @@ from statsmerging.choices import Anchor, Objective
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.data_module import UnlabeledBatch
-from statsmerging.learning.fit import (
-    LearnedCoefficients,
-    LearningStep,
-    Mergeable,
-    at_granularity,
-    predicted,
-    run_statistics,
-)
+from statsmerging.learning.fit import LearningStep, Mergeable, at_granularity, run_statistics
+from statsmerging.learning.learned_coefficients import LearnedCoefficients, predicted
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.bank import SomeExperts, TaskVectorBank

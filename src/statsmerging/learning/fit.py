@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +11,15 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from statsmerging.choices import Anchor, Feature, Source
+from statsmerging.choices import Feature, Source
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.cost import Expense, LearningClock, Meter, seconds_before
 from statsmerging.learning.data_module import UnlabeledDataModule
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.problem import MergingProblem, at_density
 from statsmerging.learning.settings import (
@@ -27,13 +27,7 @@ from statsmerging.learning.settings import (
 )
 from statsmerging.learning.trained_vectors import StudentWithTrainedVectors
 from statsmerging.learning.trainer import continue_from, create_trainer
-from statsmerging.merging.bank import (
-    ALL_LAYERS,
-    Coefficient,
-    TaskVectorBank,
-    is_vector,
-    summing_type,
-)
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.decomposition import Decomposition
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import DirectionStatistics, direction_statistics
@@ -46,113 +40,11 @@ from statsmerging.merging.relations import (
 )
 from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
 from statsmerging.runs.cost import Cost
-from statsmerging.runs.results import LayerKind, LayerMovement
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
 
 if TYPE_CHECKING:
-    from statsmerging.learning.released_code import ReleasedCodeLearner
-
-
-@dataclass(frozen=True)
-class LearnedCoefficients:
-    """What a learning step gives.
-
-    Attributes:
-        learner: as it is after the last step.
-        bank: what the coefficients merge.
-        coefficients: L × K, K, or one per singular direction, on the CPU.
-        gradient_norm: of the learner in the last step.
-        offsets: layer → what was trained besides merging, see ``StudentWithTrainedVectors``.
-        expense: of the learning, and of statistics that are made for it alone.
-    """
-
-    learner: StatsMergeLearner | DirectionLearner | ReleasedCodeLearner
-    bank: Bank
-    coefficients: Tensor
-    gradient_norm: float
-    offsets: Mapping[str, Tensor] = field(default_factory=dict)
-    expense: Expense = field(default_factory=Expense)
-
-    def state(self, anchor: Anchor) -> dict[str, Tensor]:
-        """The merged weights by name."""
-        merged = self.bank.merge(self.coefficients, anchor)
-        moved = {name: merged[name] + offset for name, offset in self.offsets.items()}
-        return {**merged, **moved}
-
-    def listed(self) -> list[Coefficient]:
-        """The coefficients one by one, with their places."""
-        return self.bank.listed(self.coefficients)
-
-    @property
-    def vectors(self) -> frozenset[str]:
-        """Names of the merged layers that are no matrices."""
-        start = self.bank.pretrained
-        return frozenset(name for name, layer in start.items() if is_vector(layer))
-
-    def from_network(self) -> tuple[list[Coefficient], LayerKind | None]:
-        """The coefficients that a network gives from one start, and the layers they are of.
-
-        Whole vectors have a start of their own among singular directions; with ``vectors=table``,
-        ``mean`` or ``only`` the network gives one kind alone. ``None``: all layers.
-        """
-        listed = self.listed()
-        if listed[0].layer == ALL_LAYERS:
-            return listed, None
-        chosen = self.learner.vectors
-        if chosen == "learned" and listed[0].direction is None:
-            return listed, None
-        if chosen == "only":
-            return [each for each in listed if each.layer in self.vectors], "vectors"
-        return [each for each in listed if each.layer not in self.vectors], "matrices"
-
-    @torch.no_grad()
-    def movement(self, state: Mapping[str, Tensor]) -> dict[LayerKind, LayerMovement]:
-        """How far matrices and vectors are from θ₀; a kind without coefficients is left out.
-
-        Args:
-            state: the weights that were merged with the coefficients.
-        """
-        start, vectors, listed = self.bank.pretrained, self.vectors, self.listed()
-        kinds: dict[LayerKind, bool] = {"matrices": False, "vectors": True}
-        found: dict[LayerKind, LayerMovement] = {}
-        for kind, of_vectors in kinds.items():
-            names = [name for name in start if (name in vectors) == of_vectors]
-            sizes = [
-                abs(each.value)
-                for each in listed
-                if each.layer == ALL_LAYERS or (each.layer in vectors) == of_vectors
-            ]
-            if names and sizes:
-                moved = math.hypot(*(_norm(state[name] - start[name]) for name in names))
-                whole = math.hypot(*(_norm(start[name]) for name in names))
-                found[kind] = LayerMovement(
-                    largest_coefficient=max(sizes), relative=moved / whole if whole else None
-                )
-        return found
-
-    @property
-    def predicts(self) -> bool:
-        """Whether the learner can tell coefficients of other experts: a table cannot."""
-        return self.learner.predicts
-
-    @torch.no_grad()
-    def predict(self, statistics: LayerStatistics | DirectionStatistics) -> Tensor:
-        """Coefficients for other experts, from statistics of the same kind."""
-        return predicted(self.learner.cpu(), statistics)
-
-
-def predicted(learner: nn.Module, statistics: LayerStatistics | DirectionStatistics) -> Tensor:
-    """Coefficients for experts with these statistics, differentiable in the learner."""
-    if isinstance(statistics, DirectionStatistics):
-        assert isinstance(learner, DirectionLearner)
-        return learner.predict(statistics)
-    assert isinstance(learner, StatsMergeLearner)
-    return learner.predict(statistics)
-
-
-def _norm(layer: Tensor) -> float:
-    return float(torch.linalg.vector_norm(layer.to(summing_type(layer.dtype))))
+    pass
 
 
 @dataclass(frozen=True)

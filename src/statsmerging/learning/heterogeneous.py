@@ -21,7 +21,7 @@ from statsmerging.learning.finetuning import adamw, finetuned_zoo
 from statsmerging.learning.labels import Teacher, distillation_loss, teacher_scores
 from statsmerging.learning.settings import LabelsSettings, MergingSettings, StudentSettings
 from statsmerging.learning.trainer import continue_from, create_trainer, forget
-from statsmerging.merging.bank import check_same_tensors
+from statsmerging.merging.state_dicts import check_same_tensors
 from statsmerging.runs.results import TaskAccuracy
 from statsmerging.scoring.scores import Candidate, Scorer
 from statsmerging.store.cache import Cache

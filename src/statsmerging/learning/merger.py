@@ -15,13 +15,14 @@ from torch import Tensor
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.cost import Expense, Meter
 from statsmerging.learning.episodes import learn_in_episodes
-from statsmerging.learning.fit import LearnedCoefficients, LearningStep, Mergeable, mergeable
+from statsmerging.learning.fit import LearningStep, Mergeable, mergeable
 from statsmerging.learning.labels import (
     Teacher,
     labelling_passes,
     learning_targets,
     teacher_scores,
 )
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released
 from statsmerging.learning.settings import MergingSettings

@@ -35,8 +35,9 @@ from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
-from statsmerging.learning.fit import LearnedCoefficients, LearningStep
+from statsmerging.learning.fit import LearningStep
 from statsmerging.learning.labels import learning_targets
+from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.bank import TaskVectorBank

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.choices import Anchor
-from statsmerging.merging.bank import is_vector
 from statsmerging.merging.merged_model import Bank, MergedModel
+from statsmerging.merging.state_dicts import is_vector
 
 
 class StudentWithTrainedVectors(MergedModel):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from statsmerging.merging.bank import TaskVectorBank, is_vector, matrix_shape
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.singular_vectors import (
     leading_triples,
@@ -20,6 +20,7 @@ from statsmerging.merging.singular_vectors import (
     orthogonalised,
     smaller_grams,
 )
+from statsmerging.merging.state_dicts import is_vector, matrix_shape
 
 #: Statistics that every direction has of its own.
 DIRECTION_COLUMNS = (

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from statsmerging.choices import DirectionFeature
-from statsmerging.merging.bank import is_vector
 from statsmerging.merging.decomposition import DIRECTION_COLUMNS
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.relations import RELATION_COLUMNS, place_statistics
 from statsmerging.merging.spectral import SpectralBank
+from statsmerging.merging.state_dicts import is_vector
 from statsmerging.merging.statistics import LayerStatistics
 
 #: Layer statistics of which the learner sees the logarithm.

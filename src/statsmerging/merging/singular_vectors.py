@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statsmerging.merging.bank import matrix_shape
+from statsmerging.merging.state_dicts import matrix_shape
 
 #: Singular values below this share of a matrix's norm are the rounding of float32 arithmetic.
 RANK_TOLERANCE = 1e-6

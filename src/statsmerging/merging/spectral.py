@@ -15,16 +15,11 @@ import torch
 from torch import Tensor
 
 from statsmerging.choices import Anchor
-from statsmerging.merging.bank import (
-    Coefficient,
-    TaskVectorBank,
-    check_experts,
-    split_merged_and_kept,
-    summing_type,
-)
+from statsmerging.merging.bank import Coefficient, TaskVectorBank
 from statsmerging.merging.decomposition import Decomposition, Directions, decompose_layer
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.kernels import PLAIN, Kernels
+from statsmerging.merging.state_dicts import check_experts, split_merged_and_kept, summing_type
 
 #: Layers that are decomposed at the same time, at most: the task vectors of each are in memory.
 SIDE_BY_SIDE = 4

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from statsmerging.choices import Feature, Source, Standardise
-from statsmerging.merging.bank import TaskVectorBank, matrix_shape
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError, check_choice
+from statsmerging.merging.state_dicts import matrix_shape
 
 #: Columns of a feature that has several: their names' common beginning.
 _PREFIXES: dict[str, Feature] = {"singular_value_": "singular_values", "kind_": "kind"}

@@ -15,7 +15,7 @@ from statsmerging.data.images import SuiteImages
 from statsmerging.data.pictures import Preprocess
 from statsmerging.data.suites import Task
 from statsmerging.errors import MissingFilesError, UserError, gather_missing, printable
-from statsmerging.merging.bank import check_finite, check_same_tensors
+from statsmerging.merging.state_dicts import check_finite, check_same_tensors
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import file_sha256, key_of, state_sha256
 from statsmerging.zoo.backbones import create_backbone, feature_dimension, preprocess_of

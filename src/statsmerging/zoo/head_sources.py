@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from statsmerging.data.images import SuiteImages
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError, printable
-from statsmerging.merging.bank import check_same_tensors
+from statsmerging.merging.state_dicts import check_same_tensors
 from statsmerging.progress import track
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import json_sha256, key_of

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError, printable
-from statsmerging.merging.bank import check_finite
+from statsmerging.merging.state_dicts import check_finite
 from statsmerging.zoo.formats.checkpoints import around, is_adapter, read_file, wrapper_of
 from statsmerging.zoo.formats.foreign import CLASSIFIERS, NORMALISES, classifier_names
 from statsmerging.zoo.formats.lora import Adapter

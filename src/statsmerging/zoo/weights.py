@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from statsmerging.errors import UserError, first_line, printable, shown
-from statsmerging.merging.bank import check_finite
+from statsmerging.merging.state_dicts import check_finite
 from statsmerging.store.files import atomic_path
 from statsmerging.store.hashing import state_sha256
 

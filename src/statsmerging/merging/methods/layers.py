@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from statsmerging.merging.bank import TaskVectorBank, matrix_shape
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.singular_vectors import noise_levels
+from statsmerging.merging.state_dicts import matrix_shape
 
 #: Layer name → K × n task vectors in float32.
 Rows = Callable[[str], Tensor]

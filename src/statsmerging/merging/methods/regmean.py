@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statsmerging.merging.bank import TaskVectorBank, matrix_shape
+from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import (
     Evidence,
     EvidenceMethod,
@@ -18,6 +18,7 @@ from statsmerging.merging.methods.base import (
     parameter,
 )
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
+from statsmerging.merging.state_dicts import matrix_shape
 
 #: Added to every Gram matrix as a share of the mean of their diagonals: inputs that are never
 #: active get the experts' average instead of a division by zero.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.errors import UserError, printable
-from statsmerging.merging.bank import check_finite, check_same_tensors
+from statsmerging.merging.state_dicts import check_finite, check_same_tensors
 from statsmerging.zoo.formats.checkpoints import (
     is_adapter,
     is_average,
