@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -42,9 +41,6 @@ from statsmerging.merging.statistics import LayerStatistics, layer_statistics, s
 from statsmerging.runs.cost import Cost
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
