@@ -14,8 +14,8 @@ from statsmerging.choices import LabelsFrom
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.settings import LearningSettings
 from statsmerging.data.suites import Suite
-from statsmerging.learning.directions import KnownDirections
 from statsmerging.learning.heterogeneous import HeterogeneousExpert
+from statsmerging.learning.known_directions import KnownDirections
 from statsmerging.learning.labels import Teacher
 from statsmerging.learning.settings import MergeSettings
 from statsmerging.merging.bank import TaskVectorBank

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from statsmerging.learning.directions import KnownDirections
+from statsmerging.learning.known_directions import KnownDirections
 from statsmerging.merging import Decomposition, SpectralBank, TaskVectorBank, direction_statistics
 from statsmerging.store.cache import Cache
 from tests.conftest import JobRunner
