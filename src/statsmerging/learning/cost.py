@@ -6,7 +6,6 @@ Work that several rows share is measured the one time it is done and told in eac
 from __future__ import annotations
 
 import ctypes
-import gc
 import math
 import platform
 import time
@@ -161,9 +160,9 @@ def seconds_before(checkpoint: Path | None) -> Measured:
 def _release_memory() -> None:
     """Give freed memory back, so that a phase is not given what others have left.
 
-    ``settle_process`` keeps it for the steps of a phase.
+    ``settle_process`` keeps it for the steps of a phase. Garbage in cycles is not looked for: that
+    takes up to a second where many objects are alive, and a grid has hundreds of phases.
     """
-    gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
