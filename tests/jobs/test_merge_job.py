@@ -29,6 +29,7 @@ from statsmerging.store.files import read_json
 from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.network import Network
 from tests.conftest import ROOT, SMALL_VIT, JobRunner, run_in_process, write_suite
+from tests.kills import KilledError, killed_in_step
 
 METHODS = [
     "pretrained",
@@ -43,10 +44,6 @@ METHODS = [
 EVERY_METHOD = [
     *sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")),
 ]
-
-
-class KilledError(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
 
 
 def coefficients(directory: Path) -> pd.DataFrame:
@@ -419,25 +416,12 @@ def test_wrong_labels_of_the_learning_images_change_nothing(
 def test_killed_fit_continues_and_ends_at_the_same_coefficients(
     run_job: JobRunner,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     steps_taken: list[UnlabeledBatch],
     chosen: str,
 ) -> None:
     run_job(chosen, directory=tmp_path / "whole")
-    step = StatsMerging.training_step
-    steps = 0
-
-    def killed_in_the_fourth_step(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise KilledError
-        return step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StatsMerging, "training_step", killed_in_the_fourth_step)
-        with pytest.raises(KilledError):
-            run_job(chosen, directory=tmp_path / "killed")
+    with killed_in_step(StatsMerging, 4), pytest.raises(KilledError):
+        run_job(chosen, directory=tmp_path / "killed")
     assert not (tmp_path / "killed" / "results.json").exists()
 
     run_job(chosen, directory=tmp_path / "killed")

@@ -22,13 +22,14 @@ from statsmerging.learning.cost import (
     Meter,
     seconds_before,
 )
-from statsmerging.learning.data_module import TaskBalancedSampler, UnlabeledBatch
+from statsmerging.learning.data_module import TaskBalancedSampler
 from statsmerging.learning.episodes import EpisodePlan
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.trainer import CheckedCheckpoints
 from statsmerging.runs.cost import Cost, Measured, Phase
 from statsmerging.store.cache import Cache
 from tests.conftest import SMALL_VIT, JobRunner
+from tests.kills import KilledError, killed_in_step
 
 #: Of ``SMALL_RUN`` and the small suite.
 STEPS, EPOCHS, PER_TASK, TASKS, IMAGES = 6, 3, 4, 2, 48
@@ -207,27 +208,12 @@ def test_images_of_episodes_are_those_of_their_batches() -> None:
     assert sampler.images(20) < TaskBalancedSampler([9] * 5, 4, 20, 0).images(20) == 20 * 4 * 5
 
 
-class KilledError(Exception):
-    pass
-
-
 def test_a_continued_learning_tells_the_seconds_before_the_kill(
-    run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_job: JobRunner, tmp_path: Path
 ) -> None:
     whole = run_job("method=[free]", directory=tmp_path / "whole")
-    step, steps = StatsMerging.training_step, 0
-
-    def killed_in_the_fourth_step(self: StatsMerging, batch: UnlabeledBatch) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise KilledError
-        return step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StatsMerging, "training_step", killed_in_the_fourth_step)
-        with pytest.raises(KilledError):
-            run_job("method=[free]")
+    with killed_in_step(StatsMerging, 4), pytest.raises(KilledError):
+        run_job("method=[free]")
     checkpoints = CheckedCheckpoints()
     (path,) = (tmp_path / "run" / "checkpoints").glob("*.ckpt")
     content = checkpoints.load_checkpoint(path)

@@ -43,6 +43,7 @@ from statsmerging.merging.merged_model import Bank
 from statsmerging.merging.relations import relation_statistics
 from statsmerging.zoo.heads import Head
 from tests.conftest import JobRunner, run_in_process, write_suite
+from tests.kills import KilledError
 from tests.small_models import TinyBackbone
 
 State = dict[str, Tensor]
@@ -300,10 +301,6 @@ def episodes(small_run: list[str], four_tasks: Path, tmp_path: Path) -> JobRunne
     return lambda *overrides, directory=tmp_path / "run": run_in_process(
         [*own, *overrides], directory
     )
-
-
-class KilledError(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
 
 
 def coefficients(directory: Path) -> pd.DataFrame:

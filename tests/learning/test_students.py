@@ -21,14 +21,11 @@ from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import Head
 from statsmerging.zoo.network import Network
 from statsmerging.zoo.weights import Weights
+from tests.kills import KilledError, killed_in_step
 from tests.small_models import TinyBackbone
 
 CPU = torch.device("cpu")
 PREPROCESS = Preprocess(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-class KilledError(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
 
 
 def target() -> Zoo:
@@ -125,21 +122,12 @@ def test_a_student_differs_from_its_start_in_weights_alone(tmp_path: Path, teach
 
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_checkpoint_changes_no_weight(
-    tmp_path: Path, teacher: Tensor, monkeypatch: pytest.MonkeyPatch, damaged: int
+    tmp_path: Path, teacher: Tensor, damaged: int
 ) -> None:
     """Distillation continues from the one before, or starts anew."""
     whole = distilled(tmp_path / "whole", teacher)
-    step = Distillation.training_step
-
-    def killed_in_the_last_step(self: Distillation, batch: UnlabeledBatch) -> Tensor:
-        if self.global_step == 5:
-            raise KilledError
-        return step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Distillation, "training_step", killed_in_the_last_step)
-        with pytest.raises(KilledError):
-            distilled(tmp_path / "killed", teacher)
+    with killed_in_step(Distillation, 6), pytest.raises(KilledError):  # the last one
+        distilled(tmp_path / "killed", teacher)
     checkpoints = sorted((tmp_path / "killed").rglob("*.ckpt"))  # NAME.before.ckpt, NAME.ckpt
     assert len(checkpoints) == 2
     for file in checkpoints[-damaged:]:
@@ -148,25 +136,15 @@ def test_a_damaged_checkpoint_changes_no_weight(
 
 
 def test_a_killed_distillation_continues_and_ends_at_the_same_weights(
-    tmp_path: Path, teacher: Tensor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, teacher: Tensor
 ) -> None:
     whole = distilled(tmp_path / "whole", teacher)
-    step, steps = Distillation.training_step, 0
-
-    def killed_in_the_fourth_step(self: Distillation, batch: UnlabeledBatch) -> Tensor:
-        nonlocal steps
-        steps += 1
-        if steps == 4:
-            raise KilledError
-        return step(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Distillation, "training_step", killed_in_the_fourth_step)
+    with killed_in_step(Distillation, 4) as begun:
         with pytest.raises(KilledError):
             distilled(tmp_path / "killed", teacher)
         assert list((tmp_path / "killed").rglob("*.ckpt"))
         continued = distilled(tmp_path / "killed", teacher)
-    assert steps == 4 + 4  # two of the first three were in the checkpoint
+    assert len(begun) == 4 + 4  # two of the first three were in the checkpoint
     assert continued.sha256 == whole.sha256
     assert not list((tmp_path / "killed").rglob("*.ckpt"))
 

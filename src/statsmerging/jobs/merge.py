@@ -128,13 +128,7 @@ def _merge_and_score(
                 with meter.phase("scoring"):
                     result = _scored(problem, merger, merged.candidate)
                 expense = merged.expense + meter.expense
-                outcome.rows[merged.name] = replace(
-                    result,
-                    about=merged.about,
-                    movement=merged.movement(),
-                    cost=expense.cost,
-                    measured=expense.measured,
-                )
+                outcome.rows[merged.name] = merged.row(result, expense)
                 if merged.state is not None:
                     outcome.static = merged
                 if merged.learned is not None:

@@ -165,14 +165,7 @@ def _score(seen: Merger, merged: Merged, unseen: StateDict, of_unseen: Expense) 
         result = problem.scorer.score(candidate)
         agreement = agreement_of.of(candidate)
     expense = merged.expense + of_unseen + meter.expense
-    return replace(
-        result,
-        teacher_agreement=agreement,
-        about=merged.about,
-        movement=merged.movement(),
-        cost=expense.cost,
-        measured=expense.measured,
-    )
+    return merged.row(replace(result, teacher_agreement=agreement), expense)
 
 
 def _state(merged: Merged) -> StateDict:

@@ -45,7 +45,7 @@ def diagnose(
             lines += diagnostics.uniform_coefficients(
                 name, given, of=of, per_layer=kind == "per_layer"
             )
-        lines += diagnostics.extreme_coefficients(name, result.listed(), result.vectors)
+        lines += diagnostics.extreme_coefficients(name, result.listed(), result.bank.vector_layers)
         lines += diagnostics.vanishing_gradient(name, result.gradient_norm)
     for name, row in rows.items():
         if name in BOUNDS:

@@ -17,7 +17,7 @@ from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.merged_model import Bank
-from statsmerging.merging.state_dicts import is_vector, summing_type
+from statsmerging.merging.state_dicts import summing_type
 from statsmerging.merging.statistics import LayerStatistics
 from statsmerging.runs.results import LayerKind, LayerMovement
 
@@ -55,12 +55,6 @@ class LearnedCoefficients:
         """The coefficients one by one, with their places."""
         return self.bank.listed(self.coefficients)
 
-    @property
-    def vectors(self) -> frozenset[str]:
-        """Names of the merged layers that are no matrices."""
-        start = self.bank.pretrained
-        return frozenset(name for name, layer in start.items() if is_vector(layer))
-
     def from_network(self) -> tuple[list[Coefficient], LayerKind | None]:
         """The coefficients that a network gives from one start, and the layers they are of.
 
@@ -73,9 +67,10 @@ class LearnedCoefficients:
         chosen = self.learner.vectors
         if chosen == "learned" and listed[0].direction is None:
             return listed, None
+        vectors = self.bank.vector_layers
         if chosen == "only":
-            return [each for each in listed if each.layer in self.vectors], "vectors"
-        return [each for each in listed if each.layer not in self.vectors], "matrices"
+            return [each for each in listed if each.layer in vectors], "vectors"
+        return [each for each in listed if each.layer not in vectors], "matrices"
 
     @torch.no_grad()
     def movement(self, state: Mapping[str, Tensor]) -> dict[LayerKind, LayerMovement]:
@@ -84,7 +79,8 @@ class LearnedCoefficients:
         Args:
             state: the weights that were merged with the coefficients.
         """
-        start, vectors, listed = self.bank.pretrained, self.vectors, self.listed()
+        start, vectors = self.bank.pretrained, self.bank.vector_layers
+        listed = self.listed()
         kinds: dict[LayerKind, bool] = {"matrices": False, "vectors": True}
         found: dict[LayerKind, LayerMovement] = {}
         for kind, of_vectors in kinds.items():

@@ -39,7 +39,7 @@ from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, bloc
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.runs.cost import Cost
-from statsmerging.runs.results import LayerKind, LayerMovement
+from statsmerging.runs.results import LayerKind, LayerMovement, MethodResult
 from statsmerging.scoring.evidence import (
     IMAGES_PER_TASK,
     block_grams,
@@ -80,6 +80,20 @@ class Merged:
     def expense(self) -> Expense:
         """All that the row took, but for its scores."""
         return self.shared + self.own
+
+    def row(self, scored: MethodResult, expense: Expense) -> MethodResult:
+        """The row of the results: its scores, with what is known of the method.
+
+        Args:
+            expense: of all work on the row, scoring included.
+        """
+        return replace(
+            scored,
+            about=self.about,
+            movement=self.movement(),
+            cost=expense.cost,
+            measured=expense.measured,
+        )
 
     def movement(self) -> dict[LayerKind, LayerMovement]:
         """How far the learned coefficients move the weights; empty if none were learned."""

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from statsmerging.choices import Anchor
 from statsmerging.merging.merged_model import Bank, MergedModel
-from statsmerging.merging.state_dicts import is_vector
 
 
 class StudentWithTrainedVectors(MergedModel):
@@ -30,7 +29,8 @@ class StudentWithTrainedVectors(MergedModel):
         compiled: bool = False,
     ) -> None:
         super().__init__(backbone, bank, anchor, compiled=compiled)
-        self.names = tuple(name for name, layer in bank.pretrained.items() if is_vector(layer))
+        vectors = bank.vector_layers
+        self.names = tuple(name for name in bank.layers if name in vectors)
         self.offsets = nn.ParameterList(
             torch.zeros_like(bank.pretrained[name]) for name in self.names
         )

@@ -16,12 +16,12 @@ from statsmerging.merging.kernels import LONG, PLAIN, Kernels
 from statsmerging.merging.state_dicts import (
     RUNNING_STATISTICS,
     check_experts,
-    is_vector,
     mean_over_experts,
     rounding_of,
     split_merged_and_kept,
     summing_type,
     task_vector,
+    vector_layers,
 )
 
 
@@ -162,7 +162,7 @@ class TaskVectorBank:
     @property
     def vector_layers(self) -> frozenset[str]:
         """Names of the layers that are no matrices: biases, norms, tokens."""
-        return frozenset(name for name, start in self.pretrained.items() if is_vector(start))
+        return vector_layers(self.pretrained)
 
     @property
     def device(self) -> torch.device:

@@ -12,10 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from statsmerging.choices import PREDICTING, LearnerKind, VectorCoefficients
+from statsmerging.choices import LearnerKind, VectorCoefficients
 from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.errors import MergingError, check_choice
-from statsmerging.merging.learner import ANCHORED_START, LinearModel, TwoLayerNetworks
+from statsmerging.merging.learner import (
+    ANCHORED_START,
+    LinearModel,
+    TwoLayerNetworks,
+    can_predict,
+)
 
 #: Standardised statistics end here. Biases and norms lie many deviations from the matrices, and a
 #: network that sees how many gives some of them coefficients of 50.
@@ -112,7 +117,7 @@ class DirectionLearner(nn.Module):
     @property
     def predicts(self) -> bool:
         """Whether there is anything to predict from: a table has none."""
-        return self.kind in PREDICTING and self.vectors not in ("table", "trained")
+        return can_predict(self.kind, self.vectors)
 
     def predict(self, statistics: DirectionStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning.

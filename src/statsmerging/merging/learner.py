@@ -30,6 +30,11 @@ from statsmerging.merging.statistics import LayerStatistics
 ANCHORED_START = 0.3
 
 
+def can_predict(kind: LearnerKind, vectors: VectorCoefficients) -> bool:
+    """Whether a learner has coefficients for other experts: nothing of it belongs to its own."""
+    return kind in PREDICTING and vectors not in ("table", "trained")
+
+
 class StatsMergeLearner(nn.Module):
     """Maps statistics to coefficients λ: L × K (layer-wise) or K (task-wise).
 
@@ -134,7 +139,7 @@ class StatsMergeLearner(nn.Module):
     @property
     def predicts(self) -> bool:
         """Whether there is anything to predict from: a table has none."""
-        return self.kind in PREDICTING and self.vectors not in ("table", "trained")
+        return can_predict(self.kind, self.vectors)
 
     def predict(self, statistics: LayerStatistics) -> Tensor:
         """Coefficients for other experts of the same backbone, without learning: L × K' or K'.

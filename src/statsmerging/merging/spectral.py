@@ -19,7 +19,12 @@ from statsmerging.merging.bank import Coefficient, TaskVectorBank
 from statsmerging.merging.decomposition import Decomposition, Directions, decompose_layer
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.kernels import PLAIN, Kernels
-from statsmerging.merging.state_dicts import check_experts, split_merged_and_kept, summing_type
+from statsmerging.merging.state_dicts import (
+    check_experts,
+    split_merged_and_kept,
+    summing_type,
+    vector_layers,
+)
 
 #: Layers that are decomposed at the same time, at most: the task vectors of each are in memory.
 SIDE_BY_SIDE = 4
@@ -131,6 +136,11 @@ class SpectralBank:
     def layers(self) -> tuple[str, ...]:
         """Names of the merged tensors, in the order of the state dict (length L)."""
         return tuple(self.pretrained)
+
+    @property
+    def vector_layers(self) -> frozenset[str]:
+        """Names of the layers whose directions are whole task vectors."""
+        return vector_layers(self.pretrained)
 
     @property
     def device(self) -> torch.device:

@@ -31,6 +31,11 @@ def is_vector(layer: Tensor) -> bool:
     return min(matrix_shape(layer)) == 1
 
 
+def vector_layers(layers: Mapping[str, Tensor]) -> frozenset[str]:
+    """Names of the layers that are no matrices."""
+    return frozenset(name for name, layer in layers.items() if is_vector(layer))
+
+
 def check_experts(
     pretrained: Mapping[str, Tensor], experts: Mapping[str, Mapping[str, Tensor]]
 ) -> None:

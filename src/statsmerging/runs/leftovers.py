@@ -10,24 +10,26 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from statsmerging.errors import UserError
-from statsmerging.runs.directory import CONFIG, LOCK, RunDirectory, is_finished
+from statsmerging.runs.directory import (
+    ERROR,
+    LOCK,
+    LOG,
+    MANIFEST,
+    OUTPUTS,
+    RunDirectory,
+    is_finished,
+)
 from statsmerging.store.locks import waiting_lock
 
 #: The files that jobs, loggers and their libraries write in a run directory, part by part. A file
 #: that none of these describes is not ours, whatever folder it lies in.
 _WRITTEN = (
-    CONFIG,
-    "results.json",
-    "manifest.json",
-    "coefficients.parquet",
-    "statistics.parquet",
-    "outcomes.safetensors",
-    "merged.safetensors",
-    "pretrained.safetensors",
-    "experts/*.safetensors",
+    *(name for name in OUTPUTS if "." in name),  # the others are folders
+    MANIFEST,
+    LOG,
+    ERROR,
     "task_vectors.bin",
-    "run.log",
-    "error.txt",
+    "experts/*.safetensors",
     "checkpoints/*-*.ckpt",
     "checkpoints/*-*.ckpt.*.damaged/*.ckpt",
     "learning_curves/*/version_*/metrics.csv",

@@ -195,17 +195,4 @@ def _without_empty_columns(table: Table) -> Table:
     numbers = [
         place for place in range(len(table.columns)) if any(row.numbers[place] for row in rows)
     ]
-
-    def narrowed(row: Row) -> Row:
-        labels = tuple(row.labels[place] for place in texts)
-        return replace(row, labels=labels, numbers=tuple(row.numbers[place] for place in numbers))
-
-    return replace(
-        table,
-        labels=tuple(table.labels[place] for place in texts),
-        columns=tuple(table.columns[place] for place in numbers),
-        sections=[
-            Section(section.heading, [narrowed(row) for row in section.rows])
-            for section in table.sections
-        ],
-    )
+    return table.narrowed(texts, numbers)

@@ -131,6 +131,25 @@ class Table:
         """Rows of all sections."""
         return [row for section in self.sections for row in section.rows]
 
+    def narrowed(self, labels: Sequence[int], columns: Sequence[int]) -> Table:
+        """The table with the labels and columns of these places alone."""
+
+        def row(whole: Row) -> Row:
+            return replace(
+                whole,
+                labels=tuple(whole.labels[place] for place in labels),
+                numbers=tuple(whole.numbers[place] for place in columns),
+            )
+
+        return replace(
+            self,
+            labels=tuple(self.labels[place] for place in labels),
+            columns=tuple(self.columns[place] for place in columns),
+            sections=[
+                Section(section.heading, list(map(row, section.rows))) for section in self.sections
+            ],
+        )
+
 
 def numbers_over_repetitions(
     cells: Sequence[Mapping[Repetition, float | None]], unit: Unit = PERCENT

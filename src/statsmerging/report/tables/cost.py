@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from statsmerging.report.costs import QUANTITIES, CostedRow, Quantity, costed_rows
 from statsmerging.report.groups import RunGroup
@@ -92,15 +91,4 @@ def _without_empty_columns(table: Table) -> Table:
         for place in range(len(table.columns))
         if any(row.numbers[place] is not None for row in table.rows)
     ]
-
-    def narrowed(row: Row) -> Row:
-        return replace(row, numbers=tuple(row.numbers[place] for place in places))
-
-    return replace(
-        table,
-        columns=tuple(table.columns[place] for place in places),
-        sections=[
-            replace(section, rows=[narrowed(row) for row in section.rows])
-            for section in table.sections
-        ],
-    )
+    return table.narrowed(range(len(table.labels)), places)
