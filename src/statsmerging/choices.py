@@ -27,6 +27,8 @@ Accelerator = Literal["auto", "cpu", "gpu"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 LearningSplit = Literal["validation", "test"]
+#: Of the unlabeled images: those that are learned from, and those that choose between values.
+LearningPart = Literal["learning", "held_out"]
 DistillationSplit = Literal["validation", "train"]
 SuiteKind = Literal["embedded", "folder", "hub"]
 #: ``data/corruptions/kinds.py`` defines all but ``none``.
@@ -112,6 +114,7 @@ LabelKind = Literal["hard", "soft", "ground_truth"]
 Restrict = Literal["task", "none"]
 LabelsFrom = Literal["teacher", "student"]
 Accumulate = Literal["joint", "per_task"]
+TuningRule = Literal["agreement", "leave_one_task_out"]
 
 # ---- merging methods
 Needs = Literal["nothing", "unlabeled images", "activations", "gradients"]

@@ -321,6 +321,7 @@ def expected_numbers(results: dict[str, Any]) -> dict[str, float]:
     """The numbers of ``results.json``, named as docs/wandb.md says; every leaf is one of them."""
     rows = results["methods"]
     numbers: dict[str, float] = {"seed": results["seed"]}
+    numbers |= {f"held_out/{task}": count for task, count in results["held_out"].items()}
     for task, quality in results["teachers"].items():
         numbers |= {f"teachers/{task}/{name}": value for name, value in quality.items()}
     for task, cosines in results["task_vector_cosines"].items():
@@ -334,6 +335,9 @@ def expected_numbers(results: dict[str, Any]) -> dict[str, float]:
                 for key, value in row.get(name, {}).items()
                 if isinstance(value, int | float)
             }
+        if "choice" in row:
+            numbers[f"choice/{method}/value"] = row["choice"]["value"]
+            del row["choice"]["tried"]  # what else was tried is no number of the row
         for kind, moved in row.get("movement", {}).items():
             numbers |= {f"movement/{method}/{kind}/{name}": size for name, size in moved.items()}
         numbers |= {f"cost/{method}/{name}": count for name, count in row.get("cost", {}).items()}

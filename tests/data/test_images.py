@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from statsmerging.choices import SPLITS, Split
@@ -202,3 +204,62 @@ def test_unknown_tasks_are_named(suite: Suite, cache: Cache) -> None:
     wrong = NOISE.model_copy(update={"tasks": ["parity", "colour"]})
     with pytest.raises(UserError, match="the suite has no task colour; it has parity, size"):
         SuiteImages(suite, SMALL, cache, wrong)
+
+
+def split_of(contents: list[int], key: str = "images", geometry: int = 4) -> ImageSplit:
+    """Images whose digests are those of the given contents, in this order."""
+    rng = [np.random.default_rng(content) for content in contents]
+    digests = np.stack([each.integers(256, size=16, dtype=np.uint8) for each in rng])
+    pixels = torch.tensor(contents, dtype=torch.uint8)[:, None, None, None]
+    return ImageSplit(
+        pixels.expand(-1, 3, geometry, geometry),
+        torch.arange(len(contents)),
+        torch.from_numpy(digests),
+        key,
+    )
+
+
+def contents_of(split: ImageSplit) -> list[int]:
+    return split.images[:, 0, 0, 0].tolist()
+
+
+@given(
+    st.lists(st.integers(0, 200), min_size=2, max_size=120).filter(lambda them: len(set(them)) > 1),
+    st.floats(0.01, 0.5),
+)
+@settings(deadline=None)
+def test_what_is_held_out_shares_no_image_with_the_rest(contents: list[int], share: float) -> None:
+    rest, held = split_of(contents).held_out(share)
+    assert set(contents_of(rest)).isdisjoint(contents_of(held))
+    assert sorted(contents_of(rest) + contents_of(held)) == sorted(contents)
+    assert len(rest) > 0
+    assert len(held) > 0
+    assert rest.key != held.key
+    check_disjoint({"mnist": {"train": rest, "validation": held}})
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "held_out"),
+    [(100, 0.2, 20), (101, 0.2, 21), (20, 0.2, 8), (10, 0.2, 5), (200, 0.5, 100), (3, 0.2, 1)],
+)
+def test_a_share_is_held_out_but_at_least_eight_and_at_most_half(
+    images: int, share: float, held_out: int
+) -> None:
+    rest, held = split_of(list(range(images))).held_out(share)
+    assert (len(rest), len(held)) == (images - held_out, held_out)
+
+
+def test_content_alone_decides_what_is_held_out() -> None:
+    """Order, geometry and the key of the images do not, so every run and teacher has the same."""
+    contents = list(range(60))
+    _, held = split_of(contents).held_out(0.2)
+    order = np.random.default_rng(0).permutation(60).tolist()
+    _, other = split_of(order, key="corrupted", geometry=8).held_out(0.2)
+    assert set(contents_of(other)) == set(contents_of(held))
+    assert contents_of(held) == sorted(contents_of(held))  # in the order of the split
+    assert contents_of(other) == [content for content in order if content in contents_of(held)]
+
+
+def test_copies_of_one_image_cannot_be_held_out() -> None:
+    with pytest.raises(UserError, match=r"learning\.held_out=0 does without"):
+        split_of([3] * 30).held_out(0.2)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -23,8 +25,10 @@ from statsmerging.learning.data_module import UnlabeledBatch, UnlabeledDataModul
 from statsmerging.learning.module import StatsMerging
 from statsmerging.merging import Decomposition, SpectralBank
 from statsmerging.merging.methods.ties import Ties
+from statsmerging.report.tables.accuracy import accuracy_content
 from statsmerging.runs.finished import read_finished_run
 from statsmerging.runs.outcomes import read_outcomes
+from statsmerging.runs.results import read_results
 from statsmerging.store.files import read_json
 from statsmerging.store.hashing import file_sha256
 from statsmerging.zoo.network import Network
@@ -246,12 +250,13 @@ def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path)
 def test_the_jointly_trained_model_is_a_bound(
     run_job: JobRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = run_job("joint=true", "method=simple_average")["methods"]
+    whole = ("joint=true", "method=simple_average", "learning.held_out=0")
+    rows = run_job(*whole)["methods"]
     assert list(rows)[:3] == ["pretrained", "individual", "joint"]
     # It learned: it fits the teachers on images neither has seen better than θ₀ does.
     assert rows["joint"]["teacher_agreement"] > rows["pretrained"]["teacher_agreement"]
     monkeypatch.setattr(joint, "create_trainer", None)
-    again = run_job("joint=true", "method=simple_average", directory=tmp_path / "again")
+    again = run_job(*whole, directory=tmp_path / "again")
     assert again["methods"]["joint"] == rows["joint"]
 
 
@@ -306,6 +311,49 @@ def test_tuning_takes_the_value_that_agrees_most(run_job: JobRunner, tmp_path: P
     tuned = rows["task_arithmetic_tuned"]
     assert tuned["teacher_agreement"] == max(agreements.values())
     assert agreements[tuned["parameters"]["scale"]] == max(agreements.values())
+
+    choice = tuned["choice"]
+    assert (choice["parameter"], choice["rule"]) == ("scale", "agreement")
+    assert choice["value"] == tuned["parameters"]["scale"]
+    assert choice["at_edge"] == (choice["value"] == 1.0)  # below 0 no scale is valid
+    for tried in choice["tried"]:
+        assert fmean(tried["agreement"].values()) == pytest.approx(agreements[tried["value"]])
+        assert "average" not in tried  # test images tell nothing that nobody asked for
+
+
+def test_the_oracle_is_told_and_chooses_nothing(run_job: JobRunner, tmp_path: Path) -> None:
+    method = ["method=task_arithmetic", "method.task_arithmetic.tune=[0.0,0.4,1.0]"]
+    plain = run_job(*method)["methods"]
+    results = run_job(*method, "tuning.oracle=true", directory=tmp_path / "oracle")
+    rows = results["methods"]
+    choice = rows["task_arithmetic_tuned"].pop("choice")
+    averages = {tried["value"]: tried.pop("average") for tried in choice["tried"]}
+    assert choice == plain["task_arithmetic_tuned"].pop("choice")
+    # Except for the passes of the oracle's own images, of which there are none in the record.
+    assert rows["task_arithmetic_tuned"] == plain["task_arithmetic_tuned"]
+    assert averages[choice["value"]] == rows["task_arithmetic_tuned"]["average"]
+    assert (
+        averages[0.4]
+        == run_job(
+            "method=task_arithmetic",
+            "method.task_arithmetic.scale=0.4",
+            directory=tmp_path / "alone",
+        )["methods"]["task_arithmetic"]["average"]
+    )
+    tables = [accuracy_content([read_results(tmp_path / run)]) for run in ("run", "oracle")]
+    assert ["oracle" in table.columns for table in tables] == [False, True]
+    assert ["labels of the test images" in table.caption for table in tables] == [False, True]
+
+
+def test_nothing_is_learned_from_the_images_that_choose(run_job: JobRunner, tmp_path: Path) -> None:
+    """All learning images of a task are in a run's count; without a part held out they are more."""
+    results = run_job("method=free")
+    teachers, held = results["teachers"], results["held_out"]
+    whole = run_job("method=free", "learning.held_out=0", directory=tmp_path / "whole")
+    assert "held_out" not in whole or whole["held_out"] == {}
+    for task, teacher in teachers.items():
+        assert teacher["images"] + held[task] == whole["teachers"][task]["images"]
+        assert held[task] == max(8, math.ceil(0.2 * whole["teachers"][task]["images"]))
 
 
 def test_learning_rates_are_tuned_by_the_same_rule(run_job: JobRunner, tmp_path: Path) -> None:
@@ -563,7 +611,7 @@ def test_files_and_teachers_are_recorded_and_a_wrong_class_order_is_noticed(
     run_in_process(made, tmp_path / "zoo")
     experts = tmp_path / "zoo" / "experts"
     from_files = [item for item in larger if not item.startswith("zoo.")]
-    local = [*from_files, "zoo=local", f"zoo.root={experts}"]
+    local = [*from_files, "zoo=local", f"zoo.root={experts}", "method.task_arithmetic.tune=null"]
     right = run_in_process(local, tmp_path / "right")
     assert right["warnings"] == []
     assert set(right["teachers"]) == {"parity", "size"}

@@ -34,7 +34,10 @@ from tests.kills import KilledError, killed_in_step
 #: Of ``SMALL_RUN`` and the small suite.
 STEPS, EPOCHS, PER_TASK, TASKS, IMAGES = 6, 3, 4, 2, 48
 SEEN = STEPS * PER_TASK * TASKS
-ALL = TASKS * IMAGES
+#: A fifth of the unlabeled images is held out, and tells the agreement.
+HELD_OUT = TASKS * 10
+ALL = TASKS * IMAGES - HELD_OUT
+TESTED = TASKS * IMAGES
 WIDTH = SMALL_VIT["embed_dim"]
 
 
@@ -108,7 +111,7 @@ ONCE: dict[str, tuple[int, int, int, int | None]] = {
         3 * PER_TASK * TASKS,
         SMALL_VIT["depth"] * (WIDTH * WIDTH + WIDTH + TASKS * WIDTH + TASKS),
     ),
-    "released_code": (SEEN, SEEN + EPOCHS * ALL, SEEN, None),
+    "released_code": (SEEN, SEEN + EPOCHS * TESTED, SEEN, None),
 }
 
 
@@ -116,8 +119,7 @@ def test_counts_are_the_passes_that_are_made_and_the_closed_forms(
     run_job: JobRunner, passes: Passes, empty_cache: str, tmp_path: Path
 ) -> None:
     given = ["method.surgery.steps=5", "method.wemoe.steps=3", "method.regmean.tune=null"]
-    # Agreement on fewer images than are learned from: else it has made all labels before.
-    shared = ["tuning.images_per_task=16", "threads=1", empty_cache]
+    shared = ["threads=1", empty_cache]
     results = run_job(f"method=[{','.join(ONCE)}]", *given, *shared)
     for number, (method, (images, forward, backward, parameters)) in enumerate(ONCE.items()):
         found = results["methods"][method]["cost"]
@@ -167,8 +169,7 @@ def test_sharp_steps_pass_twice_and_all_heads_ask_every_teacher(
     run_job: JobRunner, passes: Passes, empty_cache: str
 ) -> None:
     given = ["trainer.sharpness=0.05", "trainer.accumulate=per_task", "labels.restrict=none"]
-    few = "tuning.images_per_task=16"
-    found = run_job("method=[free]", *given, few, empty_cache)["methods"]["free"]["cost"]
+    found = run_job("method=[free]", *given, empty_cache)["methods"]["free"]["cost"]
     assert found["images"] == SEEN
     assert found["forward_passes"] == TASKS * ALL + 2 * SEEN
     assert found["backward_passes"] == 2 * SEEN
@@ -176,25 +177,23 @@ def test_sharp_steps_pass_twice_and_all_heads_ask_every_teacher(
 
 
 def test_a_grid_costs_all_its_values(run_job: JobRunner, passes: Passes, empty_cache: str) -> None:
-    few = 16
     results = run_job(
         "method=[ties,free]",
         "method.ties.tune=[0.2,1.0,0.4]",
         "method.free.tune=[0.01,0.5]",  # the first is the configured one
-        f"tuning.images_per_task={few}",
         empty_cache,
     )
     rows = {method: row["cost"] for method, row in results["methods"].items() if "cost" in row}
     assert rows["ties"] == Cost(images=0).model_dump()
-    assert rows["ties_tuned"] == Cost(forward_passes=3 * few * TASKS).model_dump()
+    assert rows["ties_tuned"] == Cost(forward_passes=3 * HELD_OUT).model_dump()
     plain, tuned = rows["free"], rows["free_tuned"]
     assert plain["forward_passes"] == ALL + SEEN
     assert tuned["images"] == tuned["backward_passes"] == 2 * SEEN
-    assert tuned["forward_passes"] == ALL + 2 * SEEN + 2 * few * TASKS
+    assert tuned["forward_passes"] == ALL + 2 * SEEN + 2 * HELD_OUT
     assert tuned["parameters"] == plain["parameters"]
     # The last row is made of what the one before has learned, one more learning, two agreements.
     forward, backward = passes.of(3, "learning", "tuning")
-    assert (forward, backward) == (SEEN + 2 * few * TASKS, SEEN)
+    assert (forward, backward) == (SEEN + 2 * HELD_OUT, SEEN)
     seconds = {method: each["seconds"] for method, each in results["measured"].items()}
     assert "tuning" not in seconds["free"]
     assert seconds["free_tuned"]["tuning"] > 0

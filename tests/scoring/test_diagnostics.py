@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -15,8 +16,9 @@ from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import direction_statistics
 from statsmerging.merging.merged_model import Bank
 from statsmerging.merging.spectral import SpectralBank
-from statsmerging.runs.results import MethodResult, TaskAccuracy
+from statsmerging.runs.results import GridChoice, MethodResult, TaskAccuracy, TriedValue
 from statsmerging.scoring.diagnostics import (
+    edge_of_the_grid,
     experts_at_chance,
     extreme_coefficients,
     generalisation_gap,
@@ -241,6 +243,19 @@ def test_a_coefficient_of_all_layers_is_of_no_kind() -> None:
 def test_a_gradient_of_nothing_is_named() -> None:
     assert list(vanishing_gradient("free", 0.0))
     assert not list(vanishing_gradient("free", 1e-3))
+
+
+@pytest.mark.parametrize("at_edge", [True, False])
+def test_a_choice_at_the_edge_of_its_grid_is_named(at_edge: bool) -> None:
+    tried = [TriedValue(value=0.5), TriedValue(value=1.0)]
+    choice = GridChoice(
+        parameter="scale", rule="agreement", value=0.5, at_edge=at_edge, tried=tried
+    )
+    row = replace(result(mnist=0.5), choice=choice)
+    lines = list(edge_of_the_grid("ties_tuned", row))
+    assert len(lines) == at_edge
+    assert all("scale=0.5" in line and "method.ties.tune" in line for line in lines)
+    assert list(edge_of_the_grid("ties", result(mnist=0.5))) == []
 
 
 def test_a_task_below_half_its_expert_is_named() -> None:

@@ -182,7 +182,7 @@ def _named_tasks(config: Config) -> list[str]:
 def _check_batches(config: Config, suite: Suite) -> None:
     """Refuse steps of more images than any task has, which would only fill the memory.
 
-    A smaller task, or one limited by ``learning.images``, may repeat its images.
+    A smaller task, or one of whose images not all are learned from, may repeat its images.
 
     Raises:
         UserError: names the largest value, and the task that has so many.

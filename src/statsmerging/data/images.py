@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,6 +22,9 @@ from statsmerging.errors import UserError
 from statsmerging.progress import track
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
+
+#: Agreement on fewer images of a task tells little.
+FEWEST_HELD_OUT = 8
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,35 @@ class ImageSplit:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(self), generator=generator)[:count]
         return self._rows(rows, f"{count} drawn with seed {seed}")
+
+    def held_out(self, share: float) -> tuple[ImageSplit, ImageSplit]:
+        """The images to learn from, and those that are held out of learning, both in their order.
+
+        At least ``FEWEST_HELD_OUT`` images are held out, and at most half of them all. The content
+        of an image decides on which side it is: copies of one image are on the same side, and the
+        sides are the same in every geometry, with every corruption and seed.
+
+        Args:
+            share: of the images that are held out, below 1.
+
+        Raises:
+            UserError: all images are copies of one.
+        """
+        wanted = min(max(math.ceil(share * len(self)), FEWEST_HELD_OUT), len(self) // 2)
+        distinct, copies = np.unique(self.digests.numpy(), axis=0, return_inverse=True)
+        if len(distinct) < 2:
+            raise UserError(
+                "learning.held_out needs at least two different images of each task; "
+                "learning.held_out=0 does without"
+            )
+        # They are in ascending order here; that of digests has nothing to do with the images.
+        below = np.bincount(copies).cumsum()
+        last = min(int(np.searchsorted(below, wanted)), len(distinct) - 2)
+        held = torch.from_numpy(copies.reshape(-1) <= last)
+        how = f"by content, {share} held out"
+        return self._rows((~held).nonzero()[:, 0], f"rest {how}"), self._rows(
+            held.nonzero()[:, 0], how
+        )
 
     def _rows(self, rows: Tensor, how: str) -> ImageSplit:
         key = key_of([self.key, how])

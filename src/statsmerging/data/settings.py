@@ -111,13 +111,16 @@ class LearningSettings(Settings):
 
     Attributes:
         split: whose images.
-        images: at most this many of each task; ``None``: all.
+        held_out: share of each task's images that nothing learns from: hyper-parameters are chosen
+            on them. 0: they are chosen on the learning images.
+        images: at most this many of each task, of those that are not held out; ``None``: all.
         seed: of the images that are drawn.
         episodes: number of subsets of the seen experts, of which every step merges one; ``None``
             or 0: every step merges all experts. A method has its own, with this as default.
     """
 
     split: LearningSplit
+    held_out: float = Field(default=0.2, ge=0, le=0.5)
     images: PositiveInt | None
     seed: int = Field(ge=0)
     episodes: NonNegativeInt | None = None

@@ -82,6 +82,7 @@ def merge(run: ScoredRun) -> None:
         complete=not outcome.failed,
         merged=outcome.static.name if outcome.static is not None else None,
         failed=outcome.failed,
+        held_out=merger.held_out,
         teachers={task: asdict(quality) for task, quality in teachers.items()},
         task_vector_cosines={
             task: dict(zip(bank.tasks, row, strict=True))

@@ -79,6 +79,7 @@ def transfer(run: ScoredRun) -> None:
         granularity=config.granularity,
         learner=config.learner.kind,
         labels=config.labels.kind,
+        held_out=seen.held_out,
         teachers={task: asdict(quality) for task, quality in teachers.items()},
         warnings=[
             *diagnose(config, problem, cosines, outcome.rows, teachers, outcome.learned),

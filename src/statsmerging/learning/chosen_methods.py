@@ -38,9 +38,22 @@ class LearnedMethod:
             "parameters": settings.model_dump(exclude={"title", "tune"}),
         }
 
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The learning rates that are tried."""
+        return tuple(self.settings.tune or ())
+
+    @property
+    def tuned_parameter(self) -> str:
+        return "learning_rate"
+
+    def may_be(self, value: float) -> bool:
+        """Whether the tuned parameter may have this value."""
+        return value >= 0
+
     def candidates(self) -> Iterator[LearnedMethod]:
         """The method with every learning rate of its grid."""
-        for rate in self.settings.tune or ():
+        for rate in self.grid:
             settings = self.settings.model_copy(update={"learning_rate": rate})
             # Another name, so that it has other checkpoints.
             name = self.name if settings == self.settings else f"{self.name}-{rate:g}"
@@ -62,12 +75,19 @@ class FixedMethod:
     def name(self) -> str:
         return self.method.name
 
+    @property
+    def tuned_parameter(self) -> str:
+        """Empty: there is none, and no grid."""
+        return "" if self.method.tunable is None else self.method.tunable.parameter
+
+    def may_be(self, value: float) -> bool:
+        """Whether the tuned parameter may have this value."""
+        return self.method.complaint(self.tuned_parameter, value) is None
+
     def candidates(self) -> Iterator[FixedMethod]:
         """The method with every value of the grid."""
-        tunable = self.method.tunable
-        if tunable is not None:
-            for value in self.grid:
-                yield FixedMethod(replace(self.method, **{tunable.parameter: value}), self.grid)
+        for value in self.grid:
+            yield FixedMethod(replace(self.method, **{self.tuned_parameter: value}), self.grid)
 
 
 def parse_methods(section: Mapping[str, Mapping[str, Any]]) -> list[LearnedMethod | FixedMethod]:

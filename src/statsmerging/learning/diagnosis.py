@@ -50,6 +50,7 @@ def diagnose(
     for name, row in rows.items():
         if name in BOUNDS:
             continue
+        lines += diagnostics.edge_of_the_grid(name, row)
         lines += diagnostics.sacrificed_tasks(name, row, individual)
         lines += diagnostics.generalisation_gap(name, row, individual)
     return lines

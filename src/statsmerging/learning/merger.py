@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from statsmerging.choices import LabelsFrom
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.cost import Expense, Meter
 from statsmerging.learning.episodes import learn_in_episodes
@@ -27,6 +29,7 @@ from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released
 from statsmerging.learning.settings import MergingSettings
 from statsmerging.learning.trained_parts import corrected_features, routed_experts
+from statsmerging.learning.tuning import at_edge, chosen, leaders
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods import (
     DataFreeMethod,
@@ -39,7 +42,13 @@ from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, bloc
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.runs.cost import Cost
-from statsmerging.runs.results import LayerKind, LayerMovement, MethodResult
+from statsmerging.runs.results import (
+    GridChoice,
+    LayerKind,
+    LayerMovement,
+    MethodResult,
+    TriedValue,
+)
 from statsmerging.scoring.evidence import (
     IMAGES_PER_TASK,
     block_grams,
@@ -64,6 +73,7 @@ class Merged:
         about: title, needs, returns and parameters, for the record.
         state: the merged weights, if the method gives one static model.
         learned: learner and coefficients, if the method learns any.
+        choice: of the tuned parameter, if it was tuned.
         shared: work that other rows share: task vectors, statistics, evidence.
         own: work for this row alone: learning and merging.
     """
@@ -73,6 +83,7 @@ class Merged:
     about: dict[str, Any]
     state: StateDict | None = None
     learned: LearnedCoefficients | None = None
+    choice: GridChoice | None = None
     shared: Expense = field(default_factory=Expense)
     own: Expense = field(default_factory=Expense)
 
@@ -90,6 +101,7 @@ class Merged:
         return replace(
             scored,
             about=self.about,
+            choice=self.choice,
             movement=self.movement(),
             cost=expense.cost,
             measured=expense.measured,
@@ -130,7 +142,7 @@ class Merger:
         self.settings = settings
         self.problem = problem
         self.zoo = problem.zoo
-        self.images = problem.learning_images()
+        self.images = problem.unlabeled_images("learning")
         self.step = LearningStep(settings, problem, self.images, checkpoints, curves)
         meter = self.meter()
         with meter.phase("bank"):
@@ -171,16 +183,29 @@ class Merger:
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
-        """Agreement with the teachers on some learning images, the same for all methods."""
-        count = self.settings.tuning.images_per_task
-        images = {task: split.sample(count) for task, split in self.images.items()}
-        teachers = {task: teacher.on_sample(count) for task, teacher in self._teachers.items()}
+        """Agreement with the teachers on images that nothing learns from, for all methods."""
+        count, labels_from = self.settings.tuning.images_per_task, self._labels_from
+        held_out = self.problem.unlabeled_images("held_out")
+        images = {task: split.sample(count) for task, split in held_out.items()}
+        all_teachers = self.problem.teachers("held_out", labels_from)
+        teachers = {task: teacher.on_sample(count) for task, teacher in all_teachers.items()}
         scores = teacher_scores(teachers, self.problem.cache)
         return TeacherAgreement(images, scores, self.problem.cache)
 
+    @property
+    def held_out(self) -> dict[str, int]:
+        """Task → images of the agreement; empty if they are those that are learned from."""
+        if not self.problem.learning.held_out:
+            return {}
+        return {task: len(split) for task, split in self.agreement.images.items()}
+
     @cached_property
     def _teachers(self) -> dict[str, Teacher]:
-        return self.problem.teachers(self.settings.heterogeneous.labels_from)
+        return self.problem.teachers("learning", self._labels_from)
+
+    @property
+    def _labels_from(self) -> LabelsFrom:
+        return self.settings.heterogeneous.labels_from
 
     @cached_property
     def _activations(self) -> tuple[Evidence, Expense]:
@@ -203,36 +228,58 @@ class Merger:
         return sum(min(most, len(split)) for split in self.images.values())
 
     def tuned(self, method: LearnedMethod | FixedMethod, configured: Merged) -> Tuned | None:
-        """The candidate that agrees most with the teachers, of equal ones the first; or no grid.
+        """The method with the value of its grid that the rule chooses; ``None``: it has no grid.
 
         Args:
             configured: the method with its configured values, which may be in the grid.
         """
-        best, highest = None, -1.0
-        agreement_of, meter = self.agreement, self.meter()
-        spent: list[tuple[LearnedMethod | FixedMethod, Expense]] = []
-        for candidate in method.candidates():
+        rule, meter = self.settings.tuning.rule, self.meter()
+        candidates: Iterator[LearnedMethod | FixedMethod] = method.candidates()
+        spent: list[Expense] = []
+        tried: list[TriedValue] = []
+        ahead: dict[int, Tuned] = {}
+        for value, candidate in zip(method.grid, candidates, strict=True):
             merged = configured if candidate == method else self.as_configured(candidate)
-            spent.append((candidate, merged.own))
-            meter.count(Cost(forward_passes=self._sampled(self.settings.tuning.images_per_task)))
-            try:
-                with meter.phase("tuning"):
-                    agreement = agreement_of.of(merged.candidate)
-            except MergingError as error:  # it diverged
-                log.warning("not chosen: %s", error)
-                continue
-            if agreement > highest:  # two models are held at a time, not the whole grid
-                best, highest = Tuned(candidate, merged), agreement
-        if best is None:
+            spent.append(merged.own)
+            tried.append(self._tried(value, merged, meter))
+            ahead[len(tried) - 1] = Tuned(candidate, merged)
+            # The models of these alone are held, not of the whole grid.
+            leading = leaders(rule, [each.agreement for each in tried])
+            ahead = {number: ahead[number] for number in leading}
+        number = chosen(rule, [each.agreement for each in tried])
+        if number is None:
             return None
-        others = [own.as_tuning() for each, own in spent if each is not best.method]
+        best, value = ahead[number], method.grid[number]
+        others = [own.as_tuning() for place, own in enumerate(spent) if place != number]
         tuned = replace(
             best.merged,
             name=f"{method.name}_tuned",
             about={**best.merged.about, "title": f"{best.merged.about['title']}, tuned"},
+            choice=GridChoice(
+                parameter=method.tuned_parameter,
+                rule=rule,
+                value=value,
+                at_edge=at_edge(value, method.grid, method.may_be),
+                tried=tried,
+            ),
             own=sum([meter.expense, *others], best.merged.own),
         )
         return replace(best, merged=tuned)
+
+    def _tried(self, value: float, merged: Merged, meter: Meter) -> TriedValue:
+        """Agreement of the model with one value of a grid, and its test average for the oracle."""
+        meter.count(Cost(forward_passes=self.agreement.count))
+        try:
+            with meter.phase("tuning"):
+                shares = self.agreement.by_task(merged.candidate)
+        except MergingError as error:  # it diverged
+            log.warning("not chosen: %s", error)
+            return TriedValue(value=value)
+        if not self.settings.tuning.oracle:
+            return TriedValue(value=value, agreement=shares)
+        seen = self.problem.scorer.score(merged.candidate).seen
+        average = fmean(task.accuracy for task in seen.values())
+        return TriedValue(value=value, agreement=shares, average=average)
 
     def _learned(self, method: LearnedMethod) -> Merged:
         settings = method.settings
@@ -252,7 +299,7 @@ class Merger:
         candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
         about = method.about(self.settings.labels)
         own = learned.expense + meter.expense
-        return Merged(method.name, candidate, about, state, learned, shared, own)
+        return Merged(method.name, candidate, about, state, learned, shared=shared, own=own)
 
     def mergeable(self, method: LearnedMethod) -> tuple[Mergeable, Expense]:
         """What coefficients of a method are learned for, with its statistics.
@@ -276,7 +323,7 @@ class Merger:
         candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
         about = method.about(self.settings.labels)
         own = learned.expense + meter.expense
-        return Merged(method.name, candidate, about, state, learned, self._of_bank, own)
+        return Merged(method.name, candidate, about, state, learned, shared=self._of_bank, own=own)
 
     def _fixed(self, method: Method) -> Merged:
         about = {
@@ -290,7 +337,8 @@ class Merger:
             return Merged(method.name, candidate, about, shared=self._of_bank, own=own)
         state, shared, own = self._state(method)
         candidate = Candidate.of_state(method.title, self.zoo, state)
-        return Merged(method.name, candidate, about, state, None, self._of_bank + shared, own)
+        shared += self._of_bank
+        return Merged(method.name, candidate, about, state, shared=shared, own=own)
 
     def _state(self, method: Method) -> tuple[StateDict, Expense, Expense]:
         """Weights of a method that gives one static model; work on its evidence, and its own."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from statsmerging.choices import LabelsFrom
+from statsmerging.choices import LabelsFrom, LearningPart
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.settings import LearningSettings
 from statsmerging.data.suites import Suite
@@ -95,33 +95,36 @@ class MergingProblem:
         suite = replace(self.suite, seen=self.suite.unseen, unseen=self.suite.seen)
         return replace(self, images=self.images.of(suite), heterogeneous={})
 
-    def learning_images(self) -> dict[str, ImageSplit]:
-        """Seen task → the images from which the coefficients are learned."""
+    def unlabeled_images(self, part: LearningPart) -> dict[str, ImageSplit]:
+        """Seen task → the images that coefficients are learned from, or those held out of that."""
         return {
-            task.name: self._chosen(self.images.split(task, self.learning.split))
+            task.name: self._part(self.images.split(task, self.learning.split), part)
             for task in self.suite.seen
         }
 
-    def teachers(self, labels_from: LabelsFrom) -> dict[str, Teacher]:
-        """Seen task → the teacher that labels its learning images.
+    def teachers(self, part: LearningPart, labels_from: LabelsFrom) -> dict[str, Teacher]:
+        """Seen task → the teacher that labels its unlabeled images.
 
         Args:
             labels_from: of the tasks whose expert had another architecture: that expert
                 (``teacher``), or its student.
         """
         teachers = {
-            task: Teacher(self.zoo, split) for task, split in self.learning_images().items()
+            task: Teacher(self.zoo, split) for task, split in self.unlabeled_images(part).items()
         }
         if labels_from == "teacher":
             for name, expert in self.heterogeneous.items():
                 teacher = expert.on(self.learning.split)
-                teachers[name] = replace(teacher, images=self._chosen(teacher.images))
+                teachers[name] = replace(teacher, images=self._part(teacher.images, part))
         return teachers
 
-    def _chosen(self, split: ImageSplit) -> ImageSplit:
-        """The images of a split that are learned from, the same ones in every geometry."""
-        count = self.learning.images
-        return split if count is None else split.draw(count, self.learning.seed)
+    def _part(self, split: ImageSplit, part: LearningPart) -> ImageSplit:
+        """One part of the unlabeled images, the same ones in every geometry."""
+        learning = self.learning
+        rest, held = split.held_out(learning.held_out) if learning.held_out else (split, None)
+        if part == "held_out" and held is not None:
+            return held
+        return rest if learning.images is None else rest.draw(learning.images, learning.seed)
 
     @property
     def weight_hashes(self) -> dict[str, str]:

@@ -266,7 +266,7 @@ def learn_as_released(
         learner,
         step.student(method, bank),
         heads,
-        learning_targets(labels, problem.teachers("student"), problem.cache),
+        learning_targets(labels, problem.teachers("learning", "student"), problem.cache),
         problem.zoo.preprocess,
         labels,
         method.settings.objective,

@@ -37,6 +37,7 @@ from statsmerging.choices import (
     Source,
     Standardise,
     Trains,
+    TuningRule,
     VectorCoefficients,
 )
 from statsmerging.data.settings import CorruptionSettings, LearningSettings
@@ -318,9 +319,18 @@ class MergeSettings(Settings):
 
 
 class TuningSettings(Settings):
-    """How hyper-parameters are chosen."""
+    """How hyper-parameters are chosen.
 
+    Attributes:
+        rule: the value that agrees most with the teachers, or the one that does so most often
+            when each task in turn is left out.
+        images_per_task: at most this many unlabeled images of each task tell the agreement.
+        oracle: score all values of the grids on the test images too, to tell what the rule loses.
+    """
+
+    rule: TuningRule = "agreement"
     images_per_task: PositiveInt
+    oracle: bool = False
 
 
 class MergingSettings(Settings):

@@ -12,9 +12,11 @@ from statsmerging.report import frames, series
 from statsmerging.report.costs import accuracies_and_costs
 from statsmerging.report.frames import split
 from statsmerging.report.groups import RunGroup
+from statsmerging.report.ranks import average_ranks
 
 Kind = Literal[
     "dots",
+    "ranks",
     "cost",
     "severity",
     "tasks",
@@ -67,6 +69,8 @@ def drawings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
 def _single_settings(groups: Sequence[RunGroup]) -> Iterator[Drawing]:
     for name, frame in split(frames.accuracies(groups), "setting"):
         yield Drawing("dots", f"Accuracy on every task · {name}", frame)
+    for name, frame in split(average_ranks(groups), "setting"):
+        yield Drawing("ranks", f"Average ranks with critical difference · {name}", frame)
     for name, frame in split(accuracies_and_costs(groups), "setting"):
         if frame["method"].nunique() > 1:
             yield Drawing("cost", f"Accuracy against cost · {name}", frame)

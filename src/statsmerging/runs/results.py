@@ -71,6 +71,7 @@ class MethodResult:
         teacher_agreement: share of unlabeled images on which the model predicts the class of their
             teacher, averaged over the seen tasks; hyper-parameters are selected by it.
         about: title, needs, returns and parameters of the row.
+        choice: of the tuned parameter; ``None``: the row is as configured.
         movement: how far learned coefficients move the weights; empty if none were learned.
         cost: images, passes and parameters; ``None`` for bounds and for models from elsewhere.
         measured: seconds and memory of the same.
@@ -80,6 +81,7 @@ class MethodResult:
     unseen: Mapping[str, TaskAccuracy] = field(default_factory=dict)
     teacher_agreement: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    choice: GridChoice | None = None
     movement: Mapping[LayerKind, LayerMovement] = field(default_factory=dict)
     cost: Cost | None = None
     measured: Measured | None = None
@@ -122,6 +124,44 @@ class LayerMovement(_Record):
     relative: NonNegativeNumber | None = None
 
 
+class TriedValue(_Record):
+    """One value of a grid.
+
+    Attributes:
+        value: of the parameter.
+        agreement: task → share of unlabeled images on which model and teacher agree; empty if the
+            model diverged.
+        average: of the accuracies on the test images; known only where the oracle is asked.
+    """
+
+    value: FiniteFloat
+    agreement: dict[str, Fraction] = {}
+    average: Fraction | None = None
+
+
+class GridChoice(_Record):
+    """How the value of a tuned row was chosen.
+
+    Attributes:
+        parameter: its name.
+        rule: by which it was chosen.
+        value: the chosen one.
+        at_edge: it is the lowest or the highest of the grid, and values beyond it are valid.
+        tried: all values, in their order.
+    """
+
+    parameter: str
+    rule: str
+    value: FiniteFloat
+    at_edge: bool
+    tried: list[TriedValue] = Field(min_length=1)
+
+    @property
+    def oracle(self) -> float | None:
+        """The highest test average of the grid, which no rule without test labels can promise."""
+        return max((each.average for each in self.tried if each.average is not None), default=None)
+
+
 class MethodRow(_Record):
     """One row of the table.
 
@@ -136,6 +176,7 @@ class MethodRow(_Record):
             if no individual model is ever right.
         n: task → number of test images.
         teacher_agreement: as in ``MethodResult``.
+        choice: as in ``MethodResult``; records of earlier versions have none.
         movement: as in ``MethodResult``; records of earlier versions have none.
         cost: as in ``MethodResult``; records of earlier versions have none.
         unseen: scores on the unseen tasks.
@@ -150,6 +191,7 @@ class MethodRow(_Record):
     normalised_average: FiniteFloat | None = None
     n: dict[str, int] = {}
     teacher_agreement: Fraction | None = None
+    choice: GridChoice | None = None
     movement: dict[str, LayerMovement] = {}
     cost: Cost | None = None
     unseen: UnseenScores = UnseenScores()
@@ -211,6 +253,8 @@ class RunResults(_Record):
         checkpoint_sha256: of the checkpoint (``job=evaluate``).
         merged: name of the method whose model is ``merged.safetensors``.
         failed: method → error message.
+        held_out: task → number of unlabeled images that tell the agreement, and from which nothing
+            is learned; empty: it is told by those that are learned from.
         teachers: task → quality of its teacher.
         task_vector_cosines: task → task → cosine between their task vectors.
         warnings: one line each.
@@ -235,6 +279,7 @@ class RunResults(_Record):
     checkpoint_sha256: str = ""
     merged: str | None = None
     failed: dict[str, str] = {}
+    held_out: dict[str, int] = {}
     teachers: dict[str, LearningTeacher] = {}
     task_vector_cosines: dict[str, dict[str, FiniteFloat]] = {}
     warnings: list[str] = []
@@ -260,6 +305,8 @@ def run_results(methods: Mapping[str, MethodResult], **facts: Any) -> RunResults
         row = {**result.about, **_scores(result.seen, individual.seen)}
         if result.teacher_agreement is not None:
             row["teacher_agreement"] = result.teacher_agreement
+        if result.choice is not None:
+            row["choice"] = result.choice
         if result.movement:
             row["movement"] = result.movement
         if result.cost is not None:

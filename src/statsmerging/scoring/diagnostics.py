@@ -198,6 +198,18 @@ def vanishing_gradient(method: str, norm: float) -> Iterator[str]:
         )
 
 
+def edge_of_the_grid(name: str, row: MethodResult) -> Iterator[str]:
+    """A tuned value at the end of its grid: a better one may lie beyond."""
+    choice = row.choice
+    if choice is not None and choice.at_edge:
+        values = ", ".join(f"{each.value:g}" for each in choice.tried)
+        yield (
+            f"{name}: the chosen {choice.parameter}={choice.value:g} lies at the edge of the grid "
+            f"({values}); method.{name.removesuffix('_tuned')}.tune with values beyond it may have "
+            "a better one"
+        )
+
+
 def sacrificed_tasks(method: str, row: MethodResult, individual: MethodResult) -> Iterator[str]:
     """Seen tasks that the merged model gave up for the others."""
     lost = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Self
 
 import torch
@@ -155,9 +156,22 @@ class TeacherAgreement:
         self.labels = {task: scores.argmax(dim=1) for task, scores in teachers.items()}
         self.cache = cache
 
+    @property
+    def count(self) -> int:
+        """How many images are looked at."""
+        return sum(map(len, self.images.values()))
+
     def of(self, candidate: Candidate) -> float:
         """Share of images on which model and teacher agree, averaged over tasks."""
-        shares = []
+        return fmean(self.by_task(candidate).values())
+
+    def by_task(self, candidate: Candidate) -> dict[str, float]:
+        """Task → share of its images on which model and teacher agree.
+
+        Raises:
+            MergingError: NaN or infinite scores.
+        """
+        shares = {}
         for task, split in self.images.items():
             scores = class_scores(
                 candidate.zoo,
@@ -167,8 +181,8 @@ class TeacherAgreement:
                 self.cache if candidate.keep else None,
                 description=f"{candidate.title} on {task}, agreement",
             )
-            shares.append(float((scores.argmax(dim=1) == self.labels[task]).float().mean()))
-        return sum(shares) / len(shares)
+            shares[task] = float((scores.argmax(dim=1) == self.labels[task]).float().mean())
+        return shares
 
 
 @dataclass(frozen=True)

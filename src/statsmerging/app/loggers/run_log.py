@@ -177,13 +177,15 @@ def _contained(directory: Path) -> Iterator[None]:
 def flat_numbers(results: RunResults) -> dict[str, float]:
     """All numbers of ``results.json`` by flat name, e.g. ``teachers/mnist/label_agreement``.
 
-    The quantity stands before the method (``accuracy/ties/mnist``), so that loggers show the
-    values of all methods together.
+    Of a tuned row it is the chosen value, not what else was tried. The quantity stands before the
+    method (``accuracy/ties/mnist``), so that loggers show the values of all methods together.
     """
     found = {}
     for path, value in _numbers(results.as_json(), ()):
         if path[0] == "methods":
             _, method, quantity, *rest = path
+            if quantity == "choice" and "tried" in rest:
+                continue
             path = (quantity, method, *rest)
         found["/".join(path)] = value
     return found

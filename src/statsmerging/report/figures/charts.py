@@ -31,6 +31,7 @@ from statsmerging.report.figures.parts import (
     with_deviations,
     zoom_of,
 )
+from statsmerging.report.figures.ranks import ranks
 from statsmerging.report.figures.style import colours, heat, shapes
 from statsmerging.report.frames import (
     axis_scale,
@@ -76,6 +77,8 @@ def chart(drawing: Drawing, most: int | None = None) -> alt.TopLevelMixin:
             made = dots(frame, most)
         case "cost":
             made = cost(frame)
+        case "ranks":
+            made = ranks(frame)
         case "severity" | "tasks" | "images":
             made = against(frame, LABELS[drawing.kind])
         case "heatmap":

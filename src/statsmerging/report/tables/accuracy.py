@@ -47,7 +47,14 @@ NEEDS = {
     "gradients": "gradients",
 }
 
-CAPTION = "top-1 accuracy on test images, %; agreement: with the teachers, on the learning images"
+CAPTION = "top-1 accuracy on test images, %"
+AGREEMENT_ON = "agreement: with the teachers, on {images}"
+HELD_OUT = "unlabeled images held out of learning"
+LEARNED_FROM = "the images that are learned from, which prefers what learned them by heart"
+ORACLE_IS = (
+    "oracle: the best test average of the grid of a tuned row, found with the labels of the test "
+    "images, to tell what the label-free rule loses"
+)
 
 LEVEL_METHODS = (
     "average: bold are all methods that are not significantly below the best (the 95 % interval of "
@@ -76,6 +83,7 @@ class Column(NamedTuple):
 AVERAGE = Column("average", lambda row: row.average)
 NORMALISED = Column("normalised", lambda row: row.normalised_average)
 AGREEMENT = Column("agreement", lambda row: row.teacher_agreement)
+ORACLE = Column("oracle", lambda row: None if row.choice is None else row.choice.oracle)
 UNSEEN_AVERAGE = Column("unseen average", lambda row: row.unseen.average)
 
 
@@ -164,7 +172,7 @@ def accuracy_columns(results: RunResults) -> list[Column]:
 
     def seen(task: str) -> Column:
         # A task may have the name of another column.
-        taken = task in ("average", "normalised", "agreement")
+        taken = task in ("average", "normalised", "agreement", "oracle")
         taken = taken or task.startswith(("unseen: ", "task: "))
         return Column(f"task: {task}" if taken else task, lambda row: row.accuracy.get(task))
 
@@ -174,6 +182,8 @@ def accuracy_columns(results: RunResults) -> list[Column]:
     columns = [*map(seen, row.accuracy), AVERAGE, NORMALISED]
     if any(other.teacher_agreement is not None for other in results.methods.values()):
         columns.append(AGREEMENT)
+    if any(ORACLE.number(other) is not None for other in results.methods.values()):
+        columns.append(ORACLE)
     columns += map(unseen, row.unseen.accuracy)
     if len(row.unseen.accuracy) > 1:
         columns.append(Column("unseen: average", UNSEEN_AVERAGE.number))
@@ -375,7 +385,13 @@ def caption(runs: Sequence[RunResults], sections: Iterable[Section], family: str
         sections: its rows, from which it is told what deviations are over.
         family: of the experts.
     """
-    parts = [CAPTION] if family is None else [CAPTION, f"checkpoints: {family}"]
+    images = HELD_OUT if all(run.held_out for run in runs) else LEARNED_FROM
+    parts = [CAPTION, AGREEMENT_ON.format(images=images)]
+    rows = [row for run in runs for row in run.methods.values()]
+    if any(ORACLE.number(row) is not None for row in rows):
+        parts.append(ORACLE_IS)
+    if family is not None:
+        parts.append(f"checkpoints: {family}")
     if deviations := deviation_caption(row for section in sections for row in section.rows):
         parts.append(deviations)
     shares = [

@@ -18,6 +18,7 @@ from statsmerging.report.tables.accuracy import (
     AGREEMENT,
     AVERAGE,
     NORMALISED,
+    ORACLE,
     UNSEEN_AVERAGE,
     caption,
     group_facts,
@@ -34,7 +35,7 @@ from statsmerging.report.tables.content import (
 from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 
 #: Columns of a sweep; columns without any number are left out.
-COLUMNS = (AVERAGE, NORMALISED, AGREEMENT, UNSEEN_AVERAGE)
+COLUMNS = (AVERAGE, NORMALISED, AGREEMENT, ORACLE, UNSEEN_AVERAGE)
 
 #: The last labels: the number of zoos, and of seeds of each.
 REPEATED = ("zoos", "seeds")

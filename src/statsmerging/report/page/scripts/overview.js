@@ -10,7 +10,7 @@ const MEASURES = [
   },
   {
     label: "agreement",
-    title: "with the teachers, on the learning images, %",
+    title: "with the teachers, on unlabeled images, %",
     of: (m) => m.agreement,
   },
   {
