@@ -22,6 +22,7 @@ Job = Literal[
     "transfer",
 ]
 Accelerator = Literal["auto", "cpu", "gpu"]
+PluginMethods = Literal["named", "all"]
 
 # ---- images
 Split = Literal["train", "validation", "test"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,6 +152,21 @@ def test_pairs_that_are_asked_for(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "*Against Individual*" in text
     assert "*Pairs asked for*" in text
+
+
+def test_one_method_beside_all_others(tmp_path: Path) -> None:
+    """Its lead is the other's difference with the other sign, ends of the interval swapped."""
+    finished(tmp_path / "runs" / "a", THREE)
+    found = run(tmp_path / "runs", tmp_path / "out", against="average")
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    beside = text[text.index("The average beside others") :]
+    leads = dict(re.findall(r"\| The (\w+) \|[^|]*\|[^|]*\| ([^|]*) \|", beside))
+    for other in ("ties", "free"):
+        row = found[other, "average", ""]
+        numbers = [-float(row[name]) for name in ("difference", "high", "low")]
+        shown = [float(part) for part in re.findall(r"[+-]?[\d.]+", leads[other].replace("−", "-"))]
+        assert shown == pytest.approx(numbers, abs=0.006)
+    assert leads["average"] == ""  # not above itself
 
 
 def test_seeds_are_averaged_for_each_image(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from statsmerging.app.mistakes import (
     explain,
     storage_problem,
 )
-from statsmerging.app.plugins import load_plugins
+from statsmerging.app.plugins import chosen_methods, load_plugins
 from statsmerging.app.run import Run
 from statsmerging.app.sweep import SweepJournal, run_in_sweep, sum_up
 from statsmerging.app.terminal import complain, leave_unread, settle_terminal, show_table
@@ -146,10 +146,7 @@ def check_before(config: Config) -> None:
     check_tasks(config)
     load_plugins(config.plugins)
     if config.job.name in WITH_RESULTS:
-        # Imported here, because it needs torch, which takes seconds; Lightning takes more.
-        from statsmerging.learning.chosen_methods import parse_methods
-
-        parse_methods(config.method)
+        chosen_methods(config)
 
 
 def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:

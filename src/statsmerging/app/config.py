@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from statsmerging.app.loggers.settings import LoggerSettings
-from statsmerging.choices import Granularity, Job, Link, Objective
+from statsmerging.choices import Granularity, Job, Link, Objective, PluginMethods
 from statsmerging.data.settings import (
     PlainName,
     SuiteSettings,
@@ -72,6 +72,7 @@ class Config(MergingSettings, Questions):
     method: dict[PlainName, dict[str, Any]] = Field(default_factory=dict)
     joint: bool
     plugins: list[FilePath]
+    plugin_methods: PluginMethods = "named"
     cache: str
     threads: PositiveInt | None
     rerun: bool

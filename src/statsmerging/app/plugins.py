@@ -7,9 +7,15 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from statsmerging.errors import UserError, first_line
 from statsmerging.store.hashing import SHORT
+
+if TYPE_CHECKING:
+    from statsmerging.app.config import Config
+    from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
+    from statsmerging.merging.methods import Method
 
 #: Attribute of a plugin's module: sha256 of its code.
 _SHA256 = "__sha256__"
@@ -41,6 +47,35 @@ def load_plugins(files: Iterable[Path]) -> None:
             del sys.modules[name]
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise UserError(f"plugins: {file}: {reason}") from error
+
+
+def chosen_methods(config: Config) -> list[LearnedMethod | FixedMethod]:
+    """The methods that the config names, and with ``plugin_methods=all`` all that its plugins have.
+
+    The latter have the defaults of their parameters, and their grids.
+
+    Raises:
+        UserError: as ``parse_methods``; or plugins without a method.
+    """
+    # Imported here, because it needs torch, which takes seconds.
+    from statsmerging.learning.chosen_methods import FixedMethod, parse_methods
+
+    if config.plugin_methods == "named":
+        return parse_methods(config.method)
+    defined = methods_of(config.plugins)
+    if not defined:
+        raise UserError("plugin_methods=all: no file of `plugins` has a method; see `plugins`")
+    others = [method for method in defined if method.name not in config.method]
+    named = parse_methods(config.method) if config.method or not others else []
+    return [*named, *(FixedMethod.with_defaults(method) for method in others)]
+
+
+def methods_of(files: Iterable[Path]) -> list[type[Method]]:
+    """The methods that imported files define, in the order of their names."""
+    from statsmerging.merging.methods import methods
+
+    modules = {_module_name(file) for file in files}
+    return [method for _, method in sorted(methods().items()) if method.__module__ in modules]
 
 
 def plugin_records(files: Iterable[Path]) -> dict[str, dict[str, str]]:

@@ -15,7 +15,7 @@ import torch
 
 from statsmerging.app.config import Config
 from statsmerging.app.loggers.run_log import RunLog
-from statsmerging.app.plugins import plugin_records
+from statsmerging.app.plugins import chosen_methods, plugin_records
 from statsmerging.app.run import Run
 from statsmerging.app.terminal import show_table
 from statsmerging.choices import SPLITS
@@ -23,6 +23,7 @@ from statsmerging.data.images import SuiteImages, check_disjoint
 from statsmerging.data.open_suite import open_suite
 from statsmerging.data.suites import Suite
 from statsmerging.errors import UserError, gather_missing
+from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.finetuning import finetuned_zoo
 from statsmerging.learning.heterogeneous import (
     check_names,
@@ -60,6 +61,11 @@ class ScoredRun(Run):
     @cached_property
     def cache(self) -> Cache:
         return Cache(Path(self.config.cache))
+
+    @cached_property
+    def methods(self) -> list[LearnedMethod | FixedMethod]:
+        """The methods of the run, in the order of its table."""
+        return chosen_methods(self.config)
 
     def prepare(self) -> MergingProblem:
         """Open the suite, prove its splits disjoint, and get the experts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsmerging.errors import UserError
@@ -11,6 +12,8 @@ from statsmerging.progress import track, wide_console
 from statsmerging.report.groups import RunGroup, runs_by_setting
 from statsmerging.report.pairs import PairedMethods, by_test_images
 from statsmerging.report.runs import name_runs, unfinished_runs
+from statsmerging.report.tables.beside import beside_table
+from statsmerging.report.tables.content import Table
 from statsmerging.report.tables.latex import latex
 from statsmerging.report.tables.pairs import (
     ComparedSetting,
@@ -34,15 +37,23 @@ TEXT, LATEX, NUMBERS = "comparison.md", "comparison.tex", "comparison.csv"
 
 
 def compare(run: Run) -> None:
-    """Print one table for each setting, and write all to ``comparison.md``, ``.tex`` and ``.csv``.
+    """Compare what the config asks for; the files are written to the run directory."""
+    compare_runs(run.config.job, run.directory.path)
+
+
+def compare_runs(job: JobSettings, folder: Path) -> None:
+    """Print the tables of each setting, and write all to ``comparison.md``, ``.tex`` and ``.csv``.
+
+    Args:
+        job: which runs and pairs.
+        folder: of the files.
 
     Raises:
         UserError: no runs, no outcomes in them, fewer than two methods, or no such method.
     """
-    job = run.config.job
     if job.runs is None:
         raise UserError("job.runs: a folder with run directories is needed")
-    files = WrittenFiles(run.directory.path, RECORD, [TEXT, LATEX, NUMBERS])
+    files = WrittenFiles(folder, RECORD, [TEXT, LATEX, NUMBERS])
     groups = runs_by_setting(job.runs)
     name_runs("unfinished run(s) left out", unfinished_runs(job.runs))
     comparable = list(_comparable(groups))
@@ -60,7 +71,7 @@ def compare(run: Run) -> None:
     if not settings:
         raise UserError(f"job.runs={job.runs}: no setting there has two methods to compare")
 
-    tables = [pair_table(setting) for setting in settings]
+    tables = [table for setting in settings for table in _tables(setting, job.against)]
     console = wide_console()
     for table in tables:
         console.print(terminal_table(table))
@@ -69,7 +80,14 @@ def compare(run: Run) -> None:
     files.write_text(LATEX, "\n".join(map(latex, tables, names)))
     with files.writing(NUMBERS) as partial:
         spreadsheet_safe(pair_frame(settings)).to_csv(partial, index=False)
-    log.info("comparison: %s", run.directory.path / TEXT)
+    log.info("comparison: %s", folder / TEXT)
+
+
+def _tables(setting: ComparedSetting, against: str | None) -> Iterator[Table]:
+    """The pairs and, if one method is compared with all others, that method beside them."""
+    yield pair_table(setting)
+    if against in setting.methods.rows:
+        yield beside_table(setting, against)
 
 
 def _comparable(groups: Sequence[RunGroup]) -> Iterator[tuple[RunGroup, str, PairedMethods]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from statsmerging.errors import IncompleteError, UserError
-from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
+from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.diagnosis import diagnose
 from statsmerging.learning.fit import run_statistics
 from statsmerging.learning.joint import joint_weights
@@ -47,7 +47,7 @@ def merge(run: ScoredRun) -> None:
         IncompleteError: a method failed; the others have their rows.
     """
     config, directory = run.config, run.directory
-    methods = parse_methods(config.method)
+    methods = run.methods
 
     # Images and experts; task vectors; the rows between which the methods are expected.
     problem = run.prepare()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from statsmerging.errors import UserError
-from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod, parse_methods
+from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.cost import Expense
 from statsmerging.learning.diagnosis import diagnose
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
@@ -50,7 +50,7 @@ def transfer(run: ScoredRun) -> None:
         UserError: fewer than two unseen tasks, or a method that has no place here.
     """
     config, directory = run.config, run.directory
-    methods = parse_methods(config.method)
+    methods = run.methods
     _check(methods)
     problem = run.prepare()
     if len(problem.suite.unseen) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -70,6 +70,11 @@ class FixedMethod:
 
     method: Method
     grid: tuple[float, ...]
+
+    @classmethod
+    def with_defaults(cls, method: type[Method]) -> Self:
+        """A method with the defaults of its parameters, and the values of its own grid."""
+        return cls(method(), () if method.tunable is None else tuple(method.tunable.values))
 
     @property
     def name(self) -> str:

@@ -41,7 +41,16 @@ PROBLEM = (
 )
 
 #: Keys that change no number, except by rounding, or that only add further rows.
-INDIFFERENT = ("threads", "accelerator", "merge.memory_map", "merge.compile", "joint")
+INDIFFERENT = (
+    "threads",
+    "accelerator",
+    "merge.memory_map",
+    "merge.compile",
+    "joint",
+    "plugins",
+    "plugin_methods",
+    "tuning.oracle",
+)
 
 #: A title lists the names of up to this many methods, and gives the number of more.
 LISTED_METHODS = 4

@@ -131,6 +131,15 @@ class Table:
         """Rows of all sections."""
         return [row for section in self.sections for row in section.rows]
 
+    def without_empty_columns(self) -> Table:
+        """The table without the columns in which no row has a number."""
+        places = [
+            place
+            for place in range(len(self.columns))
+            if any(row.numbers[place] is not None for row in self.rows)
+        ]
+        return self.narrowed(range(len(self.labels)), places)
+
     def narrowed(self, labels: Sequence[int], columns: Sequence[int]) -> Table:
         """The table with the labels and columns of these places alone."""
 

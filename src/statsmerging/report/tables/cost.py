@@ -32,15 +32,9 @@ def cost_tables(groups: Sequence[RunGroup]) -> list[Table]:
     """
     headings = tuple(quantity.heading for quantity in QUANTITIES)
     return [
-        _without_empty_columns(
-            Table(
-                problem,
-                with_deviations(_caption(members), sections),
-                ("method",),
-                headings,
-                sections,
-            )
-        )
+        Table(
+            problem, with_deviations(_caption(members), sections), ("method",), headings, sections
+        ).without_empty_columns()
         for problem, members, sections in sections_by_problem(groups, _rows)
     ]
 
@@ -48,12 +42,12 @@ def cost_tables(groups: Sequence[RunGroup]) -> list[Table]:
 def _rows(group: RunGroup) -> Iterator[Row]:
     for method, rows in costed_rows(group).items():
         first = next(iter(rows.values())).row
-        numbers = [_number(rows, quantity) for quantity in QUANTITIES]
+        numbers = [cost_number(rows, quantity) for quantity in QUANTITIES]
         facts = row_facts(group_facts(group), method, first, group.differences)
         yield Row((method_title(method, first.title),), tuple(numbers), facts)
 
 
-def _number(rows: Mapping[Repetition, CostedRow], quantity: Quantity) -> Number | None:
+def cost_number(rows: Mapping[Repetition, CostedRow], quantity: Quantity) -> Number | None:
     """A number by itself: what is counted has no deviation where seconds have one."""
     cells = {repetition: quantity.number(each) for repetition, each in rows.items()}
     return numbers_over_repetitions([cells], quantity.unit)[0]
@@ -83,12 +77,3 @@ def _caption(groups: Sequence[RunGroup]) -> str:
 
 def _title(method: str, each: CostedRow) -> str:
     return method_title(method, each.row.title)
-
-
-def _without_empty_columns(table: Table) -> Table:
-    places = [
-        place
-        for place in range(len(table.columns))
-        if any(row.numbers[place] is not None for row in table.rows)
-    ]
-    return table.narrowed(range(len(table.labels)), places)

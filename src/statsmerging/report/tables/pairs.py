@@ -201,15 +201,28 @@ def _title(methods: PairedMethods, method: str) -> str:
     return method_title(method, methods.rows[method].title)
 
 
-def _caption(methods: PairedMethods, seeds: int) -> str:
-    images, tasks, zoos = sum(methods.tasks.values()), len(methods.tasks), methods.zoos
-    varying = f"{zoos} zoos, resampled" if zoos > 1 else "1 zoo, fixed"
+def what_varies(methods: PairedMethods, seeds: int | None = None) -> str:
+    """Test images, seeds and zoos, and how each is treated.
+
+    Args:
+        seeds: those of the pairs that are shown; by default all.
+    """
+    images, zoos = sum(methods.tasks.values()), methods.zoos
+    seeds = methods.seeds if seeds is None else seeds
+    of_zoos = f"{zoos} zoos, resampled" if zoos > 1 else "1 zoo, fixed"
     narrow = f"; {NARROW}" if 1 < zoos < FEW_ZOOS else ""
     return (
-        f"average: top-1 accuracy over {tasks} tasks, %; differences in points, with the "
-        f"{LEVEL:.0%} interval of a paired bootstrap ({DRAWS:,} draws); what varies: {images:,} "
-        f"test images, resampled within tasks; {seeds} seed(s), averaged for each image; {varying}"
-        f"{narrow}; bold average: the interval of its difference to the first includes zero; bold "
-        "on a task: McNemar's exact test, corrected by Holm over the tasks, p < 0.05; p over "
-        "tasks: Wilcoxon's signed-rank test; no correction for the number of methods"
+        f"{images:,} test images, resampled within tasks; {seeds} seed(s), averaged for each "
+        f"image; {of_zoos}{narrow}"
+    )
+
+
+def _caption(methods: PairedMethods, seeds: int) -> str:
+    return (
+        f"average: top-1 accuracy over {len(methods.tasks)} tasks, %; differences in points, with "
+        f"the {LEVEL:.0%} interval of a paired bootstrap ({DRAWS:,} draws); what varies: "
+        f"{what_varies(methods, seeds)}; bold average: the interval of its difference to the "
+        "first includes zero; bold on a task: McNemar's exact test, corrected by Holm over the "
+        "tasks, p < 0.05; p over tasks: Wilcoxon's signed-rank test; no correction for the number "
+        "of methods"
     )
