@@ -261,14 +261,20 @@ def heterogeneous_experts(
                 cache=cache,
                 accelerator=accelerator,
             )
+        images = SuiteImages(suite, preprocess_of(expert.backbone), cache, settings.corruption)
+        unlabeled = images.split(task, heterogeneous.distillation.images)
         experts[task.name] = HeterogeneousExpert(
-            task,
-            expert.backbone.label,
-            zoo,
-            SuiteImages(suite, preprocess_of(expert.backbone), cache, settings.corruption),
-            len(task.sources[heterogeneous.distillation.images]),
+            task, expert.backbone.label, zoo, images, len(_learned_from(settings, unlabeled))
         )
     return experts
+
+
+def _learned_from(settings: MergingSettings, unlabeled: ImageSplit) -> ImageSplit:
+    """The images of a distillation: nothing learns from those that choose hyper-parameters."""
+    learning = settings.learning
+    if learning.held_out and learning.split == settings.heterogeneous.distillation.images:
+        return unlabeled.held_out(learning.held_out)[0]
+    return unlabeled
 
 
 def with_students(
@@ -285,13 +291,16 @@ def with_students(
         images: the suite in the target's geometry.
     """
     distillation = settings.heterogeneous.distillation
-    teachers = {name: expert.on(distillation.images) for name, expert in experts.items()}
+    teachers = {}
+    for name, expert in experts.items():
+        teacher = expert.on(distillation.images)
+        teachers[name] = replace(teacher, images=_learned_from(settings, teacher.images))
     scores = teacher_scores(teachers, cache)
     students = {
         name: student_weights(
             zoo,
             name,
-            images.split(expert.task, distillation.images),
+            _learned_from(settings, images.split(expert.task, distillation.images)),
             scores[name],
             distillation,
             cache=cache,
