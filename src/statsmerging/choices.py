@@ -117,6 +117,9 @@ LabelsFrom = Literal["teacher", "student"]
 Accumulate = Literal["joint", "per_task"]
 TuningRule = Literal["agreement", "leave_one_task_out"]
 
+# ---- comparisons
+ComparedTasks = Literal["seen", "unseen"]
+
 # ---- merging methods
 Needs = Literal["nothing", "unlabeled images", "activations", "gradients"]
 Returns = Literal["state dict", "router", "adapters"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from statsmerging.app.config import JobSettings
@@ -167,6 +169,70 @@ def test_one_method_beside_all_others(tmp_path: Path) -> None:
         shown = [float(part) for part in re.findall(r"[+-]?[\d.]+", leads[other].replace("−", "-"))]
         assert shown == pytest.approx(numbers, abs=0.006)
     assert leads["average"] == ""  # not above itself
+
+
+def settings_of_labels(runs: Path) -> None:
+    """Two zoos with each of two settings; one method does not depend on them."""
+    for zoo in (0, 1):
+        for kind, share in (("hard", 0.5), ("soft", 0.6)):
+            methods = {"free": first_right((share, share)), "ties": first_right((0.7, 0.7))}
+            labels = {"kind": kind, "temperature": 2.0 if kind == "soft" else 1.0}
+            finished(runs / f"{kind}{zoo}", methods, zoo=zoo, labels=labels)
+
+
+@pytest.mark.parametrize("key", ["labels", "labels.kind"])
+def test_a_method_with_itself_across_the_values_of_a_key(tmp_path: Path, key: str) -> None:
+    settings_of_labels(tmp_path / "runs")
+    if key == "labels.kind":  # alone, without the temperature beside it
+        for path in (tmp_path / "runs").iterdir():
+            config = yaml.safe_load((path / "config.yaml").read_text())
+            del config["labels"]["temperature"]
+            manifest = read_json(path / "manifest.json")
+            write_records(path, config)
+            write_json(path / "manifest.json", manifest | read_json(path / "manifest.json"))
+    found = run(tmp_path / "runs", tmp_path / "out", across=key)
+    hard, soft = (
+        f"free, {'' if key == 'labels.kind' else 'kind='}{kind}{suffix}"
+        for kind, suffix in (
+            ("hard", "" if key == "labels.kind" else ", temperature=1.0"),
+            ("soft", "" if key == "labels.kind" else ", temperature=2.0"),
+        )
+    )
+    assert pairs(found) == {(hard, soft)}  # ties is the same with both
+    row = found[hard, soft, ""]
+    assert float(row["difference"]) == pytest.approx(-10)
+    assert int(row["zoos"]) == 2
+    assert float(row["high"]) < 0
+
+
+def test_a_key_that_settings_do_not_differ_in(tmp_path: Path) -> None:
+    settings_of_labels(tmp_path / "runs")
+    with pytest.raises(UserError, match=r"job\.across=learner: .* differ in labels\.kind, labels"):
+        run(tmp_path / "runs", tmp_path / "out", across="learner")
+    # The other keys of the section differ too.
+    with pytest.raises(UserError, match=r"differ in it alone"):
+        run(tmp_path / "runs", tmp_path / "out", across="labels.kind")
+    with pytest.raises(UserError, match=r"job\.across goes without job\.against"):
+        run(tmp_path / "runs", tmp_path / "out", across="labels", against="ties")
+
+
+def test_unseen_tasks_are_compared_where_asked(tmp_path: Path) -> None:
+    """Equal on the seen tasks, ten points apart on the unseen one."""
+    folder = finished(tmp_path / "runs" / "a", {"ties": first_right((0.5, 0.5))})
+    rows = {}
+    for name, share in (("individual", 0.9), ("ties", 0.5), ("free", 0.4)):
+        seen, (unseen, _) = first_right((0.5, 0.5)), first_right((share, share)).items()
+        cells = scored({"cars": unseen[1]}, name).seen
+        rows[name] = replace(scored(seen, f"The {name}"), unseen=cells)
+    results = run_results(rows, suite="toy", backbone="vit", seed=0, stamps=[])
+    write_json(folder / "results.json", results.as_json())
+    write_outcomes(folder / "outcomes.safetensors", rows)
+    assert float(run(tmp_path / "runs", tmp_path / "seen")["free", "ties", ""]["difference"]) == 0
+    found = run(tmp_path / "runs", tmp_path / "unseen", tasks="unseen")
+    assert float(found["free", "ties", ""]["difference"]) == pytest.approx(-10)
+    assert float(found["free", "ties", "cars"]["difference"]) == pytest.approx(-10)
+    assert ("free", "ties", "mnist") not in found
+    assert "unseen tasks" in (tmp_path / "unseen" / "comparison.md").read_text()
 
 
 def test_seeds_are_averaged_for_each_image(tmp_path: Path) -> None:

@@ -16,7 +16,14 @@ from pydantic import (
 )
 
 from statsmerging.app.loggers.settings import LoggerSettings
-from statsmerging.choices import Granularity, Job, Link, Objective, PluginMethods
+from statsmerging.choices import (
+    ComparedTasks,
+    Granularity,
+    Job,
+    Link,
+    Objective,
+    PluginMethods,
+)
 from statsmerging.data.settings import (
     PlainName,
     SuiteSettings,
@@ -35,6 +42,8 @@ class JobSettings(Settings):
     runs: DirectoryPath | None = None
     against: PlainName | None = None
     pairs: list[tuple[PlainName, PlainName]] = Field(default_factory=list)
+    across: str | None = None
+    tasks: ComparedTasks = "seen"
     run: DirectoryPath | None = None
     source: Path | None = None
     base: FilePath | None = None

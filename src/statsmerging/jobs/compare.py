@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from statsmerging.choices import ComparedTasks
 from statsmerging.errors import UserError
 from statsmerging.progress import track, wide_console
+from statsmerging.report.across import Rivals, across
 from statsmerging.report.groups import RunGroup, runs_by_setting
 from statsmerging.report.pairs import PairedMethods, by_test_images
 from statsmerging.report.runs import name_runs, unfinished_runs
@@ -20,6 +22,7 @@ from statsmerging.report.tables.pairs import (
     pair_frame,
     pair_sections,
     pair_table,
+    variant_sections,
 )
 from statsmerging.report.tables.text import markdown, spreadsheet_safe, terminal_table
 from statsmerging.store.written_files import WrittenFiles
@@ -56,17 +59,17 @@ def compare_runs(job: JobSettings, folder: Path) -> None:
     files = WrittenFiles(folder, RECORD, [TEXT, LATEX, NUMBERS])
     groups = runs_by_setting(job.runs)
     name_runs("unfinished run(s) left out", unfinished_runs(job.runs))
-    comparable = list(_comparable(groups))
+    comparable = list(_comparable(_rivals(job, groups), job.tasks))
     if not comparable:
         raise UserError(
             f"job.runs={job.runs}: no run there has outcomes.safetensors, right or wrong for each "
             "test image; the same commands with rerun=true write it"
         )
-    _check_names(job, [methods for _, _, methods in comparable])
+    _check_names(job, [each.methods for each in comparable])
     settings = [
         setting
-        for group, title, methods in track(comparable, "comparing methods")
-        if (setting := _compared(job, group, title, methods)) is not None
+        for each in track(comparable, "comparing methods")
+        if (setting := _compared(job, each)) is not None
     ]
     if not settings:
         raise UserError(f"job.runs={job.runs}: no setting there has two methods to compare")
@@ -90,23 +93,52 @@ def _tables(setting: ComparedSetting, against: str | None) -> Iterator[Table]:
         yield beside_table(setting, against)
 
 
-def _comparable(groups: Sequence[RunGroup]) -> Iterator[tuple[RunGroup, str, PairedMethods]]:
-    """Group, title and methods of each setting; warns of runs that are not paired."""
+class _Comparable(NamedTuple):
+    """Methods with the same test images.
+
+    Attributes:
+        rivals: those of one setting, or variants of methods in several.
+        title: of the setting.
+        methods: all of them.
+    """
+
+    rivals: Rivals
+    title: str
+    methods: PairedMethods
+
+
+def _rivals(job: JobSettings, groups: Sequence[RunGroup]) -> list[Rivals]:
+    """The settings, or those that differ in one key put together.
+
+    Raises:
+        UserError: a key in which no two settings differ, or that is asked for besides pairs.
+    """
+    if job.across is None:
+        return [Rivals(group, {}) for group in groups]
+    if job.against is not None or job.pairs:
+        raise UserError("job.across goes without job.against and job.pairs")
+    return across(groups, job.across)
+
+
+def _comparable(found: Sequence[Rivals], of: ComparedTasks) -> Iterator[_Comparable]:
+    """What can be paired; warns of runs that cannot."""
     without = []
-    for group in groups:
-        found = by_test_images(group.members)
-        paired = {id(run) for methods in found for run in methods.members}
+    for rivals in found:
+        group = rivals.group
+        alike = by_test_images(group.members, of)
+        paired = {id(run) for methods in alike for run in methods.members}
         without += [str(run.path) for run in group.members if id(run) not in paired]
-        if len(found) > 1:
+        if len(alike) > 1:
             log.warning(
                 "%s: runs with %d different sets of test images, not paired with each other",
                 group.label,
-                len(found),
+                len(alike),
             )
-        for number, methods in enumerate(found, start=1):
-            which = f" · test images {number} of {len(found)}" if len(found) > 1 else ""
-            yield group, f"{group.label}{which}", methods
-    name_runs("run(s) without outcomes.safetensors, of an earlier version, left out", without)
+        for number, methods in enumerate(alike, start=1):
+            which = f" · test images {number} of {len(alike)}" if len(alike) > 1 else ""
+            unseen = " · unseen tasks" if of == "unseen" else ""
+            yield _Comparable(rivals, f"{group.label}{which}{unseen}", methods)
+    name_runs("run(s) without outcomes of these tasks in outcomes.safetensors left out", without)
 
 
 def _check_names(job: JobSettings, settings: Sequence[PairedMethods]) -> None:
@@ -124,18 +156,20 @@ def _check_names(job: JobSettings, settings: Sequence[PairedMethods]) -> None:
                 raise UserError(f"{key}: no run has method {name}; choose of {', '.join(known)}")
 
 
-def _compared(
-    job: JobSettings, group: RunGroup, title: str, methods: PairedMethods
-) -> ComparedSetting | None:
+def _compared(job: JobSettings, comparable: _Comparable) -> ComparedSetting | None:
     """The comparisons of one setting; ``None``, with a warning, if there are none."""
+    rivals, title, methods = comparable
     asked = dict.fromkeys(name for pair in job.pairs for name in pair)
     lacking = [name for name in (job.against, *asked) if name and name not in methods.rows]
     if lacking:
         log.warning("%s: without %s, which no run of this setting has", title, ", ".join(lacking))
-    sections = pair_sections(methods, job.against, job.pairs)
+    if job.across is None:
+        sections = pair_sections(methods, job.against, job.pairs)
+    else:
+        sections = variant_sections(methods, rivals.variants)
     for names in dict.fromkeys(names for section in sections for names in section.unpaired):
         log.warning("%s: %s have no experts in common, not paired", title, " and ".join(names))
     if not any(section.pairs for section in sections):
         log.warning("%s: fewer than two methods, nothing to compare", title)
         return None
-    return ComparedSetting(group, title, methods, sections)
+    return ComparedSetting(rivals.group, title, methods, sections)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from statsmerging.choices import ComparedTasks
 from statsmerging.report.runs import ReportedRun
 from statsmerging.report.significance import (
     Values,
@@ -58,7 +59,7 @@ class Pair:
     Attributes:
         method: the first.
         against: the second.
-        difference: first minus second average accuracy over the seen tasks, a fraction.
+        difference: first minus second average accuracy over the tasks, a fraction.
         interval: low and high end of its bootstrap interval.
         p: of Wilcoxon's signed-rank test over the tasks.
         tasks: task → the comparison on it.
@@ -86,14 +87,16 @@ class PairedMethods:
 
     Args:
         members: runs with outcomes; of those that repeat experts and seed, the first counts.
+        of: the tasks that are compared, seen or unseen ones.
     """
 
-    def __init__(self, members: Sequence[ReportedRun]) -> None:
+    def __init__(self, members: Sequence[ReportedRun], of: ComparedTasks = "seen") -> None:
         self.members = members
+        self.of = of
         self._pairs: dict[tuple[str, str], Pair | None] = {}
         self._runs: dict[str, dict[str, dict[int, ReportedRun]]] = {}
         for run in members:
-            for method in _methods_of(run):
+            for method in _methods_of(run, of):
                 zoos = self._runs.setdefault(method, {})
                 zoos.setdefault(_zoo_of(run), {}).setdefault(run.results.seed, run)
 
@@ -109,8 +112,8 @@ class PairedMethods:
 
     @property
     def tasks(self) -> dict[str, int]:
-        """Seen task → number of its test images."""
-        return _tasks_of(self.members[0])
+        """Task → number of its test images."""
+        return _tasks_of(self.members[0], self.of)
 
     @property
     def zoos(self) -> int:
@@ -194,37 +197,43 @@ def merged_methods(rows: Mapping[str, MethodRow]) -> list[str]:
     return [name for name in rows if name not in BOUNDS]
 
 
-def by_test_images(members: Iterable[ReportedRun]) -> list[PairedMethods]:
+def by_test_images(
+    members: Iterable[ReportedRun], of: ComparedTasks = "seen"
+) -> list[PairedMethods]:
     """The runs with outcomes, those with the same test images together.
 
     The manifest's fingerprints tell the images of a task; a run with other ones is never paired.
+
+    Args:
+        of: the tasks that are compared.
     """
     alike: dict[str, list[ReportedRun]] = {}
     for run in members:
-        if _methods_of(run):
-            alike.setdefault(json_sha256(_test_images(run)), []).append(run)
-    return [PairedMethods(runs) for runs in alike.values()]
+        if _methods_of(run, of):
+            alike.setdefault(json_sha256(_test_images(run, of)), []).append(run)
+    return [PairedMethods(runs, of) for runs in alike.values()]
 
 
-def _methods_of(run: ReportedRun) -> list[str]:
-    """Methods whose outcomes are known on all seen tasks."""
-    if run.outcomes is None:
+def _methods_of(run: ReportedRun, of: ComparedTasks) -> list[str]:
+    """Methods whose outcomes are known on all of these tasks, of which there are some."""
+    tasks = _tasks_of(run, of).keys()
+    if run.outcomes is None or not tasks:
         return []
-    tasks = _tasks_of(run).keys()
     return [method for method in run.outcomes.methods if tasks <= run.outcomes.tasks_of(method)]
 
 
-def _tasks_of(run: ReportedRun) -> dict[str, int]:
-    """Seen task → number of its test images, 0 if no outcomes are known."""
-    seen = next(iter(run.results.methods.values())).accuracy
+def _tasks_of(run: ReportedRun, of: ComparedTasks) -> dict[str, int]:
+    """Task → number of its test images, 0 if no outcomes are known."""
+    row = next(iter(run.results.methods.values()))
+    tasks = row.accuracy if of == "seen" else row.unseen.accuracy
     images = {} if run.outcomes is None else run.outcomes.images
-    return {task: images.get(task, 0) for task in seen}
+    return {task: images.get(task, 0) for task in tasks}
 
 
-def _test_images(run: ReportedRun) -> list[dict[str, Any]]:
-    """Number and fingerprint of the test images of every seen task."""
-    data = run.manifest.get("data", {})
-    return [_tasks_of(run), {task: data.get(f"{task}/test") for task in _tasks_of(run)}]
+def _test_images(run: ReportedRun, of: ComparedTasks) -> list[dict[str, Any]]:
+    """Number and fingerprint of the test images of every task."""
+    data, tasks = run.manifest.get("data", {}), _tasks_of(run, of)
+    return [tasks, {task: data.get(f"{task}/test") for task in tasks}]
 
 
 def _zoo_of(run: ReportedRun) -> str:

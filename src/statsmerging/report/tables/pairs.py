@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,26 +69,53 @@ def pair_sections(
         asked: pairs of methods.
     """
 
-    def section(heading: str, first: str | None, pairs: Sequence[tuple[str, str]]) -> PairSection:
-        known = [names for names in pairs if methods.rows.keys() >= set(names)]
-        found = {names: methods.pair(*names) for names in known}
-        compared = [pair for pair in found.values() if pair is not None]
-        unpaired = [names for names, pair in found.items() if pair is None]
-        return PairSection(heading, first, compared, unpaired)
-
     sections = []
     for heading, names in sections_of(methods.rows):
         if names[0] not in BOUNDS:
-            best = methods.best(names)
-            ranked = sorted(names, key=methods.average, reverse=True)
-            pairs = [(name, best) for name in ranked if name != best]
-            sections.append(section(heading, best, pairs))
+            sections.append(_against_best(methods, heading, names))
     if against in methods.rows:
         rivals = [name for name in methods.rows if name not in (*BOUNDS, against)]
         title = method_title(against, methods.rows[against].title)
-        sections.append(section(f"Against {title}", against, [(name, against) for name in rivals]))
-    sections.append(section("Pairs asked for", None, asked))
+        pairs = [(name, against) for name in rivals]
+        sections.append(_section(methods, f"Against {title}", against, pairs))
+    sections.append(_section(methods, "Pairs asked for", None, asked))
     return [each for each in sections if each.first or each.pairs or each.unpaired]
+
+
+def variant_sections(
+    methods: PairedMethods, variants: Mapping[str, Sequence[str]]
+) -> list[PairSection]:
+    """Every method's variants against the best of them, where they differ on any image.
+
+    Args:
+        variants: title of the method → their names.
+    """
+    known = {
+        title: [name for name in names if name in methods.rows] for title, names in variants.items()
+    }
+    sections = [_against_best(methods, title, names) for title, names in known.items() if names]
+    return [section for section in sections if any(map(_differs, section.pairs))]
+
+
+def _differs(pair: Pair) -> bool:
+    return any(task.better or task.worse for task in pair.tasks.values())
+
+
+def _against_best(methods: PairedMethods, heading: str, names: Sequence[str]) -> PairSection:
+    best = methods.best(names)
+    ranked = sorted(names, key=methods.average, reverse=True)
+    return _section(methods, heading, best, [(name, best) for name in ranked if name != best])
+
+
+def _section(
+    methods: PairedMethods, heading: str, first: str | None, pairs: Sequence[tuple[str, str]]
+) -> PairSection:
+    """The comparisons of those pairs that this setting has."""
+    known = [names for names in pairs if methods.rows.keys() >= set(names)]
+    found = {names: methods.pair(*names) for names in known}
+    compared = [pair for pair in found.values() if pair is not None]
+    unpaired = [names for names, pair in found.items() if pair is None]
+    return PairSection(heading, first, compared, unpaired)
 
 
 def pair_table(setting: ComparedSetting) -> Table:
