@@ -302,7 +302,7 @@ def test_runs_without_outcomes_are_named(tmp_path: Path, caplog: pytest.LogCaptu
     finished(tmp_path / "runs" / "b", {"free": THREE["free"], "average": THREE["average"]}, seed=1)
     found = run(tmp_path / "runs", tmp_path / "out")
     assert pairs(found) == {("average", "free")}
-    assert any(f"earlier version, left out: {old}" in line for line in caplog.messages)
+    assert any(f"outcomes.safetensors left out: {old}" in line for line in caplog.messages)
 
 
 def test_a_run_with_a_damaged_file_is_left_out(
