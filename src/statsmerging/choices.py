@@ -15,6 +15,7 @@ Job = Literal[
     "check",
     "report",
     "compare",
+    "bundle",
     "convert",
     "export",
     "reproduce",

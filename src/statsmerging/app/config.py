@@ -30,6 +30,7 @@ from statsmerging.data.settings import (
 )
 from statsmerging.errors import UserError
 from statsmerging.learning.settings import MergingSettings
+from statsmerging.runs.bundles import LONGEST_BY, SUFFIX
 from statsmerging.settings import Settings, describe
 from statsmerging.zoo.settings import HeadsSettings
 
@@ -39,7 +40,7 @@ class JobSettings(Settings):
 
     name: Job
     checkpoint: FilePath | None = None
-    runs: DirectoryPath | None = None
+    runs: Path | None = None
     against: PlainName | None = None
     pairs: list[tuple[PlainName, PlainName]] = Field(default_factory=list)
     across: str | None = None
@@ -48,9 +49,21 @@ class JobSettings(Settings):
     source: Path | None = None
     base: FilePath | None = None
     target: Path | None = None
+    by: str | None = Field(default=None, min_length=1, max_length=LONGEST_BY)
     tolerance: float = Field(default=0.0, ge=0)
     # Not recorded: only the user of a command can allow the network.
     network: bool = Field(default=False, exclude=True)
+
+    @field_validator("runs")
+    @classmethod
+    def _is_folder_or_bundle(cls, runs: Path | None) -> Path | None:
+        if (
+            runs is not None
+            and not runs.is_dir()
+            and not (runs.suffix == SUFFIX and runs.is_file())
+        ):
+            raise ValueError(f"no such folder; give one, or a bundle, {SUFFIX}")
+        return runs
 
     @field_validator("pairs", mode="before")
     @classmethod

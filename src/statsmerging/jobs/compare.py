@@ -11,6 +11,7 @@ from statsmerging.choices import ComparedTasks
 from statsmerging.errors import UserError
 from statsmerging.progress import track, wide_console
 from statsmerging.report.across import Rivals, across
+from statsmerging.report.files import sender_lines
 from statsmerging.report.groups import RunGroup, runs_by_setting
 from statsmerging.report.pairs import PairedMethods, by_test_images
 from statsmerging.report.runs import name_runs, unfinished_runs
@@ -55,7 +56,7 @@ def compare_runs(job: JobSettings, folder: Path) -> None:
         UserError: no runs, no outcomes in them, fewer than two methods, or no such method.
     """
     if job.runs is None:
-        raise UserError("job.runs: a folder with run directories is needed")
+        raise UserError("job.runs: a folder with run directories, or a bundle, is needed")
     files = WrittenFiles(folder, RECORD, [TEXT, LATEX, NUMBERS])
     groups = runs_by_setting(job.runs)
     name_runs("unfinished run(s) left out", unfinished_runs(job.runs))
@@ -78,7 +79,7 @@ def compare_runs(job: JobSettings, folder: Path) -> None:
     console = wide_console()
     for table in tables:
         console.print(terminal_table(table))
-    files.write_text(TEXT, "\n".join(map(markdown, tables)))
+    files.write_text(TEXT, "\n".join([*sender_lines(groups), *map(markdown, tables)]))
     names = (f"comparison_{number}" for number, _ in enumerate(tables, start=1))
     files.write_text(LATEX, "\n".join(map(latex, tables, names)))
     with files.writing(NUMBERS) as partial:

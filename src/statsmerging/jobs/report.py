@@ -15,16 +15,13 @@ from statsmerging.report.files import (
     PAGE,
     file_list,
     markdown_page,
+    report_tables,
     write_figures,
     write_tables,
 )
 from statsmerging.report.groups import overruled_runs, runs_by_setting
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import name_runs, unfinished_runs
-from statsmerging.report.tables.accuracy import group_content
-from statsmerging.report.tables.by_setting import sweep_tables
-from statsmerging.report.tables.cost import cost_tables
-from statsmerging.report.tables.movement import movement_tables
 from statsmerging.report.tables.text import terminal_table
 from statsmerging.store.written_files import WrittenFiles
 
@@ -47,19 +44,14 @@ def report(run: Run) -> None:
     """
     folder = run.config.job.runs
     if folder is None:
-        raise UserError("job.runs: a folder with run directories is needed")
+        raise UserError("job.runs: a folder with run directories, or a bundle, is needed")
     groups = runs_by_setting(folder)
     name_runs("unfinished run(s) left out", unfinished_runs(folder))
     overruled = [str(path.relative_to(folder)) for path in overruled_runs(groups)]
     name_runs(
         "run(s) repeat another's setting, zoo and seed with other numbers, not shown", overruled
     )
-    tables = {
-        "accuracy": [group_content(group) for group in groups],
-        "sweep": sweep_tables(groups),
-        "movement": movement_tables(groups),
-        "cost": cost_tables(groups),
-    }
+    tables = report_tables(groups)
     planned = list(drawings(groups))
     files = WrittenFiles(run.directory.path, RECORD, file_list(tables, planned))
     console = wide_console()

@@ -7,12 +7,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from statsmerging.progress import track
+from statsmerging.report.bundles import whose_runs
 from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.charts import SHOWN, chart
 from statsmerging.report.figures.style import FORMATS, printed
 from statsmerging.report.groups import RunGroup
+from statsmerging.report.tables.accuracy import group_content
+from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Table
+from statsmerging.report.tables.cost import cost_tables
 from statsmerging.report.tables.latex import latex
+from statsmerging.report.tables.movement import movement_tables
 from statsmerging.report.tables.text import (
     escape,
     markdown,
@@ -32,6 +37,16 @@ LONGEST_NAME = 120
 
 #: Columns of the table of distilled experts.
 _DISTILLED = ("setting", "task", "architecture", "teacher, %", "student, %", "test images")
+
+
+def report_tables(groups: Sequence[RunGroup]) -> dict[str, list[Table]]:
+    """Kind → tables of a report, in its order."""
+    return {
+        "accuracy": [group_content(group) for group in groups],
+        "sweep": sweep_tables(groups),
+        "movement": movement_tables(groups),
+        "cost": cost_tables(groups),
+    }
 
 
 def file_list(tables: Mapping[str, Sequence[Table]], planned: Sequence[Drawing]) -> list[str]:
@@ -89,8 +104,9 @@ def _figure_names(planned: Sequence[Drawing]) -> list[str]:
 def markdown_page(
     tables: Mapping[str, Sequence[Table]], groups: Sequence[RunGroup], figures: Mapping[str, str]
 ) -> str:
-    """``report.md``: tables, warnings, experts of other architectures, and figures."""
-    parts = [markdown(content) for contents in tables.values() for content in contents]
+    """``report.md``: senders of runs, tables, warnings, distilled experts, and figures."""
+    parts = sender_lines(groups)
+    parts += [markdown(content) for contents in tables.values() for content in contents]
     warnings = list(_warnings(groups))
     if warnings:
         parts.append("\n".join(["## Warnings", "", *warnings]) + "\n")
@@ -104,6 +120,12 @@ def markdown_page(
         pictures = [f"![{escape(title)}](figures/{name}.png)" for title, name in figures.items()]
         parts.append("\n\n".join(["## Figures", *pictures]) + "\n")
     return "\n".join(parts)
+
+
+def sender_lines(groups: Sequence[RunGroup]) -> list[str]:
+    """A list in Markdown of whose runs these are; none if no run came in a bundle."""
+    lines = whose_runs([run for group in groups for run in group.members])
+    return ["".join(f"- {escape(line)}\n" for line in lines)] if lines else []
 
 
 def file_names(titles: Sequence[str]) -> list[str]:

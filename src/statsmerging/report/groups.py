@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from statsmerging.errors import UserError
+from statsmerging.report.bundles import reported_runs, same_content, senders
 from statsmerging.report.pairs import PairedMethods, by_test_images
 from statsmerging.report.repetitions import (
     RepeatedRun,
@@ -20,12 +21,15 @@ from statsmerging.report.repetitions import (
     zoo_name,
     zoo_order,
 )
-from statsmerging.report.runs import ReportedRun, finished_runs
+from statsmerging.report.runs import ReportedRun
 from statsmerging.runs.directory import PRESENTATION
 from statsmerging.runs.results import BOUNDS, RunResults
 
 #: Keys of the question that a run answers. Settings are compared among runs with equal values.
 QUESTION = ("job.name", "suite.name", "backbone.label")
+
+#: Key of a setting that others sent with other images or experts; its value names the senders.
+SENDER = "from"
 
 #: Prefixes of the keys that choose images and experts. Scores are ranked among runs with equal
 #: values.
@@ -38,6 +42,7 @@ PROBLEM = (
     "heterogeneous.experts.",
     "heterogeneous.teachers.",
     "heterogeneous.distillation.",
+    SENDER,
 )
 
 #: Keys that change no number, except by rounding, or that only add further rows.
@@ -152,9 +157,18 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
     Raises:
         UserError: there is no finished run.
     """
-    runs = list(finished_runs(folder))
+    runs = reported_runs(folder)
     if not runs:
         raise UserError(f"job.runs={folder} holds no finished run (manifest.json, results.json)")
+    return by_setting(runs)
+
+
+def by_setting(runs: Sequence[ReportedRun]) -> list[RunGroup]:
+    """The groups of at least one run, as ``runs_by_setting`` has them.
+
+    Runs of several senders are one setting only as far as they have the same images and, with equal
+    seeds, the same experts: another machine makes others from the same config.
+    """
     flat = [dict(flatten(run.config)) for run in runs]
     repeating = _repeating_seeds(flat) | {
         key for each in flat for key in each if is_expert_seed(key)
@@ -167,7 +181,7 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
             # Methods that both have must have equal parameters.
             shared = group.methods.keys() & methods.keys()
             alike = all(group.methods[name] == methods[name] for name in shared)
-            if setting == group.setting and alike:
+            if setting == group.setting and alike and _fits(run, group.runs, expert_seeds):
                 break
         else:
             group = _Gathering(setting)
@@ -180,7 +194,8 @@ def runs_by_setting(folder: Path) -> list[RunGroup]:
         names = list(group.methods)
         listed = ", ".join(names) if len(names) <= LISTED_METHODS else f"{len(names)} methods"
         parameters = {f"method.{key}": value for key, value in flatten(group.methods)}
-        settings.append({**group.setting, **parameters, "method": listed})
+        sender = {SENDER: senders(group.runs)} if _contested(group, gathered, expert_seeds) else {}
+        settings.append({**group.setting, **parameters, **sender, "method": listed})
 
     def most_methods_first(run: ReportedRun) -> tuple[Any, ...]:
         """The first run decides the order of rows."""
@@ -317,6 +332,26 @@ def _repeating_seeds(configs: Sequence[Mapping[str, Any]]) -> set[str]:
 
 def _zoo_of(run: ReportedRun, expert_seeds: Sequence[str]) -> str:
     return zoo_name(dict(flatten(run.config)), expert_seeds)
+
+
+def _fits(run: ReportedRun, others: Iterable[ReportedRun], expert_seeds: Sequence[str]) -> bool:
+    """Whether a run has the images of the others, and the experts of those with its zoo."""
+    zoo = _zoo_of(run, expert_seeds)
+    return all(
+        same_content(run, other, same_experts=zoo == _zoo_of(other, expert_seeds))
+        for other in others
+    )
+
+
+def _contested(
+    group: _Gathering, others: Iterable[_Gathering], expert_seeds: Sequence[str]
+) -> bool:
+    """Whether another sender has the same setting with other images or experts."""
+    return any(
+        other.setting == group.setting
+        and not all(_fits(run, other.runs, expert_seeds) for run in group.runs)
+        for other in others
+    )
 
 
 def _setting_of(config: dict[str, Any], repeating: Set[str]) -> Settings:

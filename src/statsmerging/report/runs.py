@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from statsmerging.errors import first_line, printable
+from statsmerging.runs.bundles import Bundle
 from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS, WITH_RESULTS
-from statsmerging.runs.finished import FinishedRun, read_finished_run
+from statsmerging.runs.finished import CURVE_FILE, FinishedRun, read_finished_run
 from statsmerging.runs.layer_tables import read_coefficients, read_statistics
 from statsmerging.runs.outcomes import Outcomes, read_outcomes
 from statsmerging.runs.results import RunResults
@@ -28,10 +28,6 @@ CURVES = {"loss": "loss", "learner_gradient_norm": "norm of the learner's gradie
 
 #: Runs that a warning names; of more it gives the number.
 NAMED = 3
-
-#: Learning curves of a method. Every start of the run, the first one and each resumption, has
-#: written a version of its own.
-_CURVE_FILE = re.compile(r"learning_curves/([^/]+)/version_(\d{1,9})/metrics\.csv")
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,7 @@ class ReportedRun:
             has no such file.
         curves: method → columns ``step`` and those of ``CURVES``; no step twice.
         outcomes: right or wrong on every test image; ``None`` in runs of earlier versions.
+        bundle: the bundle that it came in; ``path`` leads through its file then.
     """
 
     path: Path
@@ -59,6 +56,7 @@ class ReportedRun:
     statistics: pd.DataFrame | None
     curves: Mapping[str, pd.DataFrame]
     outcomes: Outcomes | None = None
+    bundle: Bundle | None = None
 
 
 def read_run(folder: Path) -> ReportedRun:
@@ -160,7 +158,7 @@ class _Manifest(_Entry):
 def _learning_curves(run: FinishedRun) -> dict[str, pd.DataFrame]:
     versions: dict[str, list[tuple[int, str]]] = {}
     for name in run.files_below("learning_curves"):
-        found = _CURVE_FILE.fullmatch(name)
+        found = CURVE_FILE.fullmatch(name)
         if found and found[1] in run.results.methods:
             versions.setdefault(found[1], []).append((int(found[2]), name))
     curves = {}

@@ -79,8 +79,12 @@ def is_finished(path: Path) -> bool:
 
 def run_hash(config: dict[str, Any]) -> str:
     """Short hash of all config values that determine a run's results, credentials redacted."""
-    relevant = {key: value for key, value in config.items() if key not in PRESENTATION}
-    return json_sha256(redacted(relevant))[:SHORT]
+    return json_sha256(redacted(without_presentation(config)))[:SHORT]
+
+
+def without_presentation(config: dict[str, Any]) -> dict[str, Any]:
+    """The sections of a config that determine a run's results."""
+    return {key: value for key, value in config.items() if key not in PRESENTATION}
 
 
 class RunDirectory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ RENAMED_KEYS = {
     "zoo.name": "zoo.kind",
     "heterogeneous.teachers.name": "heterogeneous.teachers.kind",
 }
+
+
+#: Learning curves of a method. Every start of the run, the first one and each resumption, has
+#: written a version of its own.
+CURVE_FILE = re.compile(r"learning_curves/([^/]+)/version_(\d{1,9})/metrics\.csv")
 
 
 @dataclass(frozen=True)

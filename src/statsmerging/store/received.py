@@ -117,7 +117,7 @@ def received_yaml(folder: Path, name: str) -> Any:
         raise ReceivedError(f"{where} is no plain YAML: {_reason(error)}") from error
     _refuse_depth(value, folder / name)
     _refuse_halves(value, folder / name)
-    if any("${" in text for text in _texts(value)):
+    if any("${" in text for text in texts(value)):
         raise ReceivedError(f"{where} is no resolved config: it holds an interpolation, ${{…}}")
     return value
 
@@ -142,23 +142,23 @@ def is_plain_name(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
     """All texts in a value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _texts(key)
-            yield from _texts(item)
+            yield from texts(key)
+            yield from texts(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from texts(item)
 
 
 def _refuse_halves(value: Any, path: Path) -> None:
     """Refuse lone surrogates, which JSON can spell and no file can hold."""
     try:
-        for text in _texts(value):
+        for text in texts(value):
             text.encode()
     except UnicodeEncodeError as error:
         raise ReceivedError(f"{printable(str(path))} holds text that is no Unicode") from error

@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from statsmerging.report.groups import QUESTION, RunGroup, flatten, problem_of
+from statsmerging.report.bundles import sender
+from statsmerging.report.groups import QUESTION, SENDER, RunGroup, flatten, problem_of
 from statsmerging.report.runs import ReportedRun
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.by_setting import sweep_tables
@@ -22,6 +23,8 @@ from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 #: What a command has that starts many runs.
 _SWEEP_FLAGS = {"-m", "--multirun"}
 
+_REPRODUCE = ("python", "run.py", "job=reproduce")
+
 Content = dict[str, Any]
 
 
@@ -31,9 +34,7 @@ def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
     keys = _differing_keys(groups, runs)
     return {
         "keys": keys,
-        "runs": [
-            _run(run, group.zoo_of(run), folder, keys) for group in groups for run in group.members
-        ],
+        "runs": [_run(run, group, folder, keys) for group in groups for run in group.members],
         "movements": [_table(table) for table in movement_tables(groups)],
         "costs": [_table(table) for table in cost_tables(groups)],
         "sweeps": [_table(table) for table in sweep_tables(groups)],
@@ -45,17 +46,22 @@ def _differing_keys(groups: Sequence[RunGroup], runs: Sequence[ReportedRun]) -> 
     """Keys in which runs differ: the question that they answer, settings, seeds of the experts."""
     flat = [dict(flatten(run.config)) for run in runs]
     asked = [key for key in QUESTION if len({config.get(key) for config in flat}) > 1]
+    asked += [SENDER] if len(set(map(sender, runs))) > 1 else []
     differences = (key for group in groups for key in group.differences)
     found = dict.fromkeys([*asked, *differences, *groups[0].expert_seeds])
     # The rows name the methods.
     return [key for key in found if key != "method"]
 
 
-def _run(run: ReportedRun, zoo: str, folder: Path, keys: Iterable[str]) -> Content:
+def _run(run: ReportedRun, group: RunGroup, folder: Path, keys: Iterable[str]) -> Content:
     results = run.results
     manifest = run.manifest
     config = dict(flatten(run.config))
-    setting = {key: config[key] for key in keys if key in config}
+    known = {**config, SENDER: sender(run)}
+    setting = {key: known[key] for key in keys if key in known}
+    problem = config
+    if SENDER in group.settings:  # others have the same config with other images or experts
+        problem = {**config, SENDER: group.settings[SENDER]}
     stamps, warnings = results.stamps, results.warnings
     command = manifest.get("command", [])
     return {
@@ -64,21 +70,23 @@ def _run(run: ReportedRun, zoo: str, folder: Path, keys: Iterable[str]) -> Conte
         "hash": results.run_hash,
         "suite": results.suite,
         "backbone": results.backbone,
-        "zoo": zoo,
+        "zoo": group.zoo_of(run),
         "seed": results.seed,
         "setting": setting,
         "stamps": stamps,
         "warnings": warnings,
         "distilled": {task: expert.model_dump() for task, expert in results.distilled.items()},
         "methods": [
-            _method(name, row, problem_of(config, stamps), warnings)
+            _method(name, row, problem_of(problem, stamps), warnings)
             for name, row in results.methods.items()
         ],
         "config": run.config,
         "config_text": OmegaConf.to_yaml(run.config),
         "command": shlex.join(["python", *command]) if command else "",
         "of_sweep": not _SWEEP_FLAGS.isdisjoint(command),
-        "reproduce": shlex.join(["python", "run.py", "job=reproduce", f"job.run={run.path}"]),
+        "from": "" if run.bundle is None else run.bundle.about,
+        # What the config of a bundled run names is elsewhere.
+        "reproduce": "" if run.bundle else shlex.join([*_REPRODUCE, f"job.run={run.path}"]),
         "code": manifest.get("code", {}),
         "hardware": manifest.get("hardware", {}),
         "packages": manifest.get("packages", {}),

@@ -50,6 +50,7 @@ function runBody(run) {
       ["suite", run.suite],
       ["backbone", run.backbone],
       ["seed", String(run.seed)],
+      ["from", run.from],
       ["directory", run.path],
       ["hash", run.hash],
       ["code", codeText(run.code)],
