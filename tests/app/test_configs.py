@@ -25,6 +25,7 @@ NEEDED = {
     "heads=files": ["heads.root={folder}"],
     "job=report": ["job.runs={folder}"],
     "job=compare": ["job.runs={folder}"],
+    "job=bundle": ["job.runs={folder}", "job.target=bundle.zip"],
     "job=evaluate": ["job.checkpoint={file}"],
     "job=convert": ["job.source={file}", "job.target=x.safetensors"],
     "job=export": ["job.run={folder}", "job.target=exported"],

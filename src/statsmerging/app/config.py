@@ -57,12 +57,8 @@ class JobSettings(Settings):
     @field_validator("runs")
     @classmethod
     def _is_folder_or_bundle(cls, runs: Path | None) -> Path | None:
-        if (
-            runs is not None
-            and not runs.is_dir()
-            and not (runs.suffix == SUFFIX and runs.is_file())
-        ):
-            raise ValueError(f"no such folder; give one, or a bundle, {SUFFIX}")
+        if runs is not None and not (runs.is_dir() or (runs.is_file() and runs.suffix == SUFFIX)):
+            raise ValueError(f"no such folder; give one, or a bundle (NAME{SUFFIX})")
         return runs
 
     @field_validator("pairs", mode="before")

@@ -18,7 +18,7 @@ from statsmerging.runs.bundles import SUFFIX, TABLES_TEXT, write_bundle
 from statsmerging.runs.directory import without_presentation
 from statsmerging.runs.finished import read_finished_run
 from statsmerging.runs.manifest import code_version
-from statsmerging.store.files import new_path, write_text
+from statsmerging.store.files import write_text
 from statsmerging.store.hashing import file_sha256
 from statsmerging.store.personal_paths import HiddenPaths
 
@@ -58,8 +58,7 @@ def bundle(run: Run) -> None:
         for name, folder in zip(names, folders, strict=True):
             for file in sorted(file for file in folder.rglob("*") if file.is_file()):
                 files[f"{name}/{file.relative_to(folder).as_posix()}"] = file
-        with new_path(job.target) as partial:
-            write_bundle(partial, files, job.by, code_version())
+        write_bundle(job.target, files, job.by, code_version())
     size, sha256 = job.target.stat().st_size, file_sha256(job.target)
     log.info("bundle of %d run(s), %d bytes: %s", len(names), size, job.target)
     log.info("its sha256, for the one who gets it: %s", sha256)

@@ -87,12 +87,9 @@ def whose_runs(runs: Sequence[ReportedRun]) -> list[str]:
     if not any(run.bundle for run in runs):
         return []
     counts = Counter(run.bundle for run in runs)
-    return [
-        f"{count} run(s) {'in run directories here' if bundle is None else f'from {bundle.about}'}"
-        for bundle, count in sorted(
-            counts.items(), key=lambda item: item[0].name if item[0] else ""
-        )
-    ]
+    lines = [f"{counts[None]} run(s) in run directories here"] if counts[None] else []
+    bundles = sorted((bundle for bundle in counts if bundle), key=lambda bundle: bundle.name)
+    return lines + [f"{counts[bundle]} run(s) from {bundle.about}" for bundle in bundles]
 
 
 def _bundle_files(folder: Path) -> Iterator[Path]:

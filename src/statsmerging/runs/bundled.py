@@ -91,11 +91,12 @@ def _manifest(run: FinishedRun, hidden: HiddenPaths) -> dict[str, Any]:
             for argument in manifest.get("command", [])
             if not _PRESENTED.fullmatch(argument)
         ],
-        "hardware": dict(manifest.get("hardware", {})),
+        "hardware": {
+            key: str(value).partition("-")[0] if key == "platform" else value
+            for key, value in manifest.get("hardware", {}).items()
+        },
         "inputs": {},
     }
-    if "platform" in told["hardware"]:
-        told["hardware"]["platform"] = str(told["hardware"]["platform"]).partition("-")[0]
     changed: dict[str, Any] = hidden.in_record(
         {key: told.get(key, value) for key, value in manifest.items()}
     )

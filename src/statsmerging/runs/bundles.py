@@ -27,6 +27,7 @@ from statsmerging.errors import first_line, printable, shown
 from statsmerging.runs.bundled import TABLES
 from statsmerging.runs.directory import CONFIG, MANIFEST, RESULTS
 from statsmerging.runs.finished import CURVE_FILE
+from statsmerging.store.files import new_path
 from statsmerging.store.hashing import BLOCK, file_sha256
 from statsmerging.store.received import (
     LARGEST_TEXT,
@@ -46,7 +47,7 @@ CONTENTS, TABLES_TEXT = "bundle.json", "report.md"
 FORMAT = 1
 
 #: Most files of a bundle, and most bytes of one of them and of all.
-MOST_FILES, LARGEST_FILE, LARGEST_BUNDLE = 100_000, 1 << 28, 1 << 32
+MOST_FILES, LARGEST_FILE, LARGEST_BUNDLE = 100_000, 1 << 28, 1 << 31
 
 #: Letters of the name of the one who made a bundle.
 LONGEST_BY = 200
@@ -60,7 +61,7 @@ _RUN_FILE = re.compile(
     rf"|{CURVE_FILE.pattern})"
 )
 
-#: What ``zipfile`` raises for a file that is damaged, encrypted, or of a kind that it does not know.
+#: What ``zipfile`` raises for a file that is damaged, or of a kind that it does not know.
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -110,7 +111,7 @@ class OpenedBundle:
 def write_bundle(
     path: Path, files: Mapping[str, Path], by: str | None, code: Mapping[str, Any]
 ) -> None:
-    """Write a bundle; the same files give the same bytes.
+    """Write a bundle; the same files give the same bytes, and nothing else is replaced.
 
     Args:
         path: the bundle.
@@ -121,6 +122,7 @@ def write_bundle(
 
     Raises:
         ReceivedError: it would be more than is read.
+        UserError: the path holds something else.
     """
     listed = {
         name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
@@ -128,7 +130,7 @@ def write_bundle(
     }
     contents = {"format": FORMAT, "by": by, **code, "files": listed}
     _check(_contents(contents, path), path)
-    with zipfile.ZipFile(path, "w") as archive:
+    with new_path(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         archive.writestr(_entry(CONTENTS), json.dumps(contents, indent=2) + "\n")
         for name, file in files.items():
             archive.writestr(_entry(name), file.read_bytes())
@@ -202,7 +204,7 @@ def _check(contents: _Contents, path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _check_sizes(sizes: Mapping[str, int], path: Path) -> None:
-    """Refuse what would fill memory or disk; called with the sizes that are told, before reading."""
+    """Refuse what would fill memory or disk, by the told sizes, before anything is read."""
     if len(sizes) > MOST_FILES:
         raise _refused(path, f"{len(sizes)} files are more than {MOST_FILES}")
     largest = max(sizes, key=lambda name: sizes[name], default="")
@@ -257,7 +259,7 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
         raise _refused(path, f"{shown(name)} is there twice")
     for name, entry in entries.items():
         kind = stat.S_IFMT(entry.external_attr >> 16)
-        if entry.is_dir() or kind not in (0, stat.S_IFREG):
+        if name.endswith("/") or kind not in (0, stat.S_IFREG):
             raise _refused(path, f"{shown(name)} is no regular file")
         if entry.flag_bits & 1:
             raise _refused(path, f"{shown(name)} is encrypted")
@@ -270,7 +272,7 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
 def _write(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, path: Path
 ) -> tuple[int, str]:
-    """Unpack one file block by block, no more bytes than its entry tells; their number and sha256."""
+    """Unpack one file, no more bytes than its entry tells; returns their number and sha256."""
     count, digest = 0, hashlib.sha256()
     with target.open("wb") as written:
         for block in _blocks(archive, entry, path):

@@ -20,7 +20,7 @@ _HOMES = ("home", "Users")
 
 #: How an absolute path begins: at the root, in a home folder, on a drive or a host of Windows.
 _BEGINNING = (
-    r"(?:file://(?=/))?(?:~[\w.-]*/|/(?![\s/])|(?<!:)//(?=\w)|[A-Za-z]:[\\/](?!/)|\\\\(?=\w))"
+    r"(?:file://(?=/))?(?:~[\w.-]*/|/(?=[^\s/])|(?<!:)//(?=\w)|[A-Za-z]:[\\/](?!/)|\\\\(?=\w))"
 )
 
 #: What must stand before a path within a sentence, if anything does, and what ends the path.
