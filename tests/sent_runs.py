@@ -1,10 +1,11 @@
-"""Finished runs with everything a bundle holds, made on the machine of somebody, and their bundles."""
+"""Finished runs with everything that a bundle holds, of the machine of somebody, and bundles."""
 
 from __future__ import annotations
 
 import json
 import zipfile
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -132,8 +133,6 @@ def repacked(path: Path, changed: Mapping[str, bytes | None], *, listed: bool = 
     files: dict[str, bytes | None] = {**contents(path), **changed}
     kept = {name: content for name, content in files.items() if content is not None}
     if listed:
-        from hashlib import sha256
-
         about = json.loads(kept["bundle.json"])
         about["files"] = {
             name: {"bytes": len(content), "sha256": sha256(content).hexdigest()}

@@ -177,7 +177,9 @@ def test_unfinished_and_damaged_runs_are_named_and_left_out(
         "layer_wise_seed_1",
         "task_wise_seed_0",
     }
-    assert f"left out: {damaged} is not what the run wrote: its sha256 is another" in caplog.messages
+    assert (
+        f"left out: {damaged} is not what the run wrote: its sha256 is another" in caplog.messages
+    )
     assert "1 unfinished run(s) left out: begun" in caplog.messages
 
 

@@ -265,7 +265,9 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
             raise _refused(path, f"{shown(name)} is encrypted")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refused(path, f"{shown(name)} is packed in a way that is not read")
-    _check_sizes({name: entry.file_size for name, entry in entries.items()}, path)
+    # The list itself is no part of what it lists.
+    sizes = {name: entry.file_size for name, entry in entries.items() if name != CONTENTS}
+    _check_sizes(sizes, path)
     return entries
 
 
