@@ -44,7 +44,7 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["logger=paper"], "logger=paper: choose one of csv, mlflow, none, tensorboard, wandb"),
         (["logger=[csv,paper]"], "logger=paper: choose one of csv, mlflow, none, tensorboard,"),
         (["logger=wandb", "logger.wandb.mode=on"], "logger.wandb.mode=on: input should be 'offl"),
-        (["job=dance"], "job=dance: choose one of check, compare, convert, corruptions, distill"),
+        (["job=dance"], "job=dance: choose one of bundle, check, compare, convert, corruptions"),
         (["granularity=row"], "granularity=row: input should be 'layer_wise', 'task_wise' or 's"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
         (["zoo.finetuning.batch_size=5000"], "zoo.finetuning.batch_size=5000: input should be le"),
@@ -63,8 +63,11 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["backbone.weights=/no.safetensors"], "backbone.weights=/no.safetensors: no such file"),
         (["+extra=1"], "extra=1: extra inputs are not permitted"),
         (["job=evaluate"], "job.checkpoint: a value is needed"),
-        (["job=compare"], "job.runs: a value is needed (folder with run directories, e.g. outp"),
-        (["job=compare", "job.runs=/no"], "job.runs=/no: path does not point to a directory"),
+        (["job=compare"], "job.runs: a value is needed (folder with run directories and bundles"),
+        (
+            ["job=compare", "job.runs=/no"],
+            "job.runs=/no: no such folder; give one, or a bundle (NAME.zip)",
+        ),
         (
             ["job=compare", "job.runs=.", "job.pairs=[ties,free]"],
             "job.pairs=['ties', 'free']: give pairs of methods, e.g. [[ties,free],[free,tsv_m]]",
@@ -107,6 +110,7 @@ def test_the_quotes_that_a_message_suggests_work(
         # Jobs that score nothing import no more than they use.
         (["job=report", "job.runs=."], set()),
         (["job=compare", "job.runs=."], set()),
+        (["job=bundle", "job.runs=.", "job.target=x.zip"], set()),
         (["job=convert", "job.source=missing", "job.target=x.safetensors"], {"torch"}),
     ],
 )
