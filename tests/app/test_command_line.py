@@ -51,6 +51,11 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["trainer.steps=7"], "trainer: steps=7 must be a multiple of steps_per_epoch=20"),
         (["seed=a"], "seed=a: input should be a valid integer"),
         (["seed=0,1"], "seed=0,1: several values are a sweep, python run.py -m seed=0,1; a list"),
+        # An experiment is a sweep already, and the mistake is another.
+        (
+            ["experiment=table5_labels", "labels=hard,soft", "trainer.stepz=3"],
+            "trainer.stepz: no such key; choose one of accumulate, devices, images_",
+        ),
         (["seed", "1"], "seed: KEY=VALUE is expected; type seed=VALUE, without spaces around ="),
         (["suite.root=/a=b"], "suite.root=/a=b: a value with such characters needs quotes: 'suit"),
         (["suite.root=/bäume"], "suite.root=/bäume: a value with such characters needs quotes: 's"),

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from statsmerging.errors import UserError, first_line
@@ -84,6 +88,9 @@ _NO_VALUE = re.compile(r"Missing mandatory value: (\S+)")
 def explain(error: BaseException) -> str:
     """One line for an error of Hydra or OmegaConf, with the valid choices where there are any."""
     several = _SEVERAL_VALUES.match(str(error))
+    hidden = _mistake_in_a_sweep() if several else None
+    if hidden is not None:
+        return explain(hidden)
     if several:
         key, _, values = several[1].partition("=")
         return (
@@ -103,6 +110,25 @@ def explain(error: BaseException) -> str:
             known = sorted(str(key) for key in cause.parent_node or () if key != "hydra")
             return f"{cause.full_key}: no such key; choose one of {', '.join(known)}"
     return first_line(error)
+
+
+def _mistake_in_a_sweep() -> Exception | None:
+    """What is wrong with the sweep of an experiment, besides that the command lacks ``-m``.
+
+    Hydra reads from the composed config that an experiment is a sweep. If it cannot compose it, it
+    takes the command for a single run, and complains of the several values alone.
+    """
+    folder = Path(sys.argv[0]).absolute().parent / "conf"
+    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    if GlobalHydra.instance().is_initialized() or not folder.is_dir():
+        return None
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+        except Exception as error:
+            return error
+    return None
 
 
 def storage_problem(error: BaseException) -> str | None:
