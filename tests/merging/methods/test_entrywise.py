@@ -13,6 +13,8 @@ from statsmerging.merging.methods.breadcrumbs import Breadcrumbs
 from statsmerging.merging.methods.checks import SHAPES, TASKS, random_state
 from statsmerging.merging.methods.consensus import Consensus
 from statsmerging.merging.methods.dare import DareTaskArithmetic, DareTies, thinned_rows
+from statsmerging.merging.methods.lines import LiNeS, depths_of
+from statsmerging.merging.methods.meta_gpt import MetaGpt
 from statsmerging.merging.methods.model_stock import ModelStock
 from statsmerging.merging.methods.pcb import Pcb
 from statsmerging.merging.methods.ties import Ties, trimmed_bank
@@ -232,3 +234,50 @@ def test_model_stock_of_a_tensor_one_expert_left_alone_is_finite() -> None:
     bank = TaskVectorBank.from_state_dicts(start, {"one": start, "two": moved})
     merged = ModelStock().merge(bank)
     assert all(torch.equal(merged[name], start[name]) for name in SHAPES)
+
+
+def test_meta_gpt_weighs_experts_by_their_squared_norms(bank: TaskVectorBank) -> None:
+    vectors = flat_task_vectors(bank)
+    squares = (vectors**2).sum(axis=1)
+    expected = squares / squares.sum() @ vectors
+    np.testing.assert_allclose(flat_update(bank, MetaGpt().merge(bank)), expected, atol=1e-6)
+
+
+def test_meta_gpt_ignores_an_expert_that_did_not_move() -> None:
+    start = {"weight": torch.zeros(4)}
+    moved = {"weight": torch.tensor([1.0, -2.0, 3.0, 4.0])}
+    bank = TaskVectorBank.from_state_dicts(start, {"mnist": moved, "svhn": start})
+    assert torch.equal(MetaGpt().merge(bank)["weight"], moved["weight"])
+
+
+def test_lines_rises_linearly_over_the_blocks() -> None:
+    """Three blocks of two tensors; what lies outside of them has the coefficient of the first."""
+    names = ["patch.weight", *(f"blocks.{b}.{part}" for b in range(3) for part in ("fc", "norm"))]
+    start = {name: torch.zeros(5) for name in [*names, "norm.weight"]}
+    generator = torch.Generator().manual_seed(0)
+    experts = {
+        task: {name: torch.randn(5, generator=generator) for name in start}
+        for task in ("mnist", "svhn")
+    }
+    bank = TaskVectorBank.from_state_dicts(start, experts)
+    merged = LiNeS(slope=0.4).merge(bank)
+    scales = dict(zip(start, [0.5, 0.5, 0.5, 0.7, 0.7, 0.9, 0.9, 0.5], strict=True))
+    for name, scale in scales.items():
+        expected = scale * (experts["mnist"][name].double() + experts["svhn"][name].double())
+        torch.testing.assert_close(merged[name].double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "depths"),
+    [
+        (("a", "b", "c"), [0.0, 0.5, 1.0]),  # no blocks: the place in the network
+        (("layer1.0.conv", "layer1.1.conv", "layer2.0.conv", "fc"), [0.0, 0.5, 1.0, 0.0]),
+        (("transformer.resblocks.0.ln", "transformer.resblocks.10.ln"), [0.0, 1.0]),
+        (("blocks.0.norm", "norm"), [0.0, 0.0]),
+        (("only",), [0.0]),
+    ],
+)
+def test_depth_of_a_layer_is_that_of_its_block(
+    layers: tuple[str, ...], depths: list[float]
+) -> None:
+    assert depths_of(layers) == depths

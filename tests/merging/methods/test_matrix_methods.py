@@ -11,6 +11,7 @@ from torch import Tensor
 
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod
+from statsmerging.merging.methods.cart import Cart
 from statsmerging.merging.methods.iso import IsoC, IsoCts, flatten_spectrum, merge_subspaces
 from statsmerging.merging.methods.tsv_m import TsvM, merge_singular_vectors
 from statsmerging.merging.methods.wudi import Wudi, reduce_interference
@@ -280,3 +281,28 @@ def test_rounding_makes_no_directions(
     expected = reference([change.numpy() for change in changes])
     tolerance = {"exact": 1e-4, "beside large weights": 1e-2, "bfloat16": 2e-2}[stored]
     assert np.linalg.norm(found - expected) < tolerance * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("share", "spread"), [(0.3, 1.0), (0.3, 0.5), (1.0, 1.4), (0.01, 1.0)])
+def test_cart_truncates_what_differs_from_the_average(
+    bank: TaskVectorBank, share: float, spread: float
+) -> None:
+    method = Cart(share=share, spread=spread, flatten_convolutions=True)
+    found = updates(bank, method.merge(bank))
+    for name, vectors in task_vectors(bank).items():
+        expected = mean = vectors.mean(0)
+        if name in MATRICES:
+            expected = as_matrix(mean).copy()
+            for vector in vectors:
+                left, values, right = np.linalg.svd(as_matrix(vector - mean), full_matrices=False)
+                rank = max(1, int(share * len(values)))
+                expected += spread * (left[:, :rank] * values[:rank] @ right[:rank])
+            expected = expected.reshape(mean.shape)
+        np.testing.assert_allclose(found[name], expected, atol=2e-5)
+
+
+def test_cart_of_whole_spectra_is_the_average(bank: TaskVectorBank) -> None:
+    """Nothing is truncated then, and centred task vectors sum to zero."""
+    found = updates(bank, Cart(share=1.0).merge(bank))
+    for name, vectors in task_vectors(bank).items():
+        np.testing.assert_allclose(found[name], vectors.mean(0), atol=2e-5)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.singular_vectors import noise_levels
 from statsmerging.merging.state_dicts import matrix_shape
+
+#: Blocks of timm's transformers, of open_clip's towers and of residual networks.
+_BLOCK = re.compile(r"(blocks|transformer\.resblocks|layer\d+)\.\d+\.")
 
 #: Layer name → K × n task vectors in float32.
 Rows = Callable[[str], Tensor]
@@ -72,3 +76,8 @@ def is_matrix(tensor: Tensor, *, flatten_convolutions: bool) -> bool:
     """
     dimensions_fit = tensor.dim() == 2 or (flatten_convolutions and tensor.dim() > 2)
     return dimensions_fit and min(matrix_shape(tensor)) > 1
+
+
+def blocks_of(layers: Iterable[str]) -> list[str]:
+    """Prefixes of the layers' names, one for each block of the network, in its order."""
+    return list({match.group(): None for name in layers if (match := _BLOCK.match(name))})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,15 +10,13 @@ from torch import Tensor
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import Method, parameter
+from statsmerging.merging.methods.layers import blocks_of
 from statsmerging.merging.methods.regmean import RegMean
 from statsmerging.merging.methods.simple_average import simple_average
 
 #: (block, task, merged weights so far) → layer of the block → Gram matrix of its inputs, in a
 #: network whose block is that of the task's expert and whose blocks before it are merged.
 BlockGrams = Callable[[str, str, Mapping[str, Tensor]], Mapping[str, Tensor]]
-
-#: Blocks of timm's transformers, of open_clip's towers and of residual networks.
-_BLOCK = re.compile(r"(blocks|transformer\.resblocks|layer\d+)\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class RegMeanPlusPlus(Method):
 
 def blocks(bank: TaskVectorBank) -> list[str]:
     """Prefixes of the merged layers' names, one for each block, in the order of the network."""
-    found = {match.group(): None for layer in bank.layers if (match := _BLOCK.match(layer))}
+    found = blocks_of(bank.layers)
     if not found:
         raise MergingError("RegMean++ merges block by block, and the backbone has no known blocks")
-    return list(found)
+    return found
