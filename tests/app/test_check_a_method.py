@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,61 @@ def test_one_command_gives_its_row_beside_all_others(check: Any, tmp_path: Path)
     assert set(rows["zoos"]) == {2}
 
     # A second method takes its own time alone: what is in the folder joins its table.
-    other = plugin(tmp_path, "first", "select(0, 0)")
+    other = plugin(tmp_path, "mean", "mean(0)")
     again = check(other, "method=[]")
     assert again.returncode == 0, again.stderr
-    table = (tmp_path / "runs" / "comparisons" / "first" / "comparison.md").read_text()
-    beside = table[table.index("First beside others") :]
-    for title in ("First |", "Median, tuned", "Simple average", "Control: free coefficients"):
+    table = (tmp_path / "runs" / "comparisons" / "mean" / "comparison.md").read_text()
+    beside = table[table.index("Mean beside others") :]
+    for title in ("Mean |", "Median, tuned", "Simple average", "Control: free coefficients"):
         assert title in beside
 
 
-def test_without_a_method_there_is_nothing_to_check(check: Any, tmp_path: Path) -> None:
-    done = check()
+def test_rows_of_two_versions_of_a_method_share_no_table(check: Any, tmp_path: Path) -> None:
+    median = plugin(tmp_path, "median", "median(0).values")
+    assert check(median, "method=[simple_average]").returncode == 0
+    plugin(tmp_path, "median", "median(0).values * 0.5")  # another version of the file
+    done = check(median, "method=[]")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.search(r"error: median\.py was changed since it gave 2 run\(s\) there", line)
+    # The same command with rerun=true makes them anew.
+    again = check(median, "method=[simple_average]", "rerun=true")
+    assert again.returncode == 0, again.stderr
+    assert "Median beside others" in again.stdout
+
+
+def test_no_table_where_a_job_failed(check: Any, tmp_path: Path) -> None:
+    mean = plugin(tmp_path, "mean", "mean(0)")
+    done = check(mean, "method=[simple_average]", "trainer.steps=0")
     assert done.returncode == 1
-    assert "plugin_methods=all: no file of `plugins` has a method" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "no comparison: some jobs are not done" in done.stderr
+    assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "a class with `name` and `title`"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError: No module named"),
+        (METHOD.format(title="Broken", name="broken", grid="None", reduce="sum(0) / 0"), "finite"),
+        (
+            METHOD.format(title="Grid", name="grid", grid="Grid('scal', (1,))", reduce="sum(0)"),
+            "have a grid of a parameter (scale), not of scal",
+        ),
+        (
+            METHOD.format(title="Space", name="a space", grid="None", reduce="sum(0)"),
+            "method 'a space': a name has letters, digits and _ . + - alone",
+        ),
+    ],
+    ids=["none", "import", "infinite", "grid", "name"],
+)
+def test_a_faulty_file_is_refused_before_anything_runs(
+    check: Any, tmp_path: Path, code: str | None, message: str
+) -> None:
+    (tmp_path / "faulty.py").write_text(code or "")
+    done = check(f"plugins=[{tmp_path / 'faulty.py'}]" if code else "plugins=[]")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: plugins: ")
+    assert message in line
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*-*/"))

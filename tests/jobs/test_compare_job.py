@@ -156,6 +156,19 @@ def test_pairs_that_are_asked_for(tmp_path: Path) -> None:
     assert "*Pairs asked for*" in text
 
 
+def test_a_difference_and_its_interval_turn_with_the_pair(tmp_path: Path) -> None:
+    finished(tmp_path / "runs" / "a", THREE)
+    both = [("ties", "average"), ("average", "ties")]
+    found = run(tmp_path / "runs", tmp_path / "out", pairs=both)
+    there, back = found["ties", "average", ""], found["average", "ties", ""]
+    assert float(there["difference"]) == -float(back["difference"])
+    assert float(there["low"]) == -float(back["high"])
+    assert float(there["high"]) == -float(back["low"])
+    task, turned = found["ties", "average", "svhn"], found["average", "ties", "svhn"]
+    assert (task["better"], task["worse"]) == (turned["worse"], turned["better"])
+    assert task["p_holm"] == turned["p_holm"]
+
+
 def test_one_method_beside_all_others(tmp_path: Path) -> None:
     """Its lead is the other's difference with the other sign, ends of the interval swapped."""
     finished(tmp_path / "runs" / "a", THREE)
@@ -169,6 +182,14 @@ def test_one_method_beside_all_others(tmp_path: Path) -> None:
         shown = [float(part) for part in re.findall(r"[+-]?[\d.]+", leads[other].replace("−", "-"))]
         assert shown == pytest.approx(numbers, abs=0.006)
     assert leads["average"] == ""  # not above itself
+
+
+def test_a_key_that_changes_nothing_is_said(tmp_path: Path) -> None:
+    for kind in ("hard", "soft"):
+        methods = {"ties": first_right((0.7, 0.7))}
+        finished(tmp_path / "runs" / kind, methods, labels={"kind": kind})
+    with pytest.raises(UserError, match=r"the same on every image with each value"):
+        run(tmp_path / "runs", tmp_path / "out", across="labels")
 
 
 def settings_of_labels(runs: Path) -> None:

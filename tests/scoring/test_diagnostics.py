@@ -254,7 +254,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_named(at_edge: bool) -> None:
     row = replace(result(mnist=0.5), choice=choice)
     lines = list(edge_of_the_grid("ties_tuned", row))
     assert len(lines) == at_edge
-    assert all("scale=0.5" in line and "method.ties.tune" in line for line in lines)
+    assert all("scale=0.5" in line and "`tune`" in line for line in lines)
     assert list(edge_of_the_grid("ties", result(mnist=0.5))) == []
 
 

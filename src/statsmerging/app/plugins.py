@@ -64,7 +64,9 @@ def chosen_methods(config: Config) -> list[LearnedMethod | FixedMethod]:
         return parse_methods(config.method)
     defined = methods_of(config.plugins)
     if not defined:
-        raise UserError("plugin_methods=all: no file of `plugins` has a method; see `plugins`")
+        raise UserError(
+            "plugin_methods=all: no file of `plugins` has a method, a class with `name` and `title`"
+        )
     others = [method for method in defined if method.name not in config.method]
     named = parse_methods(config.method) if config.method or not others else []
     return [*named, *(FixedMethod.with_defaults(method) for method in others)]

@@ -11,7 +11,7 @@ from statsmerging.choices import ComparedTasks
 from statsmerging.errors import UserError
 from statsmerging.progress import track, wide_console
 from statsmerging.report.across import Rivals, across
-from statsmerging.report.files import sender_lines
+from statsmerging.report.files import file_names, sender_lines
 from statsmerging.report.groups import RunGroup, runs_by_setting
 from statsmerging.report.pairs import PairedMethods, by_test_images
 from statsmerging.report.runs import name_runs, unfinished_runs
@@ -73,14 +73,18 @@ def compare_runs(job: JobSettings, folder: Path) -> None:
         if (setting := _compared(job, each)) is not None
     ]
     if not settings:
-        raise UserError(f"job.runs={job.runs}: no setting there has two methods to compare")
+        raise UserError(
+            f"job.runs={job.runs}: no setting there has two methods to compare"
+            if job.across is None
+            else f"job.across={job.across}: all methods are the same on every image with each value"
+        )
 
     tables = [table for setting in settings for table in _tables(setting, job.against)]
     console = wide_console()
     for table in tables:
         console.print(terminal_table(table))
     files.write_text(TEXT, "\n".join([*sender_lines(groups), *map(markdown, tables)]))
-    names = (f"comparison_{number}" for number, _ in enumerate(tables, start=1))
+    names = file_names([f"comparison {table.title}" for table in tables])
     files.write_text(LATEX, "\n".join(map(latex, tables, names)))
     with files.writing(NUMBERS) as partial:
         spreadsheet_safe(pair_frame(settings)).to_csv(partial, index=False)
@@ -171,6 +175,7 @@ def _compared(job: JobSettings, comparable: _Comparable) -> ComparedSetting | No
     for names in dict.fromkeys(names for section in sections for names in section.unpaired):
         log.warning("%s: %s have no experts in common, not paired", title, " and ".join(names))
     if not any(section.pairs for section in sections):
-        log.warning("%s: fewer than two methods, nothing to compare", title)
+        few = "fewer than two methods" if job.across is None else f"{job.across} changes no image"
+        log.warning("%s: %s, nothing to compare", title, few)
         return None
     return ComparedSetting(rivals.group, title, methods, sections)

@@ -7,7 +7,7 @@ where there are several, seeds of the merging step are averaged for each image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -76,6 +76,24 @@ class Pair:
     seeds: tuple[int, int]
     zoos: int
 
+    def turned(self) -> Pair:
+        """The second method against the first."""
+        low, high = self.interval
+        return replace(
+            self,
+            method=self.against,
+            against=self.method,
+            difference=-self.difference,
+            interval=(-high, -low),
+            tasks={
+                name: replace(
+                    task, difference=-task.difference, better=task.worse, worse=task.better
+                )
+                for name, task in self.tasks.items()
+            },
+            seeds=(self.seeds[1], self.seeds[0]),
+        )
+
     @property
     def below(self) -> bool:
         """Whether the first method is significantly below the second one."""
@@ -142,7 +160,11 @@ class PairedMethods:
         """Compare two methods; ``None`` if no experts were merged by both."""
         key = (method, against)
         if key not in self._pairs:
-            self._pairs[key] = self._compared(method, against)
+            # The same draws for both directions, so that one is the other with its sign turned.
+            pair = self._compared(*sorted(key))
+            first, second = sorted(key)
+            self._pairs[second, first] = None if pair is None else pair.turned()
+            self._pairs[first, second] = pair
         return self._pairs[key]
 
     def level(self, methods: Sequence[str]) -> set[str]:

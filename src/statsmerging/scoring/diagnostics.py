@@ -205,8 +205,7 @@ def edge_of_the_grid(name: str, row: MethodResult) -> Iterator[str]:
         values = ", ".join(f"{each.value:g}" for each in choice.tried)
         yield (
             f"{name}: the chosen {choice.parameter}={choice.value:g} lies at the edge of the grid "
-            f"({values}); method.{name.removesuffix('_tuned')}.tune with values beyond it may have "
-            "a better one"
+            f"({values}); a `tune` with values beyond it may have a better one"
         )
 
 

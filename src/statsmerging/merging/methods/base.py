@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -93,6 +94,9 @@ Evidence = Mapping[str, Mapping[str, Tensor]]
 
 _REGISTRY: dict[str, type[Method]] = {}
 
+#: Names become keys of the config and parts of the names of files.
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
 
 @dataclass(frozen=True)
 class Method(ABC):
@@ -125,11 +129,18 @@ class Method(ABC):
         cls._check_class()
         known = _REGISTRY.setdefault(cls.name, cls)
         if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise MergingError(f"two methods are named {cls.name}: {known} and {cls}")
+            raise MergingError(
+                f"two methods are named {cls.name}: {known} and {cls}; give yours another name"
+            )
         _REGISTRY[cls.name] = cls
 
     @classmethod
     def _check_class(cls) -> None:
+        if not _NAME.fullmatch(cls.name):
+            raise MergingError(
+                f"method {cls.name!r}: a name has letters, digits and _ . + - alone, a letter or "
+                "digit first"
+            )
         if not isinstance(getattr(cls, "title", None), str):
             raise MergingError(f"method {cls.name}: it has no title")
         for what, choices in (("needs", cls.kinds_of_needs), ("returns", cls.kinds_of_returns)):

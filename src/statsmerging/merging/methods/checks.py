@@ -164,6 +164,25 @@ def copies_of_an_expert_give_that_expert(method: Method) -> None:
             _require_close(method, merged, bank.expert(tasks[0]), claim)
 
 
+def a_grid_is_of_a_parameter(method: Method) -> None:
+    """``tunable`` names a parameter, and all its values are valid ones."""
+    grid = method.tunable
+    if grid is None:
+        return
+    names = [item.name for item in fields(method)]
+    known = ", ".join(names) or "none"
+    _require(
+        method,
+        grid.parameter in names,
+        f"have a grid of a parameter ({known}), not of {grid.parameter}",
+    )
+    for value in grid.values:
+        wanted = method.complaint(grid.parameter, value)
+        _require(
+            method, wanted is None, f"have valid values in its grid: {value:g} is not {wanted}"
+        )
+
+
 def scale_is_linear(method: Method) -> None:
     """A parameter ``scale`` is a factor on the update; with 0 the result is θ₀."""
     if "scale" not in {item.name for item in fields(method)}:
@@ -243,6 +262,7 @@ CHECKS: tuple[Callable[[Method], None], ...] = (
     the_same_bits_every_time,
     order_of_experts_does_not_matter,
     copies_of_an_expert_give_that_expert,
+    a_grid_is_of_a_parameter,
     scale_is_linear,
     a_bfloat16_bank_is_converted_before_any_arithmetic,
     weights_in_half_precision_stay_so,

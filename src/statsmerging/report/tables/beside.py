@@ -19,7 +19,7 @@ from statsmerging.report.tables.accuracy import (
     sections_of,
 )
 from statsmerging.report.tables.content import BEST, Number, Row, Section, Table, deviation_caption
-from statsmerging.report.tables.cost import cost_number
+from statsmerging.report.tables.cost import cached_caption, cost_number
 from statsmerging.report.tables.pairs import ComparedSetting, what_varies
 from statsmerging.runs.results import BOUNDS, method_title
 
@@ -58,6 +58,9 @@ def beside_table(setting: ComparedSetting, method: str) -> Table:
     title = _title(methods, leading)
     parts = [
         CAPTION.format(title=title, level=LEVEL, draws=DRAWS, varies=what_varies(methods)),
+        *cached_caption(
+            each for costed in costed_rows(setting.group).values() for each in costed.values()
+        ),
         deviation_caption(rows),
         ORACLE_IS if any(row.numbers[3] is not None for row in rows) else "",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from statsmerging.report.costs import QUANTITIES, CostedRow, Quantity, costed_rows
 from statsmerging.report.groups import RunGroup
@@ -63,9 +63,7 @@ def _caption(groups: Sequence[RunGroup]) -> str:
     ]
     of = dict.fromkeys(each.measured.memory_of for _, each in rows)
     parts = [CAPTION, *(MEMORIES[memory] for memory in of if memory is not None)]
-    cached = list(dict.fromkeys(phase for _, each in rows for phase in each.measured.cached))
-    if cached:
-        parts.append(f"in part read from the cache of earlier runs: {', '.join(cached)}")
+    parts += cached_caption(each for _, each in rows)
     resumed = dict.fromkeys(_title(method, each) for method, each in rows if each.measured.resumed)
     if resumed:
         parts.append(
@@ -73,6 +71,12 @@ def _caption(groups: Sequence[RunGroup]) -> str:
             f"{', '.join(resumed)}"
         )
     return "; ".join(parts)
+
+
+def cached_caption(rows: Iterable[CostedRow]) -> list[str]:
+    """A line on the phases whose seconds are in part those of reading a cache; none if none are."""
+    cached = list(dict.fromkeys(phase for each in rows for phase in each.measured.cached))
+    return [f"in part read from the cache of earlier runs: {', '.join(cached)}"] if cached else []
 
 
 def _title(method: str, each: CostedRow) -> str:

@@ -248,8 +248,8 @@ def _caption(methods: PairedMethods, seeds: int) -> str:
     return (
         f"average: top-1 accuracy over {len(methods.tasks)} tasks, %; differences in points, with "
         f"the {LEVEL:.0%} interval of a paired bootstrap ({DRAWS:,} draws); what varies: "
-        f"{what_varies(methods, seeds)}; bold average: the interval of its difference to the "
-        "first includes zero; bold on a task: McNemar's exact test, corrected by Holm over the "
-        "tasks, p < 0.05; p over tasks: Wilcoxon's signed-rank test; no correction for the number "
-        "of methods"
+        f"{what_varies(methods, seeds)}; bold average: not significantly below the first "
+        "(the interval of its difference is not below zero); bold on a task: McNemar's exact "
+        "test, corrected by Holm over the tasks, p < 0.05; p over tasks: Wilcoxon's signed-rank "
+        "test; no correction for the number of methods"
     )
