@@ -88,7 +88,7 @@ def test_rows_of_two_versions_of_a_method_share_no_table(check: Any, tmp_path: P
 
 def test_no_table_where_a_job_failed(check: Any, tmp_path: Path) -> None:
     mean = plugin(tmp_path, "mean", "mean(0)")
-    done = check(mean, "method=[simple_average]", "trainer.steps=0")
+    done = check(mean, "method=[simple_average]", "learning.held_out=0.9")
     assert done.returncode == 1
     assert "no comparison: some jobs are not done" in done.stderr
     assert not (tmp_path / "runs" / "comparisons").exists()
