@@ -28,13 +28,8 @@ from statsmerging.report.tables.content import (
     numbers_over_repetitions,
     with_places,
 )
-from statsmerging.runs.published import (
-    SOURCES,
-    PublishedRow,
-    published_ablation,
-    published_rows,
-    published_tasks,
-)
+from statsmerging.report.tables.published import published_for, published_table_rows
+from statsmerging.runs.published import SOURCES
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
 #: Short forms of the needs of a method besides the weights.
@@ -148,12 +143,14 @@ def _content(
     runs = [run.results for run in repeated]
     columns = accuracy_columns(runs[0])
     sections = _sections(repeated, columns, facts, {_key(item) for item in setting})
-    published = _published(runs[0], facts)
+    published = published_for(runs[0], facts)
     parts = [caption(runs, sections, facts.get("checkpoints"))]
     if len(_with_all_zoos(repeated)) < len(rows_by_method(repeated)):
         parts.append(FEWER_ZOOS)
     if published:
-        rows = _published_rows(runs[0], published, [column.heading for column in columns], facts)
+        rows = published_table_rows(
+            runs[0], published, [column.heading for column in columns], facts
+        )
         sections.append(Section("Published", rows))
         sources = "; ".join(dict.fromkeys(SOURCES[row.source] for row in published))
         parts.append(f"published: {sources}; averages of the cells where there are cells")
@@ -283,51 +280,6 @@ def _as_best(row: Row, column: int) -> Row:
         for place, number in enumerate(row.numbers)
     ]
     return replace(row, numbers=tuple(numbers))
-
-
-def _published(results: RunResults, facts: Mapping[str, Any]) -> list[PublishedRow]:
-    """What was published for the same tasks and checkpoints on clean images."""
-    if results.corruption not in ("", CLEAN):
-        return []
-    family, backbone = str(facts.get("checkpoints")), results.backbone
-    row = next(iter(results.methods.values()))
-    seen, unseen = set(row.accuracy), set(row.unseen.accuracy)
-    if seen | unseen == published_tasks():
-        return published_rows(family, backbone, unseen)
-    labels = published_ablation(family, backbone, "labels")
-    return [other for other in labels if other.accuracy.keys() == seen and not unseen]
-
-
-def _published_rows(
-    results: RunResults,
-    published: Sequence[PublishedRow],
-    headings: Sequence[str],
-    facts: Mapping[str, Any],
-) -> list[Row]:
-    """Published rows as rows of our table, with averages of their cells; never ranked."""
-    first = next(iter(results.methods.values()))
-    seen, unseen = list(first.accuracy), list(first.unseen.accuracy)
-    family = facts["checkpoints"]
-    # Sources do not agree on the individual models, so each is normalised by its own.
-    individual = {row.source: row.accuracy for row in published if row.method == "individual"}
-    rows = []
-    for row in published:
-        cells = {task: row.accuracy[task] for task in seen if task in row.accuracy}
-        cells |= {f"unseen: {task}": row.accuracy[task] for task in unseen if task in row.accuracy}
-        average = row.mean(seen)
-        if average is not None:
-            cells["average"] = average
-        bound = individual.get(row.source, individual.get(family, {}))
-        if cells.keys() & bound.keys() >= set(seen):
-            cells["normalised"] = fmean(100 * cells[task] / bound[task] for task in seen)
-        # A row of another source is named with it: the family's own may have the same method.
-        title, method = f"{method_title(row.method)}, published", row.method
-        if row.source != family:
-            title, method = f"{title} by {row.source}", f"{method}, {row.source}"
-        numbers = [Number(cells[name], seeds=()) if name in cells else None for name in headings]
-        identity = {**facts, "method": method, "source": "published"}
-        rows.append(Row((title, ""), tuple(numbers), identity))
-    return rows
 
 
 def _facts(results: RunResults) -> dict[str, Any]:
