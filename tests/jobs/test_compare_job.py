@@ -201,8 +201,16 @@ def settings_of_labels(runs: Path) -> None:
             finished(runs / f"{kind}{zoo}", methods, zoo=zoo, labels=labels)
 
 
-@pytest.mark.parametrize("key", ["labels", "labels.kind"])
-def test_a_method_with_itself_across_the_values_of_a_key(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "hard", "soft"),
+    [
+        ("labels", "free, kind=hard, temperature=1.0", "free, kind=soft, temperature=2.0"),
+        ("labels.kind", "free, hard", "free, soft"),
+    ],
+)
+def test_a_method_with_itself_across_the_values_of_a_key(
+    tmp_path: Path, key: str, hard: str, soft: str
+) -> None:
     settings_of_labels(tmp_path / "runs")
     if key == "labels.kind":  # alone, without the temperature beside it
         for path in (tmp_path / "runs").iterdir():
@@ -212,13 +220,6 @@ def test_a_method_with_itself_across_the_values_of_a_key(tmp_path: Path, key: st
             write_records(path, config)
             write_json(path / "manifest.json", manifest | read_json(path / "manifest.json"))
     found = run(tmp_path / "runs", tmp_path / "out", across=key)
-    hard, soft = (
-        f"free, {'' if key == 'labels.kind' else 'kind='}{kind}{suffix}"
-        for kind, suffix in (
-            ("hard", "" if key == "labels.kind" else ", temperature=1.0"),
-            ("soft", "" if key == "labels.kind" else ", temperature=2.0"),
-        )
-    )
     assert pairs(found) == {(hard, soft)}  # ties is the same with both
     row = found[hard, soft, ""]
     assert float(row["difference"]) == pytest.approx(-10)

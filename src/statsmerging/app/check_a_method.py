@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class CheckAMethod(Callback):
 
         assert SweepJournal.current is not None
         runs = Path(config.hydra.sweep.dir)
-        names = [name for of_file in _methods(_files(config)).values() for name in of_file]
+        names = [method.name for method in methods_of(_files(config))]
         try:
             if not SweepSummary.of(SweepJournal.current).complete:
                 raise UserError("some jobs are not done")
@@ -55,11 +55,6 @@ class CheckAMethod(Callback):
 
 def _files(config: DictConfig) -> list[Path]:
     return [Path(file).expanduser() for file in config.plugins]
-
-
-def _methods(files: list[Path]) -> Mapping[Path, list[str]]:
-    """Each imported file → the names of its methods."""
-    return {file: [method.name for method in methods_of([file])] for file in files}
 
 
 def _checked_methods(files: list[Path]) -> list[str]:

@@ -120,11 +120,17 @@ class MergingProblem:
 
     def _part(self, split: ImageSplit, part: LearningPart) -> ImageSplit:
         """One part of the unlabeled images, the same ones in every geometry."""
-        learning = self.learning
-        rest, held = split.held_out(learning.held_out) if learning.held_out else (split, None)
-        if part == "held_out" and held is not None:
-            return held
-        return rest if learning.images is None else rest.draw(learning.images, learning.seed)
+        if split.key not in self._parts:  # a part is a copy of its images: one is enough
+            learning = self.learning
+            rest, held = split.held_out(learning.held_out) if learning.held_out else (split, None)
+            if learning.images is not None:
+                rest = rest.draw(learning.images, learning.seed)
+            self._parts[split.key] = {"learning": rest, "held_out": rest if held is None else held}
+        return self._parts[split.key][part]
+
+    @cached_property
+    def _parts(self) -> dict[str, dict[LearningPart, ImageSplit]]:
+        return {}
 
     @property
     def weight_hashes(self) -> dict[str, str]:

@@ -36,15 +36,10 @@ def across(groups: Sequence[RunGroup], key: str) -> list[Rivals]:
     Raises:
         UserError: no two settings differ in it alone; names the keys in which they do.
     """
-
     alike: dict[tuple[str, ...], list[RunGroup]] = {}
     for group in groups:
-        rest = [
-            f"{name}={setting_text(value)}"
-            for name, value in group.differences.items()
-            if not _inside(name, key) and not _is_of_a_method(name)
-        ]
-        alike.setdefault((group.problem, *rest), []).append(group)
+        remaining = replace(group, differences=_remaining(group, key))
+        alike.setdefault((group.problem, *remaining.setting), []).append(group)
     found = [_variants(members, key) for members in alike.values() if len(members) > 1]
     if not found:
         known = sorted({name for group in groups for name in group.differences})
@@ -72,12 +67,7 @@ def _variants(groups: Sequence[RunGroup], key: str) -> Rivals:
                 if method not in BOUNDS:
                     title = method_title(method, row.title)
                     variants.setdefault(title, {})[_variant(method, value)] = None
-    rest = {
-        name: value
-        for name, value in groups[0].differences.items()
-        if not _inside(name, key) and not _is_of_a_method(name)
-    }
-    group = replace(groups[0], members=members, differences=rest)
+    group = replace(groups[0], members=members, differences=_remaining(groups[0], key))
     return Rivals(group, {title: list(names) for title, names in variants.items()})
 
 
@@ -103,10 +93,14 @@ def _variant(method: str, value: str) -> str:
     return f"{method}, {value}"
 
 
+def _remaining(group: RunGroup, key: str) -> dict[str, Any]:
+    """The differences of a group besides a key, without parameters of methods, which follow it."""
+    return {
+        name: value
+        for name, value in group.differences.items()
+        if not _inside(name, key) and not name.startswith("method")
+    }
+
+
 def _inside(name: str, key: str) -> bool:
     return name == key or name.startswith(f"{key}.")
-
-
-def _is_of_a_method(key: str) -> bool:
-    """Parameters of a method that follow those of the run."""
-    return key.startswith("method")

@@ -119,3 +119,8 @@ def wilcoxon(differences: Sequence[float]) -> float:
     rounded = np.round(differences, _DECIMALS)
     differing = rounded[rounded != 0]
     return float(stats.wilcoxon(differing).pvalue) if len(differing) else 1.0
+
+
+def p_text(p: float) -> str:
+    """``0.031``, or ``< 0.001``."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

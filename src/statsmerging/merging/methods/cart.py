@@ -9,9 +9,8 @@ from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
-from statsmerging.merging.methods.layers import add_to_pretrained, is_matrix, stored_rows
-from statsmerging.merging.singular_vectors import leading_triples, noise_levels
-from statsmerging.merging.state_dicts import matrix_shape
+from statsmerging.merging.methods.layers import merge_matrices
+from statsmerging.merging.singular_vectors import leading_triples
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,10 @@ class Cart(DataFreeMethod):
         return {}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
-        rows = stored_rows(bank)
+        def update(matrices: Tensor, noise: Tensor) -> Tensor:
+            mean = matrices.mean(dim=0)
+            rank = max(1, int(self.share * min(mean.shape)))
+            left, values, right = leading_triples(matrices - mean, rank, noise)
+            return mean + self.spread * (left * values.unsqueeze(1) @ right).sum(dim=0)
 
-        def update(layer: str) -> Tensor:
-            vectors, start = rows(layer), bank.pretrained[layer]
-            mean = vectors.mean(dim=0)
-            if not is_matrix(start, flatten_convolutions=self.flatten_convolutions):
-                return mean
-            noise = noise_levels(start, vectors, bank.rounding[layer], bank.vectors[layer].dtype)
-            centred = (vectors - mean).view(-1, *matrix_shape(start))
-            rank = max(1, int(self.share * min(centred.shape[1:])))
-            left, values, right = leading_triples(centred, rank, noise)
-            differences = (left * values.unsqueeze(1) @ right).sum(dim=0)
-            return mean + self.spread * differences.flatten()
-
-        return add_to_pretrained(bank, update)
+        return merge_matrices(bank, update, 1.0, flatten_convolutions=self.flatten_convolutions)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from statsmerging.report.figures.parts import data_of, laid_out, zoom_of
 from statsmerging.report.figures.style import OKABE_ITO
+from statsmerging.report.significance import p_text
 
 #: Height of a row, in points.
 ROW = 11
@@ -38,11 +39,11 @@ def ranks(frame: pd.DataFrame) -> alt.TopLevelMixin:
     note = [
         f"over {tasks} tasks; bars: critical difference {critical:.2f} (Nemenyi, 95 %), two "
         "methods differ where theirs do not overlap",
-        f"that no method differs from another: p {_text(p)} (Friedman)",
+        f"that no method differs from another: p {_related(p_text(p))} (Friedman)",
     ]
     layered = alt.layer(*layers, data=data_of(rows), height={"step": ROW}, title=note)
     return laid_out(layered.add_params(zoom_of(0, ["x"])))
 
 
-def _text(p: float) -> str:
-    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
+def _related(text: str) -> str:
+    return text if text.startswith("<") else f"= {text}"

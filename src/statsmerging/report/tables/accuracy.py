@@ -28,7 +28,7 @@ from statsmerging.report.tables.content import (
     numbers_over_repetitions,
     with_places,
 )
-from statsmerging.report.tables.published import published_for, published_table_rows
+from statsmerging.report.tables.published import CLEAN, published_for, published_table_rows
 from statsmerging.runs.published import SOURCES
 from statsmerging.runs.results import BOUNDS, MethodRow, RunResults, method_title
 
@@ -57,9 +57,6 @@ LEVEL_METHODS = (
 )
 
 FEWER_ZOOS = "a method that ran with fewer zoos takes no part in the ranking"
-
-#: Name of no corruption; titles leave it out.
-CLEAN = "none"
 
 #: Entries of the results that describe the setting, in the order of a title.
 FACTS = ("suite", "corruption", "backbone", "granularity", "learner", "labels")

@@ -193,7 +193,4 @@ def _without_empty_columns(table: Table) -> Table:
         if any(row.labels[place] for row in rows)
         and (heading not in REPEATED or len({row.labels[place] for row in rows}) > 1)
     ]
-    numbers = [
-        place for place in range(len(table.columns)) if any(row.numbers[place] for row in rows)
-    ]
-    return table.narrowed(texts, numbers)
+    return table.narrowed(texts, range(len(table.columns))).without_empty_columns()

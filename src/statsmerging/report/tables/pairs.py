@@ -10,7 +10,7 @@ import pandas as pd
 
 from statsmerging.report.groups import RunGroup
 from statsmerging.report.pairs import FEW_ZOOS, NARROW, Pair, PairedMethods
-from statsmerging.report.significance import DRAWS, LEVEL
+from statsmerging.report.significance import DRAWS, LEVEL, p_text
 from statsmerging.report.tables.accuracy import group_facts, sections_of
 from statsmerging.report.tables.content import BEST, Number, Row, Section, Table
 from statsmerging.runs.results import BOUNDS, method_title
@@ -211,7 +211,7 @@ def _row(methods: PairedMethods, pair: Pair, *, bold: bool) -> Row:
         " : ".join(map(str, pair.seeds)),
         str(pair.zoos),
         f"{better}, {len(told) - better}",
-        f"{pair.p:.3f}" if pair.p >= 0.001 else "< 0.001",
+        p_text(pair.p),
     )
     numbers = (
         Number(100 * methods.average(pair.method), place=BEST if bold else 0),

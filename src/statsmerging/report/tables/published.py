@@ -15,10 +15,13 @@ from statsmerging.runs.published import (
 )
 from statsmerging.runs.results import RunResults, method_title
 
+#: Name of no corruption.
+CLEAN = "none"
+
 
 def published_for(results: RunResults, facts: Mapping[str, Any]) -> list[PublishedRow]:
     """What was published for the same tasks and checkpoints on clean images."""
-    if results.corruption not in ("", "none"):
+    if results.corruption not in ("", CLEAN):
         return []
     family, backbone = str(facts.get("checkpoints")), results.backbone
     row = next(iter(results.methods.values()))
