@@ -12,6 +12,7 @@ from torch import Tensor
 
 from statsmerging.merging.singular_vectors import (
     gram_matrix,
+    joint_left_vectors,
     leading_eigenvectors,
     leading_triples,
     noise_levels,
@@ -203,3 +204,30 @@ def test_far_from_square_too_parallel_columns_share_a_direction() -> None:
     unit = column / column.norm() / 2**0.5
     expected = torch.stack([unit, unit, torch.zeros(40)], dim=1)
     torch.testing.assert_close(nearest, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_empty_columns_stay_empty_however_many(upright: bool) -> None:
+    """What low-rank experts leave of a large layer: 8 tasks with 16 of 96 directions each."""
+    generator = torch.Generator().manual_seed(7)
+    parts = [torch.randn(1600, 16, generator=generator) for _ in range(8)]
+    matrix = torch.cat([torch.nn.functional.pad(part, (0, 80)) for part in parts], dim=1)
+    given = matrix if upright else matrix.mT.contiguous()
+    nearest = orthogonalised(given) if upright else orthogonalised(given).mT
+    there = matrix.any(dim=0)
+    assert not nearest[:, ~there].any()
+    torch.testing.assert_close(nearest[:, there], orthogonalised(torch.cat(parts, dim=1)))
+
+
+@pytest.mark.parametrize("shape", [(64, 5), (5, 64), (12, 12)])
+@pytest.mark.parametrize("rank", [0, 2, 4])
+def test_joint_left_vectors_span_the_matrices_together(shape: tuple[int, int], rank: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = shape
+    left = torch.randn(3, rows, rank, generator=generator)
+    matrices = left @ torch.randn(3, rank, columns, generator=generator)
+    noise = 1e-6 * torch.linalg.matrix_norm(matrices)
+    basis = joint_left_vectors(matrices, noise)
+    assert basis.shape == (rows, min(rows, 3 * rank))
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(basis.shape[1]))
+    torch.testing.assert_close(basis @ (basis.mT @ matrices), matrices, rtol=0, atol=1e-4)

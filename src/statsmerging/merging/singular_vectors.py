@@ -67,6 +67,13 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     nearest: Tensor
     if columns > rows:
         return orthogonalised(matrix.mT).mT
+    present = matrix.any(dim=0)
+    if not present.all():
+        # Low-rank experts leave most columns empty: slow, and eigh fails on so many zeros.
+        nearest = torch.zeros_like(matrix)
+        if present.any():
+            nearest[:, present] = orthogonalised(matrix[:, present])
+        return nearest
     if rows < 2 * columns:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         nearest = left * (values > RANK_TOLERANCE * values[0]) @ right
@@ -128,6 +135,28 @@ def leading_triples(
         spectra.append((values * present).to(matrix.dtype))
         rights.append(right.to(matrix.dtype))
     return torch.stack(lefts), torch.stack(spectra), torch.stack(rights)
+
+
+def joint_left_vectors(matrices: Tensor, noise: Tensor) -> Tensor:
+    """Left singular vectors of K matrices side by side, m × r: the r that are more than rounding.
+
+    [T_1 … T_K] has those of [U_1 Σ_1 … U_K Σ_K], which is narrow where ranks are low.
+
+    Args:
+        matrices: K × m × n.
+        noise: of each matrix, the singular value up to which a direction is beyond the rank, K.
+    """
+    left, values, _ = leading_triples(matrices, min(matrices.shape[1:]), noise)
+    scaled = torch.cat(tuple(left * values.unsqueeze(1)), dim=1)[:, values.flatten() > 0]
+    together = noise.norm()  # the experts' errors are independent
+    if scaled.shape[1] < len(scaled):
+        joint, spectrum, _ = leading_triples(
+            scaled.unsqueeze(0), scaled.shape[1], together.unsqueeze(0)
+        )
+        return joint[0][:, spectrum[0] > 0]
+    squares, vectors = torch.linalg.eigh(gram_matrix(scaled.double()))
+    basis: Tensor = vectors[:, squares > together.double() ** 2].flip(1).to(scaled.dtype)
+    return basis
 
 
 def smaller_grams(matrices: Tensor) -> Tensor:

@@ -38,3 +38,16 @@ def flat_update(bank: TaskVectorBank, merged: dict[str, Tensor]) -> Array:
 
 def as_matrix(values: Array) -> Array:
     return values.reshape(values.shape[0], -1)
+
+
+def ties_reference(vectors: Array, density: float, scale: float) -> Array:
+    """TIES-Merging of K × P task vectors, entry by entry."""
+    kept = round(density * vectors.shape[1])
+    trimmed = vectors.copy()
+    for row in trimmed:
+        row[np.argsort(np.abs(row))[: len(row) - kept]] = 0
+    merged = np.zeros(vectors.shape[1])
+    for entry, column in enumerate(trimmed.T):
+        agreeing = [x for x in column if x != 0 and np.sign(x) == np.sign(column.sum())]
+        merged[entry] = scale * np.mean(agreeing) if agreeing else 0
+    return merged

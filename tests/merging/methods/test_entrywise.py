@@ -19,24 +19,12 @@ from statsmerging.merging.methods.model_stock import ModelStock
 from statsmerging.merging.methods.pcb import Pcb
 from statsmerging.merging.methods.ties import Ties, trimmed_bank
 from tests.merging.methods.reference import (
-    Array,
     flat_task_vectors,
     flat_update,
     task_vectors,
+    ties_reference,
     updates,
 )
-
-
-def ties_reference(vectors: Array, density: float, scale: float) -> Array:
-    kept = round(density * vectors.shape[1])
-    trimmed = vectors.copy()
-    for row in trimmed:
-        row[np.argsort(np.abs(row))[: len(row) - kept]] = 0
-    merged = np.zeros(vectors.shape[1])
-    for entry, column in enumerate(trimmed.T):
-        agreeing = [x for x in column if x != 0 and np.sign(x) == np.sign(column.sum())]
-        merged[entry] = scale * np.mean(agreeing) if agreeing else 0
-    return merged
 
 
 @pytest.mark.parametrize("density", [0.01, 0.2, 0.7, 1.0])

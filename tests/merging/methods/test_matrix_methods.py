@@ -13,9 +13,17 @@ from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod
 from statsmerging.merging.methods.cart import Cart
 from statsmerging.merging.methods.iso import IsoC, IsoCts, flatten_spectrum, merge_subspaces
+from statsmerging.merging.methods.knots import Knots
 from statsmerging.merging.methods.tsv_m import TsvM, merge_singular_vectors
 from statsmerging.merging.methods.wudi import Wudi, reduce_interference
-from tests.merging.methods.reference import Array, as_matrix, task_vectors, updates
+from tests.merging.methods.reference import (
+    Array,
+    as_matrix,
+    flat_update,
+    task_vectors,
+    ties_reference,
+    updates,
+)
 
 MATRICES = ("linear", "convolution")
 
@@ -306,3 +314,53 @@ def test_cart_of_whole_spectra_is_the_average(bank: TaskVectorBank) -> None:
     found = updates(bank, Cart(share=1.0).merge(bank))
     for name, vectors in task_vectors(bank).items():
         np.testing.assert_allclose(found[name], vectors.mean(0), atol=2e-5)
+
+
+def knots_reference(bank: TaskVectorBank, density: float, rank: int | None = None) -> Array:
+    """All layers one after the other, by one SVD of the concatenated task matrices each."""
+    bases: list[Array] = []
+    parts: list[Array] = []
+    for vectors in task_vectors(bank).values():
+        basis, rotated = np.eye(1), vectors.reshape(len(vectors), 1, -1)
+        if min(as_matrix(vectors[0]).shape) > 1:
+            matrices = [as_matrix(vector) for vector in vectors]
+            left, values, right = np.linalg.svd(np.hstack(matrices), full_matrices=False)
+            basis, right = left[:, :rank], (np.diag(values) @ right)[:rank]
+            rotated = np.stack(np.split(right, len(vectors), axis=1))
+        bases.append(basis)
+        parts.append(rotated)
+    flat = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+    merged = ties_reference(flat, density, 1.0)
+    ends = np.cumsum([part[0].size for part in parts])
+    pieces = np.split(merged, ends[:-1])
+    return np.concatenate(
+        [
+            (basis @ piece.reshape(part[0].shape)).ravel()
+            for basis, part, piece in zip(bases, parts, pieces, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("density", [0.05, 0.2, 1.0])
+def test_knots_is_ties_in_the_joint_basis(bank: TaskVectorBank, density: float) -> None:
+    found = flat_update(bank, Knots(density, scale=0.7).merge(bank))
+    expected = 0.7 * knots_reference(bank, density)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_knots_counts_the_entries_of_the_basis_alone() -> None:
+    """Twelve directions in 64: a fifth of their entries stays, not a fifth of the matrix's."""
+    bank = stored_bank(low_rank_changes(), torch.zeros(SIZE, SIZE), torch.float32)
+    found = flat_update(bank, Knots(density=0.2, scale=1.0).merge(bank))
+    expected = knots_reference(bank, 0.2, TASKS * RANK)
+    assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
+    assert np.linalg.norm(found - knots_reference(bank, 0.2)) > 0.1 * np.linalg.norm(expected)
+
+
+def test_knots_of_experts_that_differ_by_rounding_alone_is_the_pretrained_model() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(SIZE, SIZE, generator=generator)
+    towards = [start + torch.randn(SIZE, SIZE, generator=generator) for _ in range(2)]
+    experts = {str(k): {"w": torch.nextafter(start, aim)} for k, aim in enumerate(towards)}
+    bank = TaskVectorBank.from_state_dicts({"w": start}, experts)
+    assert torch.equal(Knots(scale=1.0).merge(bank)["w"], start)

@@ -212,10 +212,15 @@ def a_bfloat16_bank_is_converted_before_any_arithmetic(method: Method) -> None:
         return
     claim = "convert a bfloat16 bank before any arithmetic"
     _require_close(method, merged, expected, claim, atol=1e-6)
-    # Rounding to 8 bits moves the update by about 1 %; entries at a threshold may fall either way.
-    moved = sum(float((merged[name] - full[name]).square().sum()) for name in bank.layers)
-    size = sum(float((full[n] - bank.pretrained[n]).square().sum()) for n in bank.layers)
-    _require(method, moved < 0.05**2 * size, "give nearly the same from a bfloat16 bank")
+    # Rounding to 8 bits moves the update by about 1 %; values at a threshold may fall either way,
+    # and a method that rotates the weights spreads each of them over a row or column.
+    apart = entries = 0
+    for name in bank.layers:
+        update = full[name] - bank.pretrained[name]
+        typical = update.square().mean().sqrt()
+        apart += int(((merged[name] - full[name]).abs() > 0.05 * typical).sum())
+        entries += update.numel()
+    _require(method, apart < 0.2 * entries, "give nearly the same from a bfloat16 bank")
 
 
 def weights_in_half_precision_stay_so(method: Method) -> None:

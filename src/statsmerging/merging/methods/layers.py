@@ -60,11 +60,15 @@ def merge_matrices(
         if not is_matrix(start, flatten_convolutions=flatten_convolutions):
             return scale * rows.mean(dim=0)
         matrices = rows.view(-1, *matrix_shape(start))
-        return scale * merge(
-            matrices, noise_levels(start, rows, bank.rounding[layer], bank.vectors[layer].dtype)
-        )
+        return scale * merge(matrices, layer_noise(bank, layer, rows))
 
     return add_to_pretrained(bank, update)
+
+
+def layer_noise(bank: TaskVectorBank, layer: str, rows: Tensor) -> Tensor:
+    """``noise_levels`` of a layer's task vectors, K × n float32."""
+    start, stored = bank.pretrained[layer], bank.vectors[layer].dtype
+    return noise_levels(start, rows, bank.rounding[layer], stored)
 
 
 def is_matrix(tensor: Tensor, *, flatten_convolutions: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,20 +51,36 @@ class Ties(DataFreeMethod):
 
 def ties(bank: TaskVectorBank, rows: Rows, density: float, scale: float) -> dict[str, Tensor]:
     """State dict of TIES-Merging of the given task vectors."""
-    threshold = magnitude_threshold(bank, rows, density).unsqueeze(1)
+    elected = elected_means(rows, _sizes(bank), density)
+    return add_to_pretrained(bank, lambda layer: scale * elected(layer))
 
-    def update(layer: str) -> Tensor:
+
+def elected_means(rows: Rows, sizes: Mapping[str, int], density: float) -> Callable[[str], Tensor]:
+    """The three steps of TIES-Merging at λ = 1: layer → n.
+
+    Args:
+        rows: layer → K × n.
+        sizes: n of every layer.
+        density: share of entries kept of each task vector, over all layers together.
+    """
+    threshold = magnitude_threshold(rows, sizes, density).unsqueeze(1)
+
+    def elected(layer: str) -> Tensor:
         vectors = rows(layer)
-        return scale * mean_of_elected(torch.where(vectors.abs() >= threshold, vectors, 0))
+        return mean_of_elected(torch.where(vectors.abs() >= threshold, vectors, 0))
 
-    return add_to_pretrained(bank, update)
+    return elected
 
 
-def magnitude_threshold(bank: TaskVectorBank, rows: Rows, density: float) -> Tensor:
+def magnitude_threshold(rows: Rows, sizes: Mapping[str, int], density: float) -> Tensor:
     """The smallest magnitude among the largest ``density`` share of each task vector, K."""
-    total = sum(start.numel() for start in bank.pretrained.values())
+    total = sum(sizes.values())
     kept = max(1, round(density * total))
-    return kth_smallest(lambda: (rows(layer).abs() for layer in bank.layers), total - kept + 1)
+    return kth_smallest(lambda: (rows(layer).abs() for layer in sizes), total - kept + 1)
+
+
+def _sizes(bank: TaskVectorBank) -> dict[str, int]:
+    return {layer: start.numel() for layer, start in bank.pretrained.items()}
 
 
 def mean_of_elected(vectors: Tensor) -> Tensor:
@@ -80,7 +96,7 @@ def trimmed_bank(bank: TaskVectorBank, density: float) -> TaskVectorBank:
     *AdaMerging*, ICLR 2024). It is a second bank of the same size.
     """
     rows = stored_rows(bank)
-    threshold = magnitude_threshold(bank, rows, density).unsqueeze(1)
+    threshold = magnitude_threshold(rows, _sizes(bank), density).unsqueeze(1)
 
     def trimmed(layer: str) -> Tensor:
         vectors = rows(layer)
