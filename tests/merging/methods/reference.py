@@ -51,3 +51,24 @@ def ties_reference(vectors: Array, density: float, scale: float) -> Array:
         agreeing = [x for x in column if x != 0 and np.sign(x) == np.sign(column.sum())]
         merged[entry] = scale * np.mean(agreeing) if agreeing else 0
     return merged
+
+
+def polar(matrix: Array) -> Array:
+    """The nearest matrix with orthonormal rows or columns."""
+    left, _, right = np.linalg.svd(matrix, full_matrices=False)
+    nearest: Array = left @ right
+    return nearest
+
+
+def tsv_reference(matrices: list[Array]) -> Array:
+    """TSV-M of the task matrices of one layer."""
+    rank = min(matrices[0].shape) // len(matrices)
+    lefts: list[Array] = []
+    values: list[float] = []
+    rights: list[Array] = []
+    for matrix in matrices:
+        left, singular, right = np.linalg.svd(matrix, full_matrices=False)
+        lefts.append(left[:, :rank])
+        values.extend(singular[:rank])
+        rights.append(right[:rank])
+    return polar(np.hstack(lefts)) @ np.diag(values) @ polar(np.vstack(rights))

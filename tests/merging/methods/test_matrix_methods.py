@@ -13,15 +13,14 @@ from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod
 from statsmerging.merging.methods.cart import Cart
 from statsmerging.merging.methods.iso import IsoC, IsoCts, flatten_spectrum, merge_subspaces
-from statsmerging.merging.methods.knots import Knots
 from statsmerging.merging.methods.tsv_m import TsvM, merge_singular_vectors
 from statsmerging.merging.methods.wudi import Wudi, reduce_interference
 from tests.merging.methods.reference import (
     Array,
     as_matrix,
-    flat_update,
+    polar,
     task_vectors,
-    ties_reference,
+    tsv_reference,
     updates,
 )
 
@@ -29,25 +28,6 @@ MATRICES = ("linear", "convolution")
 
 #: Of three tasks without rounding.
 NO_NOISE = torch.zeros(3)
-
-
-def polar(matrix: Array) -> Array:
-    left, _, right = np.linalg.svd(matrix, full_matrices=False)
-    nearest: Array = left @ right
-    return nearest
-
-
-def tsv_reference(matrices: list[Array]) -> Array:
-    rank = min(matrices[0].shape) // len(matrices)
-    lefts: list[Array] = []
-    values: list[float] = []
-    rights: list[Array] = []
-    for matrix in matrices:
-        left, singular, right = np.linalg.svd(matrix, full_matrices=False)
-        lefts.append(left[:, :rank])
-        values.extend(singular[:rank])
-        rights.append(right[:rank])
-    return polar(np.hstack(lefts)) @ np.diag(values) @ polar(np.vstack(rights))
 
 
 def iso_reference(matrices: list[Array]) -> Array:
@@ -232,65 +212,6 @@ def test_wudi_without_a_matrix_says_what_would_merge() -> None:
         Wudi().merge(bank)
 
 
-SIZE, TASKS, RANK = 64, 4, 3
-
-
-def low_rank_changes() -> Tensor:
-    """Task matrices of rank 3, as small beside the weights below as those of LoRA, 4 × 64 × 64."""
-    generator = torch.Generator().manual_seed(0)
-    left = torch.randn(TASKS, SIZE, RANK, generator=generator, dtype=torch.float64)
-    return 1e-4 * left @ torch.randn(TASKS, RANK, SIZE, generator=generator, dtype=torch.float64)
-
-
-def stored_bank(changes: Tensor, start: Tensor, dtype: torch.dtype) -> TaskVectorBank:
-    experts = {f"t{k}": {"w": (start + change).float()} for k, change in enumerate(changes)}
-    return TaskVectorBank.from_state_dicts({"w": start.float()}, experts, dtype=dtype)
-
-
-LOW_RANK_METHODS: list[tuple[DataFreeMethod, Callable[[list[Array]], Array]]] = [
-    (TsvM(), lambda matrices: cut_reference(matrices)),
-    (IsoC(), lambda matrices: flat_reference(matrices)),
-    (IsoCts(), lambda matrices: flat_reference(matrices)),
-]
-
-
-def cut_reference(matrices: list[Array]) -> Array:
-    """TSV-M's formula with the three triples that there are."""
-    parts = [np.linalg.svd(matrix) for matrix in matrices]
-    lefts = np.hstack([left[:, :RANK] for left, _, _ in parts])
-    rights = np.vstack([right[:RANK] for _, _, right in parts])
-    values = np.concatenate([values[:RANK] for _, values, _ in parts])
-    merged: Array = polar(lefts) @ np.diag(values) @ polar(rights)
-    return merged
-
-
-def flat_reference(matrices: list[Array]) -> Array:
-    """A flat spectrum over the twelve directions of the sum; nothing is left to single tasks."""
-    left, values, right = np.linalg.svd(sum(matrices, np.zeros(())))
-    rank = TASKS * RANK
-    merged: Array = values[:rank].mean() * left[:, :rank] @ right[:rank]
-    return merged
-
-
-@pytest.mark.parametrize("case", LOW_RANK_METHODS, ids=lambda case: case[0].name)
-@pytest.mark.parametrize("stored", ["exact", "beside large weights", "bfloat16"])
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
-def test_rounding_makes_no_directions(
-    case: tuple[DataFreeMethod, Callable[[list[Array]], Array]], stored: str, order: list[int]
-) -> None:
-    method, reference = case
-    changes = low_rank_changes()
-    start = torch.zeros(SIZE, SIZE, dtype=torch.float64)
-    if stored == "beside large weights":
-        start = torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(1)).double()
-    dtype = torch.bfloat16 if stored == "bfloat16" else torch.float32
-    bank = stored_bank(changes[order], start, dtype)
-    found = (method.merge(bank)["w"].double() - start.float().double()).numpy()
-    expected = reference([change.numpy() for change in changes])
-    tolerance = {"exact": 1e-4, "beside large weights": 1e-2, "bfloat16": 2e-2}[stored]
-    assert np.linalg.norm(found - expected) < tolerance * np.linalg.norm(expected)
-
-
 @pytest.mark.parametrize(("share", "spread"), [(0.3, 1.0), (0.3, 0.5), (1.0, 1.4), (0.01, 1.0)])
 def test_cart_truncates_what_differs_from_the_average(
     bank: TaskVectorBank, share: float, spread: float
@@ -314,53 +235,3 @@ def test_cart_of_whole_spectra_is_the_average(bank: TaskVectorBank) -> None:
     found = updates(bank, Cart(share=1.0).merge(bank))
     for name, vectors in task_vectors(bank).items():
         np.testing.assert_allclose(found[name], vectors.mean(0), atol=2e-5)
-
-
-def knots_reference(bank: TaskVectorBank, density: float, rank: int | None = None) -> Array:
-    """All layers one after the other, by one SVD of the concatenated task matrices each."""
-    bases: list[Array] = []
-    parts: list[Array] = []
-    for vectors in task_vectors(bank).values():
-        basis, rotated = np.eye(1), vectors.reshape(len(vectors), 1, -1)
-        if min(as_matrix(vectors[0]).shape) > 1:
-            matrices = [as_matrix(vector) for vector in vectors]
-            left, values, right = np.linalg.svd(np.hstack(matrices), full_matrices=False)
-            basis, right = left[:, :rank], (np.diag(values) @ right)[:rank]
-            rotated = np.stack(np.split(right, len(vectors), axis=1))
-        bases.append(basis)
-        parts.append(rotated)
-    flat = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-    merged = ties_reference(flat, density, 1.0)
-    ends = np.cumsum([part[0].size for part in parts])
-    pieces = np.split(merged, ends[:-1])
-    return np.concatenate(
-        [
-            (basis @ piece.reshape(part[0].shape)).ravel()
-            for basis, part, piece in zip(bases, parts, pieces, strict=True)
-        ]
-    )
-
-
-@pytest.mark.parametrize("density", [0.05, 0.2, 1.0])
-def test_knots_is_ties_in_the_joint_basis(bank: TaskVectorBank, density: float) -> None:
-    found = flat_update(bank, Knots(density, scale=0.7).merge(bank))
-    expected = 0.7 * knots_reference(bank, density)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_knots_counts_the_entries_of_the_basis_alone() -> None:
-    """Twelve directions in 64: a fifth of their entries stays, not a fifth of the matrix's."""
-    bank = stored_bank(low_rank_changes(), torch.zeros(SIZE, SIZE), torch.float32)
-    found = flat_update(bank, Knots(density=0.2, scale=1.0).merge(bank))
-    expected = knots_reference(bank, 0.2, TASKS * RANK)
-    assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
-    assert np.linalg.norm(found - knots_reference(bank, 0.2)) > 0.1 * np.linalg.norm(expected)
-
-
-def test_knots_of_experts_that_differ_by_rounding_alone_is_the_pretrained_model() -> None:
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(SIZE, SIZE, generator=generator)
-    towards = [start + torch.randn(SIZE, SIZE, generator=generator) for _ in range(2)]
-    experts = {str(k): {"w": torch.nextafter(start, aim)} for k, aim in enumerate(towards)}
-    bank = TaskVectorBank.from_state_dicts({"w": start}, experts)
-    assert torch.equal(Knots(scale=1.0).merge(bank)["w"], start)
