@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import DataFreeMethod
 from statsmerging.merging.methods.cart import Cart
+from statsmerging.merging.methods.doge import Doge
 from statsmerging.merging.methods.iso import IsoC, IsoCts, flatten_spectrum, merge_subspaces
 from statsmerging.merging.methods.tsv_m import TsvM, merge_singular_vectors
 from statsmerging.merging.methods.wudi import Wudi, reduce_interference
@@ -185,7 +187,8 @@ def test_convolutions_are_averaged_as_in_the_released_codes(
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_wudi_merges_matrices_of_attention_and_mlps_alone() -> None:
+@pytest.mark.parametrize("method", [Wudi(steps=3), Doge(steps=3)], ids=lambda method: method.name)
+def test_matrices_of_attention_and_mlps_alone_are_merged(method: Wudi | Doge) -> None:
     """Position embeddings and projections are matrices too, and stay pre-trained."""
     generator = torch.Generator().manual_seed(0)
     names = ("blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight", "positional_embedding")
@@ -200,16 +203,17 @@ def test_wudi_merges_matrices_of_attention_and_mlps_alone() -> None:
         for task in "abc"
     }
     bank = TaskVectorBank.from_state_dicts(start, experts)
-    merged = Wudi(steps=3).merge(bank)
+    merged = method.merge(bank)
     assert {name for name in start if not torch.equal(merged[name], start[name])} == set(names[:2])
-    everything = Wudi(steps=3, all_tensors=True).merge(bank)
+    everything = replace(method, all_tensors=True).merge(bank)
     assert not any(torch.equal(everything[name], start[name]) for name in start)
 
 
-def test_wudi_without_a_matrix_says_what_would_merge() -> None:
+@pytest.mark.parametrize("method", [Wudi(), Doge()], ids=lambda method: method.name)
+def test_without_a_matrix_they_say_what_would_merge(method: DataFreeMethod) -> None:
     bank = TaskVectorBank.from_state_dicts({"bias": torch.zeros(3)}, {"a": {"bias": torch.ones(3)}})
-    with pytest.raises(MergingError, match="all_tensors=true"):
-        Wudi().merge(bank)
+    with pytest.raises(MergingError, match=f"{method.name}: .* all_tensors=true"):
+        method.merge(bank)
 
 
 @pytest.mark.parametrize(("share", "spread"), [(0.3, 1.0), (0.3, 0.5), (1.0, 1.4), (0.01, 1.0)])

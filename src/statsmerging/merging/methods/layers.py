@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.errors import MergingError
 from statsmerging.merging.singular_vectors import noise_levels
 from statsmerging.merging.state_dicts import matrix_shape
 
@@ -80,6 +81,38 @@ def is_matrix(tensor: Tensor, *, flatten_convolutions: bool) -> bool:
     """
     dimensions_fit = tensor.dim() == 2 or (flatten_convolutions and tensor.dim() > 2)
     return dimensions_fit and min(matrix_shape(tensor)) > 1
+
+
+def attention_and_mlps(bank: TaskVectorBank, method: str) -> TaskVectorBank:
+    """The same experts with nothing to merge but the matrices of attention and MLPs.
+
+    All else is kept as it is in θ₀. In a network whose names tell none, all 2-D tensors are merged.
+
+    Args:
+        method: its name, for the message; it has a parameter ``all_tensors``.
+
+    Raises:
+        MergingError: there is no matrix.
+    """
+    matrices = [
+        layer
+        for layer, start in bank.pretrained.items()
+        if is_matrix(start, flatten_convolutions=False)
+    ]
+    taken = [layer for layer in matrices if re.search("attn|attention|mlp", layer)] or matrices
+    if not taken:
+        raise MergingError(
+            f"{method}: no expert changed a matrix; all_tensors=true merges the rest"
+        )
+    part = TaskVectorBank(
+        bank.tasks,
+        {layer: bank.pretrained[layer] for layer in taken},
+        {layer: bank.vectors[layer] for layer in taken},
+        bank.kept | {name: bank.pretrained[name] for name in bank.layers if name not in taken},
+        bank.file,
+    )
+    part.rounding = {layer: bank.rounding[layer] for layer in taken}
+    return part
 
 
 def blocks_of(layers: Iterable[str]) -> list[str]:

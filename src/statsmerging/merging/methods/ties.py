@@ -51,7 +51,7 @@ class Ties(DataFreeMethod):
 
 def ties(bank: TaskVectorBank, rows: Rows, density: float, scale: float) -> dict[str, Tensor]:
     """State dict of TIES-Merging of the given task vectors."""
-    elected = elected_means(rows, _sizes(bank), density)
+    elected = elected_means(rows, layer_sizes(bank), density)
     return add_to_pretrained(bank, lambda layer: scale * elected(layer))
 
 
@@ -79,7 +79,8 @@ def magnitude_threshold(rows: Rows, sizes: Mapping[str, int], density: float) ->
     return kth_smallest(lambda: (rows(layer).abs() for layer in sizes), total - kept + 1)
 
 
-def _sizes(bank: TaskVectorBank) -> dict[str, int]:
+def layer_sizes(bank: TaskVectorBank) -> dict[str, int]:
+    """Entries of every merged layer."""
     return {layer: start.numel() for layer, start in bank.pretrained.items()}
 
 
@@ -96,7 +97,7 @@ def trimmed_bank(bank: TaskVectorBank, density: float) -> TaskVectorBank:
     *AdaMerging*, ICLR 2024). It is a second bank of the same size.
     """
     rows = stored_rows(bank)
-    threshold = magnitude_threshold(rows, _sizes(bank), density).unsqueeze(1)
+    threshold = magnitude_threshold(rows, layer_sizes(bank), density).unsqueeze(1)
 
     def trimmed(layer: str) -> Tensor:
         vectors = rows(layer)

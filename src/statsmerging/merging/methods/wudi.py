@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
-from statsmerging.merging.methods.layers import is_matrix, merge_matrices
+from statsmerging.merging.methods.layers import attention_and_mlps, merge_matrices
 
 
 @dataclass(frozen=True)
@@ -55,26 +53,8 @@ class Wudi(DataFreeMethod):
             del noise
             return reduce_interference(matrices, self.steps, self.learning_rate)
 
-        merged = merge_matrices(bank, reduced, scale=1.0, flatten_convolutions=self.all_tensors)
-        return merged if self.all_tensors else merged | _left_alone(bank)
-
-
-def _left_alone(bank: TaskVectorBank) -> dict[str, Tensor]:
-    """The pre-trained tensors that the released code does not merge.
-
-    Raises:
-        MergingError: these are all.
-    """
-    matrices = {
-        layer
-        for layer, start in bank.pretrained.items()
-        if is_matrix(start, flatten_convolutions=False)
-    }
-    named = {layer for layer in matrices if re.search("attn|attention|mlp", layer)}
-    taken = named or matrices
-    if not taken:
-        raise MergingError("wudi: no expert changed a matrix; all_tensors=true merges the rest")
-    return {layer: start for layer, start in bank.pretrained.items() if layer not in taken}
+        part = bank if self.all_tensors else attention_and_mlps(bank, self.name)
+        return merge_matrices(part, reduced, scale=1.0, flatten_convolutions=self.all_tensors)
 
 
 def reduce_interference(matrices: Tensor, steps: int, learning_rate: float) -> Tensor:
