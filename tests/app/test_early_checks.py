@@ -38,7 +38,10 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
     ("overrides", "expected"),
     [
         (["method=[]"], "method: choose at least one, e.g. method=stats_merging"),
-        (["+method.nonsense={}"], "method=nonsense: choose one of breadcrumbs, cart, consensus, "),
+        (
+            ["+method.nonsense={}"],
+            "method=nonsense: choose one of ace, breadcrumbs, cart, consensus, ",
+        ),
         (["method=ties", "method.ties.tune=3"], "method.ties.tune=3: give a list of numbers"),
         (["method=ties", "method.ties.tune=[a]"], "method.ties.tune=['a']: give a list of numb"),
         (["method=ties", "method.ties.tune=[1,-1]"], "method.ties.tune=-1: scale must be at lea"),

@@ -287,7 +287,7 @@ def test_a_failing_method_leaves_the_others_rows(
         (["method=ties", "method.ties.density=1.5"], "ties.density=1.5: must be above 0"),
         (
             ["+method.ties_merging={}"],
-            "method=ties_merging: choose one of breadcrumbs, cart, consensus",
+            "method=ties_merging: choose one of ace, breadcrumbs, cart, consensus",
         ),
         (["+method.simple_average.scale=1"], "simple_average.scale: unknown parameter"),
         (["method=model_stock", "+method.model_stock.tune=[1]"], "this method has nothing to tune"),

@@ -120,7 +120,7 @@ def test_what_no_method_can_need_or_return_is_refused_when_it_is_defined(
 
 def test_unknown_names_list_the_valid_ones() -> None:
     with pytest.raises(
-        MergingError, match=r"method=tie: choose one of breadcrumbs, cart, consensus, "
+        MergingError, match=r"method=tie: choose one of ace, breadcrumbs, cart, consensus, "
     ):
         method_named("tie")
     with pytest.raises(MergingError, match=r"ties\.scal: unknown .*choose from density, scale$"):
