@@ -45,7 +45,7 @@ class Doge(DataFreeMethod):
 
     name = "doge"
     title = "DOGE"
-    tunable = Grid("eta", (0.035, 0.07, 0.14, 0.28, 0.56, 1.1))
+    tunable = Grid("eta", (0.01, 0.02, 0.035, 0.07, 0.14, 0.28, 0.56))
 
     eta: float = parameter(0.07, at_least=0)
     density: float = parameter(0.3, above=0, at_most=1)
