@@ -42,6 +42,7 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
             ["+method.nonsense={}"],
             "method=nonsense: choose one of ace, breadcrumbs, cart, consensus, ",
         ),
+        (["zoo.lora_rank=0"], "zoo.lora_rank=0: input should be greater than 0"),
         (["method=ties", "method.ties.tune=3"], "method.ties.tune=3: give a list of numbers"),
         (["method=ties", "method.ties.tune=[a]"], "method.ties.tune=['a']: give a list of numb"),
         (["method=ties", "method.ties.tune=[1,-1]"], "method.ties.tune=-1: scale must be at lea"),

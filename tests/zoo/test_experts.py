@@ -125,7 +125,12 @@ def make_zoo(
     suite = folder_suite(root, tasks, [], cache=cache / "datasets")
     images = SuiteImages(suite, Preprocess(32, HALF, HALF), Cache(cache))
     settings = FinetunedZooSettings(
-        kind="finetuned", root=None, seed=0, pretraining=training(), finetuning=training()
+        kind="finetuned",
+        root=None,
+        seed=0,
+        pretraining=training(),
+        finetuning=training(),
+        lora_rank=None,
     )
     zoo = finetuned.finetuned_zoo(
         backbone,

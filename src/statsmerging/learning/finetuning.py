@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from statsmerging.data.pictures import Preprocess
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError
 from statsmerging.learning.data_module import LabeledBatch, LabeledImages, TaskBalancedSampler
+from statsmerging.learning.lora import check_rank, low_rank_updates
 from statsmerging.learning.trainer import create_trainer
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import json_sha256, key_of, state_sha256
@@ -142,6 +144,8 @@ def finetuned_zoo(
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         untrained: tasks whose expert stays at θ₀ under its head; it is distilled later.
     """
+    if zoo.lora_rank is not None:
+        check_rank(create_backbone(settings, load=False), zoo.lora_rank)
     if settings.weights == PRETRAIN:
         module = _pretrained_here(settings, images, zoo.pretraining, cache, accelerator)
     else:
@@ -152,7 +156,9 @@ def finetuned_zoo(
     pretrained = network.initial
     probed = ProbedHeads(network, pretrained, images, cache)
     source = head_source(heads, probed, settings, probed=probed, base=None, cache=cache)
-    maker = _ExpertMaker(network, pretrained, source, images, zoo.finetuning, cache, accelerator)
+    maker = _ExpertMaker(
+        network, pretrained, source, images, zoo.finetuning, zoo.lora_rank, cache, accelerator
+    )
     experts = {
         task.name: Expert(pretrained, source(task)) if task.name in untrained else maker.make(task)
         for task in images.suite.tasks
@@ -216,6 +222,7 @@ class _ExpertMaker:
     heads: HeadSource
     images: SuiteImages
     training: TrainingSettings
+    lora_rank: int | None
     cache: Cache
     accelerator: str
 
@@ -233,19 +240,32 @@ class _ExpertMaker:
         ]
         if not isinstance(self.heads, ProbedHeads):  # a probe is determined by the other parts
             parts.append(state_sha256(self.heads(task).state_dict()))
+        if self.lora_rank is not None:
+            parts.append(f"lora_rank={self.lora_rank}")
 
         def write(path: Path) -> None:
             head = self.heads(task)
             backbone = self.network.fresh(self.pretrained)
-            train_supervised(
-                backbone,
-                head,
-                train,
-                preprocess,
-                self.training,
-                accelerator=self.accelerator,
-                description=f"fine-tuning {task.name}",
-            )
+            with self._trained_part(backbone, train):
+                train_supervised(
+                    backbone,
+                    head,
+                    train,
+                    preprocess,
+                    self.training,
+                    accelerator=self.accelerator,
+                    description=f"fine-tuning {task.name}",
+                )
             write_expert(path, Expert(Weights(backbone.state_dict()), head))
 
         return self.cache.load("experts", f"{key_of(parts)}.safetensors", write, read_expert)
+
+    def _trained_part(self, backbone: nn.Module, train: ImageSplit) -> AbstractContextManager[None]:
+        """What of the backbone is trained: all of it, or low-rank updates.
+
+        Updates begin elsewhere for every task, as those of experts from different places do.
+        """
+        if self.lora_rank is None:
+            return nullcontext()
+        digest = key_of([str(self.training.seed), train.key])
+        return low_rank_updates(backbone, self.lora_rank, int(digest[:12], 16))

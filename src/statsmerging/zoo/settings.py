@@ -110,11 +110,14 @@ class FinetunedZooSettings(Settings):
         seed: of the experts.
         pretraining: of the backbone, with ``backbone.weights=pretrain``.
         finetuning: of each expert.
+        lora_rank: rank of the updates of the blocks' matrices, which alone are trained then;
+            ``None`` fine-tunes all weights.
     """
 
     kind: Literal["finetuned"]
     root: None
     seed: int
+    lora_rank: PositiveInt | None
     pretraining: TrainingSettings
     finetuning: TrainingSettings
 
