@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 # What a user exports or keeps here is not linted.
-LINTED := src tests benchmarks docs run.py README.md
+LINTED := src tests benchmarks docs run.py setup.py README.md
 
 .PHONY: demo test lint format bench results clean
 

@@ -1,15 +1,6 @@
-"""Compose the config with Hydra and run the job it names: ``python run.py --help``."""
+"""The command of a checkout, ``python run.py --help``; installed, it is called ``statsmerging``."""
 
-import hydra
-from omegaconf import DictConfig
-
-from statsmerging.app.command_line import main, run_job
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def run(config: DictConfig) -> float | None:
-    return run_job(config)
-
+from statsmerging.app.command_line import command
 
 if __name__ == "__main__":
-    main(run)
+    command()

@@ -86,7 +86,7 @@ def test_other_seeds_and_methods_on_the_same_experts_are_one_setting(tmp_path: P
         "theirs.zip/b": ("theirs.zip", about),
     }
     reproduce = {run["name"]: run["reproduce"] for run in content["runs"]}
-    assert reproduce["mine"].startswith("python run.py job=reproduce ")
+    assert reproduce["mine"].startswith("statsmerging job=reproduce ")
     assert reproduce["theirs.zip/a"] == ""
     # All had the same images and experts: the best number is the best of all.
     assert len({method["peers"] for run in content["runs"] for method in run["methods"]}) == 1

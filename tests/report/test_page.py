@@ -95,7 +95,7 @@ def test_runs_tables_and_commands_are_those_of_the_records(page: _Page, sweep_ru
     assert soft["stamps"] == ["tuned on labels"]
     assert soft["command"] == "python run.py -m labels=hard,soft seed=0,1"
     assert soft["of_sweep"]
-    assert soft["reproduce"] == f"python run.py job=reproduce job.run={sweep_runs / 'soft-1'}"
+    assert soft["reproduce"] == f"statsmerging job=reproduce job.run={sweep_runs / 'soft-1'}"
     assert OmegaConf.create(soft["config_text"]) == soft["config"]
     free = next(method for method in soft["methods"] if method["name"] == "free")
     assert (free["average"], free["accuracy"]["sign_digits"]) == (0.72, pytest.approx(0.67))

@@ -286,7 +286,7 @@ def test_a_row_leads_to_its_run_with_all_that_made_it(page: Any) -> None:
     assert "seed 0" in details.text
     assert texts(page, "details.run[open] > .notice.stamps") == ["Stamp tuned on labels"]
     commands = texts(page, "details.run[open] .command code")
-    assert commands[0].startswith("python run.py job=reproduce job.run=")
+    assert commands[0].startswith("statsmerging job=reproduce job.run=")
     assert commands[1] == "python run.py -m labels=hard,soft seed=0,1"
     assert "This job: labels.kind=soft, seed=0." in details.text
     assert "a processor" in details.text

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from statsmerging.errors import UserError
 from statsmerging.runs.directory import RunDirectory, remove_traces, run_hash
-from statsmerging.runs.manifest import code_version, packages
+from statsmerging.runs.manifest import code_version, packages, typed_command
 from statsmerging.runs.results import MethodResult, TaskAccuracy, run_results
 from statsmerging.store import locks
 from statsmerging.store.cache import Cache
@@ -203,6 +203,18 @@ def test_normalised_average_is_the_mean_ratio_to_the_individual_models() -> None
 def test_manifest_knows_code_and_packages() -> None:
     assert code_version()["statsmerging"]
     assert packages()["torch"] == torch.__version__.split("+")[0]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "typed"),
+    [
+        (["run.py", "-m", "seed=0,1"], "python run.py -m seed=0,1"),
+        (["…/run.py", "suite.root=my images"], "python '…/run.py' 'suite.root=my images'"),
+        (["/home/me/bin/statsmerging", "seed=1"], "statsmerging seed=1"),
+    ],
+)
+def test_a_recorded_command_is_shown_as_one_types_it(recorded: list[str], typed: str) -> None:
+    assert typed_command(recorded) == typed
 
 
 def test_traces_are_what_the_run_made_itself(tmp_path: Path) -> None:

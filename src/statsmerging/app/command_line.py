@@ -7,12 +7,13 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from statsmerging.app.config import Config, check_tasks, parse_config, plain_values
+from statsmerging.app.config_folder import config_folder
 from statsmerging.app.mistakes import (
     INCOMPLETE,
     MISTAKE,
@@ -38,20 +40,26 @@ from statsmerging.errors import IncompleteError, UserError, first_line, printabl
 from statsmerging.merging.errors import MergingError
 from statsmerging.runs.directory import WITH_RESULTS, RunDirectory, remove_traces, run_hash
 from statsmerging.runs.finished import read_finished_run
-from statsmerging.runs.manifest import changed_files, code_version
+from statsmerging.runs.manifest import changed_files, code_version, this_command
 from statsmerging.runs.results import objective_of
 from statsmerging.store.received import ReceivedError
 
 log = logging.getLogger(__name__)
 
 
-def main(run: Callable[[], object]) -> None:
-    """Run the Hydra entry point; a mistake in the command ends in one line and status 2."""
+def command() -> None:
+    """The command ``statsmerging`` and ``run.py``: compose the config, run the job it names.
+
+    A mistake in the command ends in one line and status 2.
+    """
     # Hydra then raises its errors instead of printing several lines and leaving with status 1.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     settle_terminal()
+    from_config = hydra.main(
+        version_base="1.3", config_path=str(config_folder()), config_name="config"
+    )
     try:
-        run()
+        from_config(run_job)()
     except (KeyboardInterrupt, SystemExit) as stop:
         status = exit_status(stop)
         if status not in STOPPED:
@@ -256,4 +264,6 @@ warnings.filterwarnings("ignore", message=r"\s+'hydra/launcher/.* is validated a
 # before they compose the config of a job and need the name of its run directory.
 OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
 OmegaConf.register_new_resolver("choices", _choices_of, replace=True)
+OmegaConf.register_new_resolver("config_folder", lambda: str(config_folder()), replace=True)
+OmegaConf.register_new_resolver("this_command", this_command, replace=True)
 OmegaConf.register_new_resolver("wandb_mode", _wandb_mode, replace=True)

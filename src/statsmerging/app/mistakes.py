@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
-from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
+from statsmerging.app.config_folder import config_folder
 from statsmerging.errors import UserError, first_line
+from statsmerging.runs.manifest import this_command
 
 #: Status of an incomplete job or sweep, of a user's mistake, and after Ctrl-C, SIGPIPE (the reader
 #: of the output has left) and SIGTERM (128 + signal, as in shells).
@@ -94,7 +97,7 @@ def explain(error: BaseException) -> str:
     if several:
         key, _, values = several[1].partition("=")
         return (
-            f"{key}={values}: several values are a sweep, python run.py -m {key}={values}; "
+            f"{key}={values}: several values are a sweep, {this_command()} -m {key}={values}; "
             f"a list has brackets, {key}=[{values}]"
         )
     for cause in _causes(error):
@@ -118,16 +121,18 @@ def _mistake_in_a_sweep() -> Exception | None:
     Hydra reads from the composed config that an experiment is a sweep. If it cannot compose it, it
     takes the command for a single run, and complains of the several values alone.
     """
-    folder = Path(sys.argv[0]).absolute().parent / "conf"
-    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    if GlobalHydra.instance().is_initialized() or not folder.is_dir():
+    given, _ = get_args_parser().parse_known_args()
+    if GlobalHydra.instance().is_initialized():
         return None
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        try:
-            loader.load_configuration("config", overrides, RunMode.MULTIRUN)
-        except Exception as error:
-            return error
+    folders = create_config_search_path(str(config_folder()))
+    if given.config_dir is not None:
+        own = Path(given.config_dir).absolute()
+        folders.prepend("command-line", f"file://{own}", SearchPathQuery(provider="schema"))
+    try:
+        loader = ConfigLoaderImpl(folders)
+        loader.load_configuration("config", given.overrides, RunMode.MULTIRUN)
+    except Exception as error:
+        return error
     return None
 
 

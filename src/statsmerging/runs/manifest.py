@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from importlib.metadata import distributions
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 from typing import Any
 
-from statsmerging import __version__
-from statsmerging.store.hashing import file_sha256
+import statsmerging
+from statsmerging.store.hashing import file_sha256, json_sha256
 from statsmerging.store.secrets import redacted
 
 #: File → its size in bytes and its time of modification in nanoseconds.
@@ -100,12 +103,57 @@ def manifest(
     }
 
 
+def this_command() -> str:
+    """How one begins a command here: ``python run.py`` or, installed, ``statsmerging``."""
+    return "python run.py" if Path(sys.argv[0]).name == "run.py" else "statsmerging"
+
+
+def typed_command(recorded: Sequence[str]) -> str:
+    """The recorded command as one types it, for a shell."""
+    first, *others = recorded
+    program = ["python", first] if first.endswith(".py") else [Path(first).name]
+    return shlex.join([*program, *others])
+
+
 def code_version() -> dict[str, Any]:
-    """Package version and, in a git checkout, the commit and whether files differ from it."""
-    folder = Path(__file__).parent
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"statsmerging": __version__, "commit": commit, "modified": bool(changes)}
+    """Package version and the code behind it.
+
+    In a git checkout that is the ``commit`` and whether files differ from it (``modified``). An
+    installed package has no commit, ``None``, unless pip took it from a git repository; its
+    ``sha256`` is that of its modules and configs.
+    """
+    package = Path(statsmerging.__file__).parent
+    version = {"statsmerging": statsmerging.__version__}
+    # Of a file of ours: an environment may lie inside a repository of something else.
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py"):
+        commit = _git(package, "rev-parse", "HEAD")
+        changes = _git(package, "status", "--porcelain", "--untracked-files=no")
+        return {**version, "commit": commit, "modified": bool(changes)}
+    return {
+        **version,
+        "commit": _installed_commit(package),
+        "modified": False,
+        "sha256": _installed_sha256(package),
+    }
+
+
+def _installed_commit(package: Path) -> str | None:
+    """The commit that ``pip install git+https://…`` has taken, from pip's record of it."""
+    try:
+        installed = distribution("statsmerging")
+        record = installed.read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None
+    if record is None or Path(str(installed.locate_file("statsmerging"))) != package:
+        return None
+    commit = json.loads(record).get("vcs_info", {}).get("commit_id")
+    return None if commit is None else str(commit)
+
+
+@cache
+def _installed_sha256(package: Path) -> str:
+    files = sorted(file for file in package.rglob("*") if file.suffix in (".py", ".yaml"))
+    return json_sha256({file.relative_to(package).as_posix(): file_sha256(file) for file in files})
 
 
 def packages() -> dict[str, str]:

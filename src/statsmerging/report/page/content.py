@@ -18,12 +18,11 @@ from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Row, Table
 from statsmerging.report.tables.cost import cost_tables
 from statsmerging.report.tables.movement import movement_tables
+from statsmerging.runs.manifest import this_command, typed_command
 from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 
 #: What a command has that starts many runs.
 _SWEEP_FLAGS = {"-m", "--multirun"}
-
-_REPRODUCE = ("python", "run.py", "job=reproduce")
 
 Content = dict[str, Any]
 
@@ -82,11 +81,11 @@ def _run(run: ReportedRun, group: RunGroup, folder: Path, keys: Iterable[str]) -
         ],
         "config": run.config,
         "config_text": OmegaConf.to_yaml(run.config),
-        "command": shlex.join(["python", *command]) if command else "",
+        "command": typed_command(command) if command else "",
         "of_sweep": not _SWEEP_FLAGS.isdisjoint(command),
         "from": "" if run.bundle is None else run.bundle.about,
         # What the config of a bundled run names is elsewhere.
-        "reproduce": "" if run.bundle else shlex.join([*_REPRODUCE, f"job.run={run.path}"]),
+        "reproduce": "" if run.bundle else _reproduce(run),
         "code": manifest.get("code", {}),
         "hardware": manifest.get("hardware", {}),
         "packages": manifest.get("packages", {}),
@@ -96,6 +95,10 @@ def _run(run: ReportedRun, group: RunGroup, folder: Path, keys: Iterable[str]) -
             for name, sha256 in manifest.get(kind, {}).items()
         },
     }
+
+
+def _reproduce(run: ReportedRun) -> str:
+    return f"{this_command()} {shlex.join(['job=reproduce', f'job.run={run.path}'])}"
 
 
 def _name(run: ReportedRun, folder: Path) -> str:
