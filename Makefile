@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # What a user exports or keeps here is not linted.
 LINTED := src tests benchmarks docs run.py setup.py README.md
 
-.PHONY: demo test lint format bench results clean
+.PHONY: demo test lint format bench results wheel clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python run.py experiment=demo
@@ -44,6 +44,10 @@ BENCHMARKS ?= merge step memory layer_statistics throughput startup scaling spec
 
 bench: $(INSTALLED)
 	for benchmark in $(BENCHMARKS); do $(VENV)/bin/python -m benchmarks.$$benchmark --small || exit 1; done
+
+# dist/statsmerging-VERSION-py3-none-any.whl, with the configs (docs/install.md).
+wheel: $(INSTALLED)
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 # The stamp makes a second call install nothing; new pins or dependencies refresh it.
 $(INSTALLED): pyproject.toml constraints.txt

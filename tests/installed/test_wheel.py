@@ -34,6 +34,31 @@ def test_the_checkout_is_not_seen(installed: Environment, tmp_path: Path) -> Non
     assert found.is_relative_to(installed.folder)
 
 
+#: Runs the examples of the heart as if torch were there alone of all that the command needs.
+HEART_ALONE = r"""
+import doctest, re, sys
+from importlib.metadata import packages_distributions, requires
+
+def plain(name):
+    return re.match(r"[\w.-]+", name)[0].lower().replace("_", "-")
+
+of_torch = {"torch", *map(plain, requires("torch")), "numpy"}
+of_command = {*map(plain, requires("statsmerging"))} - of_torch - {"statsmerging"}
+for module, names in packages_distributions().items():
+    if of_command.intersection(map(plain, names)):
+        sys.modules[module] = None
+assert {"hydra", "pydantic", "lightning", "pandas"} <= sys.modules.keys()
+import statsmerging.merging
+print(doctest.testmod(statsmerging.merging))
+"""
+
+
+def test_the_heart_needs_torch_alone(installed: Environment, tmp_path: Path) -> None:
+    done = installed.run("python", "-c", HEART_ALONE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "failed=0" in done.stdout
+
+
 def folder_of_configs(help_text: str) -> Path:
     (line,) = [line for line in help_text.splitlines() if "is documented in" in line]
     return Path(line.rpartition(" ")[2])
