@@ -88,6 +88,14 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
             ["method=free", "+method.free.trains=heads"],
             "method.free.trains=heads: only with learner=released_code; with free choose coefficie",
         ),
+        (
+            ["method=samerging", "method.samerging.labels.kind=ground_truth"],
+            "method.samerging.labels: kind=ground_truth is a setting of the run, which is stamped",
+        ),
+        (
+            ["method=samerging", "method.samerging.labels.kind=some"],
+            "method.samerging.labels.kind=some: input should be 'hard', 'soft' or 'ground_truth'",
+        ),
         (["spectral.rank=0"], "spectral.rank=0: input should be greater than 0"),
         (["spectral.budget=0"], "spectral.budget=0: input should be greater than 0"),
         (["spectral.budget=nan"], "spectral.budget=nan: input should be a finite number"),

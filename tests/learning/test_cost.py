@@ -176,6 +176,18 @@ def test_sharp_steps_pass_twice_and_all_heads_ask_every_teacher(
     assert passes.of(0, "evidence", "learning", "merging") == (TASKS * ALL + 2 * SEEN, 2 * SEEN)
 
 
+def test_labels_of_its_own_cost_a_method_what_those_of_the_run_would(
+    run_job: JobRunner, passes: Passes, empty_cache: str
+) -> None:
+    rows = run_job("method=[samerging]", "labels=ground_truth", empty_cache)["methods"]
+    found = rows["samerging"]["cost"]
+    assert found["images"] == SEEN
+    assert found["forward_passes"] == ALL + 2 * SEEN
+    assert found["backward_passes"] == 2 * SEEN
+    assert passes.of(0, "evidence", "learning", "merging") == (ALL + 2 * SEEN, 2 * SEEN)
+    assert rows["samerging"]["needs"] == "unlabeled images"
+
+
 def test_a_grid_costs_all_its_values(run_job: JobRunner, passes: Passes, empty_cache: str) -> None:
     results = run_job(
         "method=[ties,free]",

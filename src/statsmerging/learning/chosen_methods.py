@@ -29,7 +29,8 @@ class LearnedMethod:
             labels: of the run.
         """
         settings = self.settings
-        from_labels = settings.objective != "entropy" and labels.kind == "ground_truth"
+        kind = self.labels(labels).kind
+        from_labels = settings.objective != "entropy" and kind == "ground_truth"
         labelled = from_labels or settings.learner == "released_code"
         return {
             "title": settings.title,
@@ -59,9 +60,17 @@ class LearnedMethod:
             name = self.name if settings == self.settings else f"{self.name}-{rate:g}"
             yield LearnedMethod(name, settings)
 
+    def labels(self, labels: LabelsSettings) -> LabelsSettings:
+        """The run's settings of the labels, or this method's own."""
+        return self.settings.labels or labels
+
     def trainer(self, settings: TrainerSettings) -> TrainerSettings:
-        """The run's settings of the optimisation, with this method's learning rate."""
-        return settings.model_copy(update={"learning_rate": self.settings.learning_rate})
+        """The run's settings of the optimisation, with those that this method has of its own."""
+        own: dict[str, Any] = {"learning_rate": self.settings.learning_rate}
+        if self.settings.sharpness is not None:
+            own["sharpness"] = self.settings.sharpness
+            own["relative_sharpness"] = self.settings.relative_sharpness
+        return settings.model_copy(update=own)
 
 
 @dataclass(frozen=True)

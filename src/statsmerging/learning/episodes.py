@@ -184,7 +184,7 @@ def learn_in_episodes(
     Raises:
         UserError: several processes with a setting that needs one.
     """
-    step.check_processes()
+    step.check_processes(method)
     settings, zoo = step.settings, step.problem.zoo
     assert method.settings.episodes is not None
     plan = EpisodePlan.drawn(len(bank.tasks), method.settings.episodes, settings.trainer.seed)
@@ -209,7 +209,7 @@ def learn_in_episodes(
         {task: zoo.experts[task].head for task in bank.tasks},
         targets,
         zoo.preprocess,
-        settings.labels,
+        method.labels(settings.labels),
         method.settings.objective,
         method.trainer(settings.trainer),
         plan=plan,

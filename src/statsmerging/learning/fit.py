@@ -94,7 +94,7 @@ class LearningStep:
         Raises:
             UserError: several processes with a setting that needs one.
         """
-        self.check_processes()
+        self.check_processes(method)
         settings, zoo = self.settings, self.problem.zoo
         module = StatsMerging(
             self.learner(method, parts.statistics),
@@ -102,16 +102,16 @@ class LearningStep:
             {task: zoo.experts[task].head for task in parts.bank.tasks},
             targets,
             zoo.preprocess,
-            settings.labels,
+            method.labels(settings.labels),
             method.settings.objective,
             method.trainer(settings.trainer),
         )
         return self.result(module, parts.bank, self.fit(module, method))
 
-    def check_processes(self) -> None:
+    def check_processes(self, method: LearnedMethod) -> None:
         """Raise ``UserError`` for a setting that several processes cannot share."""
         settings = self.settings
-        if settings.trainer.devices > 1 and settings.labels.min_confidence > 0:
+        if settings.trainer.devices > 1 and method.labels(settings.labels).min_confidence > 0:
             # Each process would divide by the number of its own confident images.
             raise UserError("labels.min_confidence needs trainer.devices=1")
         if settings.trainer.devices > 1 and settings.merge.memory_map:

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from statsmerging.choices import LabelsFrom
+from statsmerging.choices import LabelsFrom, Restrict
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.cost import Expense, Meter
 from statsmerging.learning.episodes import learn_in_episodes
@@ -27,7 +27,7 @@ from statsmerging.learning.labels import (
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released
-from statsmerging.learning.settings import MergingSettings
+from statsmerging.learning.settings import LabelsSettings, MergingSettings
 from statsmerging.learning.trained_parts import corrected_features, routed_experts
 from statsmerging.learning.tuning import at_edge, chosen, leaders
 from statsmerging.merging.errors import MergingError
@@ -149,6 +149,7 @@ class Merger:
             self.bank = problem.bank(settings.merge, folder)
         self._of_bank = meter.expense
         self._of_statistics: dict[tuple[float | None, bool], Expense] = {}
+        self._targets: dict[tuple[bool, Restrict], tuple[dict[str, Tensor], Expense]] = {}
 
     def meter(self) -> Meter:
         """A meter for work on a row."""
@@ -173,13 +174,17 @@ class Merger:
         """Task → its teacher's scores on its learning images."""
         return teacher_scores(self._teachers, self.problem.cache)
 
-    @cached_property
-    def _targets(self) -> tuple[dict[str, Tensor], Expense]:
-        meter, labels = self.meter(), self.settings.labels
-        with meter.phase("evidence"):
-            targets = learning_targets(labels, self._teachers, self.problem.cache)
-        meter.count(Cost(forward_passes=labelling_passes(labels, self.images)))
-        return targets, meter.expense
+    def _targets_of(self, labels: LabelsSettings) -> tuple[dict[str, Tensor], Expense]:
+        """What is to be learned, and what it takes: made once for all methods with these labels."""
+        # All else is left to the loss.
+        made_by = (labels.kind == "ground_truth", labels.restrict)
+        if made_by not in self._targets:
+            meter = self.meter()
+            with meter.phase("evidence"):
+                targets = learning_targets(labels, self._teachers, self.problem.cache)
+            meter.count(Cost(forward_passes=labelling_passes(labels, self.images)))
+            self._targets[made_by] = targets, meter.expense
+        return self._targets[made_by]
 
     @cached_property
     def agreement(self) -> TeacherAgreement:
@@ -286,7 +291,7 @@ class Merger:
         if settings.learner == "released_code":
             return self._as_released(method)
         parts, shared = self.mergeable(method)
-        targets, labelling = self._targets
+        targets, labelling = self._targets_of(method.labels(self.settings.labels))
         if settings.objective != "entropy":  # which asks no teacher
             shared += labelling
         if settings.episodes:

@@ -18,7 +18,11 @@ def learner_optimiser(parameters: Sequence[nn.Parameter], settings: TrainerSetti
     if settings.sharpness == 0:
         return AdamW(parameters, lr=rate, weight_decay=decay)
     return SharpnessAwareAdamW(
-        parameters, sharpness=settings.sharpness, lr=rate, weight_decay=decay
+        parameters,
+        sharpness=settings.sharpness,
+        relative=settings.relative_sharpness,
+        lr=rate,
+        weight_decay=decay,
     )
 
 
@@ -30,12 +34,17 @@ class SharpnessAwareAdamW(AdamW):
 
     Args:
         sharpness: ρ, in the units of the parameters, above 0.
+        relative: measure distance in units of each parameter's own size, as in ASAM (Kwon et al.,
+            ICML 2021): the gradient is that at w + ρ w² g / ‖w g‖, entry by entry.
         options: of AdamW.
     """
 
-    def __init__(self, parameters: Any, *, sharpness: float, **options: Any) -> None:
+    def __init__(
+        self, parameters: Any, *, sharpness: float, relative: bool = False, **options: Any
+    ) -> None:
         super().__init__(parameters, **options)
         self.sharpness = sharpness
+        self.relative = relative
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step.
@@ -60,10 +69,15 @@ class SharpnessAwareAdamW(AdamW):
 
     @torch.no_grad()
     def _shift(self) -> list[tuple[Tensor, Tensor]]:
-        """Move every parameter by ρ g / ‖g‖; returns parameters and shifts."""
+        """Move every parameter by ρ s² g / ‖s g‖; returns parameters and shifts.
+
+        The unit s is 1, or the parameter's size.
+        """
         weights = [w for group in self.param_groups for w in group["params"] if w.grad is not None]
-        norm = torch.stack([w.grad.norm() for w in weights]).norm().clamp_min(1e-12)
-        shifts = [(weight, self.sharpness / norm * weight.grad) for weight in weights]
+        units = [weight.abs() if self.relative else torch.ones_like(weight) for weight in weights]
+        pairs = list(zip(weights, units, strict=True))
+        norm = torch.stack([(unit * w.grad).norm() for w, unit in pairs]).norm().clamp_min(1e-12)
+        shifts = [(w, self.sharpness / norm * unit.square() * w.grad) for w, unit in pairs]
         for weight, shift in shifts:
             weight.add_(shift)
         return shifts

@@ -107,6 +107,9 @@ class LearnedMethodSettings(Settings):
         episodes: number of subsets of the experts, of which every step merges one; ``None`` or 0:
             every step merges all experts.
         trains: what learns; classification heads only with the learner ``released_code``.
+        labels: how teachers' scores become its targets; ``None``: as the run says.
+        sharpness: ρ of its sharpness-aware steps; ``None``: as the run says.
+        relative_sharpness: see ``TrainerSettings``; it goes with a sharpness of its own.
     """
 
     title: str
@@ -124,6 +127,16 @@ class LearnedMethodSettings(Settings):
     tune: list[NonNegativeFloat] | None
     episodes: NonNegativeInt | None = None
     trains: Trains = "coefficients"
+    labels: LabelsSettings | None = None
+    sharpness: NonNegativeFloat | None = None
+    relative_sharpness: bool = False
+
+    @field_validator("labels")
+    @classmethod
+    def _from_teachers(cls, labels: LabelsSettings | None) -> LabelsSettings | None:
+        if labels is not None and labels.kind == "ground_truth":
+            raise ValueError("kind=ground_truth is a setting of the run, which is stamped so")
+        return labels
 
     @field_validator("trains")
     @classmethod
@@ -173,6 +186,8 @@ class TrainerSettings(Settings):
         learning_rate: of AdamW, following a cosine to zero.
         weight_decay: of AdamW, on the learner's weights.
         sharpness: ρ of sharpness-aware steps; 0 takes plain ones.
+        relative_sharpness: ρ is in units of each parameter's own size, see
+            ``SharpnessAwareAdamW``.
         accumulate: ``joint``, one forward over all tasks; ``per_task``, task by task with the
             gradient of the merged weights accumulated, so that only one task's activations
             exist. Same gradient.
@@ -187,6 +202,7 @@ class TrainerSettings(Settings):
     learning_rate: NonNegativeFloat
     weight_decay: NonNegativeFloat
     sharpness: NonNegativeFloat = 0.0
+    relative_sharpness: bool = False
     accumulate: Accumulate
     steps_per_epoch: PositiveInt
     devices: PositiveInt = 1
