@@ -100,8 +100,9 @@ PREDICTING: tuple[LearnerKind, ...] = ("shared", "per_layer", "linear", "constan
 #: How coefficients of biases, norms and tokens are made; ``only``: theirs alone are learned;
 #: ``trained``: such layers are trained themselves, as no merging does.
 VectorCoefficients = Literal["learned", "table", "mean", "only", "trained"]
-#: Learners of a method; ``released_code`` learns as the published code does.
-MethodLearner = Literal[LearnerKind, "released_code"]
+#: Learners of a method; ``masks`` are binary, of singular directions; ``released_code`` learns as
+#: the published code does.
+MethodLearner = Literal[LearnerKind, "masks", "released_code"]
 #: What a method trains; classification heads only with the learner ``released_code``.
 Trains = Literal["coefficients", "coefficients_and_heads", "heads"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]

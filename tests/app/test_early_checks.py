@@ -96,6 +96,18 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
             ["method=samerging", "method.samerging.labels.kind=some"],
             "method.samerging.labels.kind=some: input should be 'hard', 'soft' or 'ground_truth'",
         ),
+        (
+            ["method=adarank", "method.adarank.granularity=layer_wise"],
+            "method.adarank.learner=masks: only with granularity=singular_wise; with layer_wise",
+        ),
+        (
+            ["method=adarank", "method.adarank.vectors=mean"],
+            "method.adarank.vectors=mean: with learner=masks choose learned",
+        ),
+        (
+            ["method=adarank", "method.adarank.spectral.rank=0"],
+            "method.adarank.spectral.rank=0: input should be greater than 0",
+        ),
         (["spectral.rank=0"], "spectral.rank=0: input should be greater than 0"),
         (["spectral.budget=0"], "spectral.budget=0: input should be greater than 0"),
         (["spectral.budget=nan"], "spectral.budget=nan: input should be a finite number"),

@@ -27,6 +27,7 @@ from statsmerging.merging.bank import SomeExperts, TaskVectorBank
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import Bank, MergedModel
 from statsmerging.merging.relations import RELATION_COLUMNS, relation_statistics
 from statsmerging.merging.statistics import LayerStatistics
@@ -197,9 +198,11 @@ def learn_in_episodes(
         for subset in subsets
         if isinstance(subset.statistics, DirectionStatistics)
     ]
+    # Of all subsets together: of one alone log K is a constant, which the learner cannot see.
+    learner = step.learner(method, parts.statistics, of_directions)
+    assert not isinstance(learner, MaskLearner)  # masks predict nothing
     module = StatsMergingInEpisodes(
-        # Of all subsets together: of one alone log K is a constant, which the learner cannot see.
-        step.learner(method, parts.statistics, of_directions),
+        learner,
         EpisodicStudent(
             zoo.network.frozen(),
             [subset.bank for subset in subsets],

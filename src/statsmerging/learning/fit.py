@@ -31,6 +31,7 @@ from statsmerging.merging.decomposition import Decomposition
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import DirectionStatistics, direction_statistics
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import Bank, MergedModel
 from statsmerging.merging.relations import (
     RELATION_COLUMNS,
@@ -135,7 +136,7 @@ class LearningStep:
         method: LearnedMethod,
         statistics: LayerStatistics | DirectionStatistics,
         scaled_by: Sequence[DirectionStatistics] | None = None,
-    ) -> StatsMergeLearner | DirectionLearner:
+    ) -> StatsMergeLearner | DirectionLearner | MaskLearner:
         """The method's learner before its first step.
 
         Args:
@@ -145,6 +146,8 @@ class LearningStep:
         assert chosen.learner != "released_code"  # it has another module
         generator = torch.Generator().manual_seed(settings.seed)
         if isinstance(statistics, DirectionStatistics):
+            if chosen.learner == "masks":
+                return MaskLearner(statistics, start=chosen.start, scale=chosen.scale)
             return DirectionLearner(
                 statistics,
                 kind=chosen.learner,
@@ -156,6 +159,7 @@ class LearningStep:
                 generator=generator,
                 scaled_by=scaled_by,
             )
+        assert chosen.learner != "masks"  # they are of directions
         return StatsMergeLearner(
             statistics,
             chosen.granularity,
@@ -268,20 +272,21 @@ def at_granularity(
     """
     if method.settings.granularity != "singular_wise":
         return Mergeable(bank, statistics)
-    spectral = settings.spectral
+    chosen = method.settings.spectral or settings.spectral
     decomposition = Decomposition(
-        rank=spectral.rank,
-        budget=spectral.budget,
-        orthonormal=spectral.orthonormal,
-        split_attention=spectral.split_attention,
+        rank=chosen.rank,
+        budget=chosen.budget,
+        orthonormal=chosen.orthonormal,
+        split_attention=chosen.split_attention,
         dtype=getattr(torch, settings.merge.precision),
     )
     hashes = task_vector_hashes(settings, problem, bank, method.settings.density)
     directions = problem.directions.of(bank, decomposition, hashes)
     of_directions = direction_statistics(directions).beside(statistics)
-    if "relations" in spectral.seen_features:
+    features = settings.spectral.seen_features
+    if "relations" in features:
         of_directions = of_directions.beside(relation_statistics(bank))
-    return Mergeable(directions, of_directions.select(spectral.seen_features))
+    return Mergeable(directions, of_directions.select(features))
 
 
 def run_statistics(

@@ -16,6 +16,7 @@ from statsmerging.merging.bank import ALL_LAYERS, Coefficient
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import Bank
 from statsmerging.merging.state_dicts import summing_type
 from statsmerging.merging.statistics import LayerStatistics
@@ -38,7 +39,7 @@ class LearnedCoefficients:
         expense: of the learning, and of statistics that are made for it alone.
     """
 
-    learner: StatsMergeLearner | DirectionLearner | ReleasedCodeLearner
+    learner: StatsMergeLearner | DirectionLearner | MaskLearner | ReleasedCodeLearner
     bank: Bank
     coefficients: Tensor
     gradient_norm: float

@@ -148,7 +148,7 @@ class Merger:
         with meter.phase("bank"):
             self.bank = problem.bank(settings.merge, folder)
         self._of_bank = meter.expense
-        self._of_statistics: dict[tuple[float | None, bool], Expense] = {}
+        self._of_statistics: dict[tuple[float | None, str], Expense] = {}
         self._targets: dict[tuple[bool, Restrict], tuple[dict[str, Tensor], Expense]] = {}
 
     def meter(self) -> Meter:
@@ -314,7 +314,9 @@ class Merger:
         meter = self.meter()
         with meter.phase("statistics"):
             parts = mergeable(self.settings, self.problem, self.bank, method)
-        asked = (method.settings.density, method.settings.granularity == "singular_wise")
+        chosen = method.settings
+        spectral = (chosen.spectral or self.settings.spectral).model_dump_json()
+        asked = (chosen.density, spectral if chosen.granularity == "singular_wise" else "")
         return parts, self._of_bank + self._of_statistics.setdefault(asked, meter.expense)
 
     def _as_released(self, method: LearnedMethod) -> Merged:

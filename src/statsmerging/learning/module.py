@@ -21,6 +21,7 @@ from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.errors import check_choice
 from statsmerging.merging.learner import StatsMergeLearner
+from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import MergedModel
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class StatsMerging(L.LightningModule):
 
     def __init__(
         self,
-        learner: StatsMergeLearner | DirectionLearner | ReleasedCodeLearner,
+        learner: StatsMergeLearner | DirectionLearner | MaskLearner | ReleasedCodeLearner,
         student: MergedModel,
         heads: Mapping[str, nn.Module],
         targets: Mapping[str, Tensor],

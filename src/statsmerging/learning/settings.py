@@ -75,9 +75,18 @@ class LabelsSettings(Settings):
         return self
 
 
+class DirectionsSettings(Settings):
+    """Singular directions, see ``merging.Decomposition``."""
+
+    rank: PositiveInt | None = None
+    budget: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    orthonormal: bool = True
+    split_attention: bool = False
+
+
 #: What singular directions can have, where other granularities have more choices.
 _OF_DIRECTIONS: dict[str, tuple[str, ...]] = {
-    "learner": get_args(LearnerKind),
+    "learner": (*get_args(LearnerKind), "masks"),
     "link": ("identity",),
     "anchor": ("pretrained",),
 }
@@ -89,8 +98,8 @@ class LearnedMethodSettings(Settings):
     Attributes:
         title: name in tables.
         granularity: one coefficient per layer and task, per task, or per singular direction.
-        learner: how coefficients are made, see ``StatsMergeLearner``; ``released_code`` learns as
-            the published code does, with ground truth.
+        learner: how coefficients are made, see ``StatsMergeLearner``; ``masks``, see
+            ``MaskLearner``; ``released_code`` learns as the published code does, with ground truth.
         link: what follows the learner's network; of singular directions ``identity``.
         anchor: how coefficients become weights; of singular directions ``pretrained``.
         scale: factor on the network's output.
@@ -108,6 +117,7 @@ class LearnedMethodSettings(Settings):
             every step merges all experts.
         trains: what learns; classification heads only with the learner ``released_code``.
         labels: how teachers' scores become its targets; ``None``: as the run says.
+        spectral: its singular directions; ``None``: as the run says.
         sharpness: ρ of its sharpness-aware steps; ``None``: as the run says.
         relative_sharpness: see ``TrainerSettings``; it goes with a sharpness of its own.
     """
@@ -128,6 +138,7 @@ class LearnedMethodSettings(Settings):
     episodes: NonNegativeInt | None = None
     trains: Trains = "coefficients"
     labels: LabelsSettings | None = None
+    spectral: DirectionsSettings | None = None
     sharpness: NonNegativeFloat | None = None
     relative_sharpness: bool = False
 
@@ -167,9 +178,19 @@ class LearnedMethodSettings(Settings):
         valid = _OF_DIRECTIONS[str(info.field_name)]
         if granularity == "singular_wise" and value not in valid:
             raise ValueError(f"with granularity=singular_wise choose {', '.join(valid)}")
-        if granularity in ("layer_wise", "task_wise") and value == "free_per_layer":
+        of_directions = value in ("free_per_layer", "masks")
+        if granularity in ("layer_wise", "task_wise") and of_directions:
             raise ValueError(f"only with granularity=singular_wise; with {granularity} choose free")
         return value
+
+    @field_validator("vectors")
+    @classmethod
+    def _masks_are_of_matrices(
+        cls, vectors: VectorCoefficients, info: ValidationInfo
+    ) -> VectorCoefficients:
+        if info.data.get("learner") == "masks" and vectors != "learned":
+            raise ValueError("with learner=masks choose learned")
+        return vectors
 
     @property
     def reads_statistics(self) -> bool:
@@ -286,13 +307,9 @@ class StatisticsSettings(Settings):
     standardise: Standardise
 
 
-class SpectralSettings(Settings):
-    """Singular directions, see ``merging.Decomposition``, and what the learner sees."""
+class SpectralSettings(DirectionsSettings):
+    """Singular directions, and what the learner sees of them."""
 
-    rank: PositiveInt | None = None
-    budget: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    orthonormal: bool = True
-    split_attention: bool = False
     features: list[DirectionFeature] = Field(default=list(DIRECTION_FEATURES), min_length=1)
     leave_out: list[DirectionFeature] = Field(default_factory=list)
 
