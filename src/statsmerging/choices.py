@@ -103,7 +103,7 @@ VectorCoefficients = Literal["learned", "table", "mean", "only", "trained"]
 #: Learners of a method; ``masks`` are binary, of singular directions; ``released_code`` learns as
 #: the published code does.
 MethodLearner = Literal[LearnerKind, "masks", "released_code"]
-#: What a method trains; classification heads only with the learner ``released_code``.
+#: What a method trains: coefficients, classification heads, which no merging does, or both.
 Trains = Literal["coefficients", "coefficients_and_heads", "heads"]
 Link = Literal["identity", "softmax", "sigmoid", "clamp"]
 

@@ -85,8 +85,12 @@ def no_registration_remains(monkeypatch: pytest.MonkeyPatch) -> None:
             "method.singular_wise.vectors=some: input should be 'learned', 'table', 'mean', 'onl",
         ),
         (
-            ["method=free", "+method.free.trains=heads"],
-            "method.free.trains=heads: only with learner=released_code; with free choose coefficie",
+            ["method=constant_input", "+method.constant_input.trains=heads", "learning.episodes=3"],
+            "method.constant_input.trains=heads: needs episodes=null; with subsets of the experts",
+        ),
+        (
+            ["labels=ground_truth", "+labels.unless_surer=true"],
+            "labels: ground_truth needs min_confidence=0, unless_surer=false and restrict=task",
         ),
         (
             ["method=samerging", "method.samerging.labels.kind=ground_truth"],

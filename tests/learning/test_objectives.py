@@ -41,3 +41,14 @@ def test_unsure_teachers_are_left_out() -> None:
 def test_entropy_of_uniform_and_certain_predictions() -> None:
     assert math.isclose(entropy(torch.zeros(3, 5)).item(), math.log(5), rel_tol=1e-6)
     assert entropy(torch.tensor([[100.0, 0.0]])).item() < 1e-6
+
+
+def test_images_on_which_the_student_is_surer_of_another_class_are_left_out() -> None:
+    """The teacher's word counts where both agree, or where it is at least as sure."""
+    teacher = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.5, 0.0]])
+    student = torch.tensor([[9.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 0.5]])
+    labels = LabelsSettings(unless_surer=True)
+    cross_entropies = [math.log(1 + math.exp(-margin)) for margin in (9.0, -1.0, -0.5)]
+    loss = distillation_loss(student, teacher, labels)
+    assert math.isclose(loss.item(), sum(cross_entropies) / 3, rel_tol=1e-5)
+    assert distillation_loss(student[2:3], teacher[2:3], labels).item() == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -97,21 +98,23 @@ class Config(MergingSettings, Questions):
 
     @property
     def stamps(self) -> list[str]:
-        """Departures from the label-free protocol, a short sentence each; none for an honest run.
+        """Departures from the label-free protocol with frozen heads, a short sentence each.
 
         Every record and table of the run shows them.
         """
         as_released = [e for e in self.method.values() if e.get("learner") == "released_code"]
         released = bool(as_released)
+        others = [e for e in self.method.values() if e.get("learner") != "released_code"]
         departures = {
             "learned from test images": self.learning.split == "test",
             "learned from ground-truth labels": self.labels.kind == "ground_truth" or released,
-            "trained the classification heads": any(
-                entry.get("trains", "coefficients") != "coefficients" for entry in as_released
-            ),
+            "trained the classification heads": any(map(_trains_heads, as_released)),
             "chose the epoch by test accuracy": released,
         }
-        return [f"not label-free: {name}" for name, departs in departures.items() if departs]
+        stamps = [f"not label-free: {name}" for name, departs in departures.items() if departs]
+        if any(map(_trains_heads, others)):
+            stamps.append("heads not frozen: trained the classification heads")
+        return stamps
 
     @property
     def input_paths(self) -> list[Path]:
@@ -120,6 +123,11 @@ class Config(MergingSettings, Questions):
         for expert in self.heterogeneous.experts.values():
             paths += [expert.file, expert.backbone.weights_file]
         return [path for path in [*paths, *self.plugins] if path is not None]
+
+
+def _trains_heads(method: Mapping[str, Any]) -> bool:
+    """Whether a method trains heads too, which are frozen for all others."""
+    return str(method.get("trains", "coefficients")) != "coefficients"
 
 
 def plain_values(config: Container, *, complete: bool = True) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def _check(methods: Sequence[LearnedMethod | FixedMethod]) -> None:
             raise UserError(
                 f"method {method.name}: job=transfer needs statistics of single experts, or none"
             )
+        elif method.settings.trains != "coefficients":
+            raise UserError(f"method {method.name}: job=transfer needs frozen heads")
         elif method.settings.tune is not None:
             raise UserError(
                 f"method.{method.name}.tune: job=transfer tunes no learning rate; use null"

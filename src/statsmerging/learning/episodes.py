@@ -31,6 +31,7 @@ from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import Bank, MergedModel
 from statsmerging.merging.relations import RELATION_COLUMNS, relation_statistics
 from statsmerging.merging.statistics import LayerStatistics
+from statsmerging.zoo.heads import Head
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class StatsMergingInEpisodes(StatsMerging):
         self,
         learner: StatsMergeLearner | DirectionLearner,
         student: EpisodicStudent,
-        heads: Mapping[str, nn.Module],
+        heads: Mapping[str, Head],
         targets: Mapping[str, Tensor],
         preprocess: Preprocess,
         labels: LabelsSettings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,15 +107,24 @@ class LearningStep:
             method.labels(settings.labels),
             method.settings.objective,
             method.trainer(settings.trainer),
+            method.settings.trains,
         )
         return self.result(module, parts.bank, self.fit(module, method))
 
     def check_processes(self, method: LearnedMethod) -> None:
-        """Raise ``UserError`` for a setting that several processes cannot share."""
+        """Raise ``UserError`` for a setting that several processes cannot share.
+
+        Or that gives the learner its gradient and trained heads none, task by task.
+        """
         settings = self.settings
-        if settings.trainer.devices > 1 and method.labels(settings.labels).min_confidence > 0:
+        trains_heads = method.settings.trains != "coefficients"
+        if trains_heads and settings.trainer.devices > 1:
+            raise UserError(f"method {method.name} needs trainer.devices=1")
+        if trains_heads and settings.trainer.accumulate == "per_task":
+            raise UserError(f"method {method.name} needs trainer.accumulate=joint")
+        if settings.trainer.devices > 1 and method.labels(settings.labels).leaves_out:
             # Each process would divide by the number of its own confident images.
-            raise UserError("labels.min_confidence needs trainer.devices=1")
+            raise UserError("labels.min_confidence and unless_surer need trainer.devices=1")
         if settings.trainer.devices > 1 and settings.merge.memory_map:
             raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
 
@@ -122,12 +132,15 @@ class LearningStep:
     def result(self, module: StatsMerging, bank: Bank, fitted: Fitted) -> LearnedCoefficients:
         """What was learned, with the coefficients of all seen experts."""
         student = module.student
+        # A learner that stays has no gradient, which is no sign of trouble.
+        stays = not any(weight.requires_grad for weight in module.learner.parameters())
         return LearnedCoefficients(
             module.learner,
             bank,
             module.learner().cpu(),
-            fitted.gradient_norm,
+            math.nan if stays else fitted.gradient_norm,
             student.trained() if isinstance(student, StudentWithTrainedVectors) else {},
+            module.trained_heads(),
             fitted.expense,
         )
 

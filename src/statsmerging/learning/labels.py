@@ -19,7 +19,7 @@ from statsmerging.zoo.experts import Zoo
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, labels: LabelsSettings) -> Tensor:
-    """Mean loss over the images the teacher is confident on; 0 if there is none.
+    """Mean loss over the images that count, see ``LabelsSettings``; 0 if there is none.
 
     Hard labels and ground truth: cross-entropy against the arg-max of ``teacher``. Soft labels:
     KL(teacher ‖ student) at temperature τ, times τ² (Hinton et al., 2015).
@@ -39,8 +39,12 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: LabelsSettings) 
             log_target=True,
         )
         losses = divergence.sum(dim=1) * tau**2
-    confident = teacher.softmax(dim=1).amax(dim=1) >= labels.min_confidence
-    return (losses * confident).sum() / confident.sum().clamp_min(1)
+    sure, label = teacher.softmax(dim=1).max(dim=1)
+    counting = sure >= labels.min_confidence
+    if labels.unless_surer:
+        surest, found = student.detach().softmax(dim=1).max(dim=1)
+        counting &= (found == label) | (surest <= sure)
+    return (losses * counting).sum() / counting.sum().clamp_min(1)
 
 
 def entropy(student: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from statsmerging.merging.merged_model import Bank
 from statsmerging.merging.state_dicts import summing_type
 from statsmerging.merging.statistics import LayerStatistics
 from statsmerging.runs.results import LayerKind, LayerMovement
+from statsmerging.zoo.heads import Head
 
 if TYPE_CHECKING:
     from statsmerging.learning.released_code import ReleasedCodeLearner
@@ -36,6 +37,7 @@ class LearnedCoefficients:
         coefficients: L × K, K, or one per singular direction, on the CPU.
         gradient_norm: of the learner in the last step.
         offsets: layer → what was trained besides merging, see ``StudentWithTrainedVectors``.
+        heads: task → what was trained in place of its frozen head.
         expense: of the learning, and of statistics that are made for it alone.
     """
 
@@ -44,6 +46,7 @@ class LearnedCoefficients:
     coefficients: Tensor
     gradient_norm: float
     offsets: Mapping[str, Tensor] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
     expense: Expense = field(default_factory=Expense)
 
     def state(self, anchor: Anchor) -> dict[str, Tensor]:

@@ -287,24 +287,30 @@ class Merger:
         return TriedValue(value=value, agreement=shares, average=average)
 
     def _learned(self, method: LearnedMethod) -> Merged:
-        settings = method.settings
-        if settings.learner == "released_code":
-            return self._as_released(method)
-        parts, shared = self.mergeable(method)
-        targets, labelling = self._targets_of(method.labels(self.settings.labels))
-        if settings.objective != "entropy":  # which asks no teacher
-            shared += labelling
-        if settings.episodes:
-            learned = learn_in_episodes(self.step, method, self.bank, parts, targets)
-        else:
-            learned = self.step.learn(method, parts, targets)
+        learned, shared = self._learn(method)
+        experts = {
+            task: Expert(self.zoo.experts[task].state, head) for task, head in learned.heads.items()
+        }
+        zoo = replace(self.zoo, experts={**self.zoo.experts, **experts}) if experts else self.zoo
         meter = self.meter()
         with meter.phase("merging"):
-            state = learned.state(settings.anchor)
-        candidate = Candidate.of_state(settings.title, self.zoo, state, keep=False)
+            state = learned.state(method.settings.anchor)
+        candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
         about = method.about(self.settings.labels)
         own = learned.expense + meter.expense
         return Merged(method.name, candidate, about, state, learned, shared=shared, own=own)
+
+    def _learn(self, method: LearnedMethod) -> tuple[LearnedCoefficients, Expense]:
+        """What a method learns, and the work that it shares with others."""
+        if method.settings.learner == "released_code":
+            return learn_as_released(self.step, method, self.bank), self._of_bank
+        parts, shared = self.mergeable(method)
+        targets, labelling = self._targets_of(method.labels(self.settings.labels))
+        if method.settings.objective != "entropy":  # which asks no teacher
+            shared += labelling
+        if method.settings.episodes:
+            return learn_in_episodes(self.step, method, self.bank, parts, targets), shared
+        return self.step.learn(method, parts, targets), shared
 
     def mergeable(self, method: LearnedMethod) -> tuple[Mergeable, Expense]:
         """What coefficients of a method are learned for, with its statistics.
@@ -318,19 +324,6 @@ class Merger:
         spectral = (chosen.spectral or self.settings.spectral).model_dump_json()
         asked = (chosen.density, spectral if chosen.granularity == "singular_wise" else "")
         return parts, self._of_bank + self._of_statistics.setdefault(asked, meter.expense)
-
-    def _as_released(self, method: LearnedMethod) -> Merged:
-        """A model with trained heads, as the published code learns it."""
-        learned, heads = learn_as_released(self.step, method, self.bank)
-        experts = {task: Expert(self.zoo.experts[task].state, head) for task, head in heads.items()}
-        zoo = replace(self.zoo, experts={**self.zoo.experts, **experts})
-        meter = self.meter()
-        with meter.phase("merging"):
-            state = learned.state(method.settings.anchor)
-        candidate = Candidate.of_state(method.settings.title, zoo, state, keep=False)
-        about = method.about(self.settings.labels)
-        own = learned.expense + meter.expense
-        return Merged(method.name, candidate, about, state, learned, shared=self._of_bank, own=own)
 
     def _fixed(self, method: Method) -> Merged:
         about = {

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from statsmerging.choices import Objective
+from statsmerging.choices import Objective, Trains
 from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.labels import distillation_loss, entropy
@@ -23,6 +23,7 @@ from statsmerging.merging.errors import check_choice
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import MergedModel
+from statsmerging.zoo.heads import Head, TrainableHead
 
 if TYPE_CHECKING:
     from statsmerging.learning.released_code import ReleasedCodeLearner
@@ -34,12 +35,13 @@ class StatsMerging(L.LightningModule):
     Args:
         learner: statistics → coefficients; trained.
         student: the merged model; frozen but for its coefficients, and offsets if it has any.
-        heads: task name → frozen head, in the order of the bank's tasks.
+        heads: task name → frozen head, or the one from which a trained head starts.
         targets: task name → scores to be learned on its images, N × C: ``learning_targets``.
         preprocess: of the checkpoint.
         labels: how teachers' scores become targets.
         objective: ``teacher_labels``, or ``entropy`` (no teacher is used).
         settings: of the optimisation.
+        trains: which of learner and heads learn; the rest stays as it starts.
     """
 
     #: Beginnings of what checkpoints hold: all else is frozen, and made again.
@@ -49,19 +51,24 @@ class StatsMerging(L.LightningModule):
         self,
         learner: StatsMergeLearner | DirectionLearner | MaskLearner | ReleasedCodeLearner,
         student: MergedModel,
-        heads: Mapping[str, nn.Module],
+        heads: Mapping[str, Head],
         targets: Mapping[str, Tensor],
         preprocess: Preprocess,
         labels: LabelsSettings,
         objective: Objective,
         settings: TrainerSettings,
+        trains: Trains = "coefficients",
     ) -> None:
         super().__init__()
         check_choice("objective", objective, Objective)
         self.learner = learner
         self.student = student
         self.tasks = student.bank.tasks
-        self.heads = nn.ModuleList([heads[task] for task in student.bank.tasks])
+        starts = [heads[task] for task in student.bank.tasks]
+        frozen = trains == "coefficients"
+        self.heads = nn.ModuleList(starts if frozen else [TrainableHead(head) for head in starts])
+        self.saved = self.saved if frozen else (*self.saved, "heads.")
+        self.learner.requires_grad_(trains != "heads")
         self.targets = [targets[task] for task in student.bank.tasks]
         self.preprocess = preprocess
         self.labels = labels
@@ -91,7 +98,13 @@ class StatsMerging(L.LightningModule):
 
     def trained(self) -> list[nn.Parameter]:
         """What the optimiser moves."""
-        return [*self.learner.parameters(), *self._offsets]
+        weights = [*self.learner.parameters(), *self._offsets, *self.heads.parameters()]
+        return [weight for weight in weights if weight.requires_grad]
+
+    def trained_heads(self) -> dict[str, Head]:
+        """Task → its head as it is now; empty if heads are frozen."""
+        pairs = zip(self.tasks, self.heads, strict=True)
+        return {task: head.frozen() for task, head in pairs if isinstance(head, TrainableHead)}
 
     @property
     def passes(self) -> int:

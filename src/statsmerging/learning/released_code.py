@@ -129,12 +129,9 @@ class ReleasedCode(StatsMerging):
         heads: task name → head from which its trained one starts.
         targets: task name → ground truth of its images, as scores, N × C.
         period: steps after which the learning rate has fallen to 0, and rises again.
-        trains: which of the two learn; the other one stays as it starts.
 
     The others are those of ``StatsMerging``.
     """
-
-    saved = ("learner.", "heads.")
 
     def __init__(
         self,
@@ -150,16 +147,10 @@ class ReleasedCode(StatsMerging):
         period: int,
         trains: Trains = "coefficients_and_heads",
     ) -> None:
-        super().__init__(learner, student, heads, targets, preprocess, labels, objective, settings)
+        super().__init__(
+            learner, student, heads, targets, preprocess, labels, objective, settings, trains
+        )
         self.period = period
-        self.heads = nn.ModuleList(_TrainableHead(heads[task]) for task in student.bank.tasks)
-        self.learner.requires_grad_(trains != "heads")
-        self.heads.requires_grad_(trains != "coefficients")
-
-    def trained(self) -> list[nn.Parameter]:
-        """What the optimiser moves."""
-        weights = [*self.learner.parameters(), *self.heads.parameters()]
-        return [weight for weight in weights if weight.requires_grad]
 
     @property
     def passes(self) -> int:
@@ -232,20 +223,9 @@ class BestOnTest(Callback):
         return sum(shares) / len(shares)
 
 
-class _TrainableHead(Head):
-    """A head whose weights learn."""
-
-    def __init__(self, head: Head) -> None:
-        super().__init__(head.weight, head.bias, normalises=head.normalises)
-        for name in ("weight", "bias"):
-            start = getattr(self, name).clone()
-            delattr(self, name)
-            self.register_parameter(name, nn.Parameter(start))
-
-
 def learn_as_released(
     step: LearningStep, method: LearnedMethod, bank: TaskVectorBank
-) -> tuple[LearnedCoefficients, dict[str, Head]]:
+) -> LearnedCoefficients:
     """Coefficients, L × K, and heads of the epoch that is best on test images.
 
     Raises:
@@ -281,11 +261,11 @@ def learn_as_released(
     meter.count(Cost(forward_passes=epochs * sum(map(len, tested.values()))))
     # Without a gradient none is expected, so its norm is no sign of trouble.
     norm = math.nan if method.settings.trains == "heads" else fitted.gradient_norm
-    learned = LearnedCoefficients(
+    return LearnedCoefficients(
         learner,
         bank,
         best.best["coefficients"],
         norm,
+        heads=best.best_heads(heads),
         expense=meter.expense + fitted.expense,
     )
-    return learned, best.best_heads(heads)

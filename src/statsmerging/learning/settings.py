@@ -59,6 +59,8 @@ class LabelsSettings(Settings):
             against the data set's labels, which is no label-free learning any more.
         temperature: τ; it has no effect on hard labels.
         min_confidence: images on which the teacher's top probability is lower are left out.
+        unless_surer: images on which the merged model is surer of another class than the teacher
+            is of its own are left out (SyMerge).
         restrict: ``task``, probabilities over the classes of the image's own task; ``none``, over
             those of all seen tasks, as if the task of an image were not known.
     """
@@ -66,13 +68,22 @@ class LabelsSettings(Settings):
     kind: LabelKind = "hard"
     temperature: PositiveFloat = 1.0
     min_confidence: float = Field(default=0.0, ge=0, le=1)
+    unless_surer: bool = False
     restrict: Restrict = "task"
 
     @model_validator(mode="after")
     def _ground_truth_is_never_cleaned(self) -> Self:
-        if self.kind == "ground_truth" and (self.min_confidence > 0 or self.restrict != "task"):
-            raise ValueError("ground_truth needs min_confidence=0 and restrict=task")
+        cleaned = self.min_confidence > 0 or self.unless_surer or self.restrict != "task"
+        if self.kind == "ground_truth" and cleaned:
+            raise ValueError(
+                "ground_truth needs min_confidence=0, unless_surer=false and restrict=task"
+            )
         return self
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether some images may not count."""
+        return self.min_confidence > 0 or self.unless_surer
 
 
 class DirectionsSettings(Settings):
@@ -115,7 +126,7 @@ class LearnedMethodSettings(Settings):
         tune: learning rates tried by teacher agreement, for a row of their own.
         episodes: number of subsets of the experts, of which every step merges one; ``None`` or 0:
             every step merges all experts.
-        trains: what learns; classification heads only with the learner ``released_code``.
+        trains: what learns; a run with heads among it is stamped.
         labels: how teachers' scores become its targets; ``None``: as the run says.
         spectral: its singular directions; ``None``: as the run says.
         sharpness: ρ of its sharpness-aware steps; ``None``: as the run says.
@@ -151,10 +162,9 @@ class LearnedMethodSettings(Settings):
 
     @field_validator("trains")
     @classmethod
-    def _heads_are_frozen(cls, trains: Trains, info: ValidationInfo) -> Trains:
-        learner = info.data.get("learner")
-        if trains != "coefficients" and learner not in (None, "released_code"):
-            raise ValueError(f"only with learner=released_code; with {learner} choose coefficients")
+    def _heads_learn_in_every_step(cls, trains: Trains, info: ValidationInfo) -> Trains:
+        if trains != "coefficients" and info.data.get("episodes"):
+            raise ValueError("needs episodes=null; with subsets of the experts choose coefficients")
         return trains
 
     @field_validator("episodes")

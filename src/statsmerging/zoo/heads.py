@@ -54,6 +54,22 @@ class Head(nn.Module):
         return nn.functional.linear(features, weight, bias)
 
 
+class TrainableHead(Head):
+    """A head whose weights learn, from those of a frozen one."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head.weight, head.bias, normalises=head.normalises)
+        for name in ("weight", "bias"):
+            start = getattr(self, name).clone()
+            delattr(self, name)
+            self.register_parameter(name, nn.Parameter(start))
+
+    def frozen(self) -> Head:
+        """The head as it is now, on the CPU."""
+        weight, bias = self.weight.detach().cpu().clone(), self.bias.detach().cpu().clone()
+        return Head(weight, bias, normalises=self.normalises)
+
+
 class CorrectedHead(Head):
     """A head on corrected features.
 
