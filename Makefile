@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 # What a user exports or keeps here is not linted.
 LINTED := src tests benchmarks docs run.py setup.py README.md
 
-.PHONY: demo test lint format bench results wheel clean
+.PHONY: demo test lint format bench results wheel lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python run.py experiment=demo
@@ -49,6 +49,16 @@ bench: $(INSTALLED)
 wheel: $(INSTALLED)
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+# The versions of constraints.txt, with hashes and for every system; UV is the program uv.
+UV ?= uv
+
+lock:
+	{ printf '%s\n' '# constraints.txt with the sha256 of every file; `make lock` writes it.' \
+		'#   pip install --require-hashes --requirement requirements.lock'; \
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --constraint constraints.txt --extra dev pyproject.toml; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
 # The stamp makes a second call install nothing; new pins or dependencies refresh it.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -56,4 +66,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
