@@ -12,7 +12,6 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 
 from benchmarks.measuring import synchronise
 from benchmarks.random_bank import backbone, random_bank
@@ -27,6 +26,7 @@ from statsmerging.merging import (
     MergedModel,
     StatsMergeLearner,
 )
+from statsmerging.zoo.heads import Head
 
 CLASSES = 10
 
@@ -120,7 +120,7 @@ def fit(
     module = StatsMerging(
         learner,
         student,
-        {task: nn.Linear(width, CLASSES) for task in tasks},
+        {task: Head(torch.randn(CLASSES, width), torch.zeros(CLASSES)) for task in tasks},
         {task: torch.randn(IMAGES, CLASSES) for task in tasks},
         Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         LabelsSettings(),

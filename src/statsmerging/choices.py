@@ -110,6 +110,8 @@ Link = Literal["identity", "softmax", "sigmoid", "clamp"]
 # ---- coefficients → weights
 Anchor = Literal["pretrained", "none"]
 Precision = Literal["float32", "bfloat16"]
+#: Of batch normalisation in a merged model.
+RunningStatistics = Literal["averaged", "pooled", "per_task", "auto"]
 
 # ---- the learning step
 Objective = Literal["teacher_labels", "entropy"]

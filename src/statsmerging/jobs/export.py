@@ -51,6 +51,12 @@ class MergedRun:
         finished = read_finished_run(path)
         weights = finished.file("merged.safetensors")
         if weights is None:
+            rows = finished.results.methods.values()
+            if any(row.running_statistics == "per_task" for row in rows):
+                raise UserError(
+                    f"job.run={path}: its models have running statistics of each task's own; "
+                    "merge.running_statistics=pooled gives one model to export"
+                )
             raise UserError(
                 f"job.run={path} is no finished merge run: it has no merged.safetensors"
             )

@@ -13,7 +13,8 @@ from statsmerging.learning.diagnosis import diagnose
 from statsmerging.learning.fit import run_statistics
 from statsmerging.learning.joint import joint_weights
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
-from statsmerging.learning.merger import Merged, Merger
+from statsmerging.learning.merged import Merged
+from statsmerging.learning.merger import Merger
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients, write_statistics

@@ -16,7 +16,8 @@ from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.cost import Expense
 from statsmerging.learning.diagnosis import diagnose
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
-from statsmerging.learning.merger import Merged, Merger, StateDict
+from statsmerging.learning.merged import Merged, StateDict
+from statsmerging.learning.merger import Merger
 from statsmerging.merging.bank import Coefficient
 from statsmerging.merging.relations import task_vector_cosines
 from statsmerging.runs.layer_tables import write_coefficients
@@ -47,11 +48,17 @@ def transfer(run: ScoredRun) -> None:
     seen tasks is carried over to the unseen experts.
 
     Raises:
-        UserError: fewer than two unseen tasks, or a method that has no place here.
+        UserError: fewer than two unseen tasks, a method that has no place here, or running
+            statistics that need images.
     """
     config, directory = run.config, run.directory
     methods = run.methods
     _check(methods)
+    if config.merge.running_statistics != "averaged":
+        raise UserError(
+            f"merge.running_statistics={config.merge.running_statistics}: job=transfer merges "
+            "unseen experts without any of their images; choose averaged"
+        )
     problem = run.prepare()
     if len(problem.suite.unseen) < 2:
         raise UserError(

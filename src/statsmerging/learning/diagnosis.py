@@ -65,6 +65,8 @@ def _experts(
     """Warnings about the experts, before anything is merged."""
     pretrained, individual = rows["pretrained"], rows["individual"]
     yield from diagnostics.near_identical_experts([t.name for t in problem.suite.seen], cosines)
+    if settings.merge.running_statistics == "averaged":
+        yield from diagnostics.averaged_running_statistics(problem.moved_statistics)
     yield from diagnostics.weak_students(rows, problem.heterogeneous_architectures)
     if settings.corruption.kind != "none":
         return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -25,8 +25,10 @@ from statsmerging.learning.labels import (
     teacher_scores,
 )
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
+from statsmerging.learning.merged import Merged, StateDict, Tuned
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released
+from statsmerging.learning.running_statistics import Recalibration
 from statsmerging.learning.settings import LabelsSettings, MergingSettings
 from statsmerging.learning.trained_parts import corrected_features, routed_experts
 from statsmerging.learning.tuning import at_edge, chosen, leaders
@@ -37,18 +39,14 @@ from statsmerging.merging.methods import (
     EvidenceMethod,
     Method,
     PerTaskMethod,
+    task_arithmetic,
 )
 from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, blocks
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
+from statsmerging.merging.running_statistics import running_statistics
 from statsmerging.runs.cost import Cost
-from statsmerging.runs.results import (
-    GridChoice,
-    LayerKind,
-    LayerMovement,
-    MethodResult,
-    TriedValue,
-)
+from statsmerging.runs.results import GridChoice, TriedValue
 from statsmerging.scoring.evidence import (
     IMAGES_PER_TASK,
     block_grams,
@@ -57,69 +55,9 @@ from statsmerging.scoring.evidence import (
 )
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
 from statsmerging.zoo.experts import Expert
+from statsmerging.zoo.weights import Weights
 
 log = logging.getLogger(__name__)
-
-StateDict = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Merged:
-    """The merged model of one method.
-
-    Attributes:
-        name: of its row in the table.
-        candidate: the model to score.
-        about: title, needs, returns and parameters, for the record.
-        state: the merged weights, if the method gives one static model.
-        learned: learner and coefficients, if the method learns any.
-        choice: of the tuned parameter, if it was tuned.
-        shared: work that other rows share: task vectors, statistics, evidence.
-        own: work for this row alone: learning and merging.
-    """
-
-    name: str
-    candidate: Candidate
-    about: dict[str, Any]
-    state: StateDict | None = None
-    learned: LearnedCoefficients | None = None
-    choice: GridChoice | None = None
-    shared: Expense = field(default_factory=Expense)
-    own: Expense = field(default_factory=Expense)
-
-    @property
-    def expense(self) -> Expense:
-        """All that the row took, but for its scores."""
-        return self.shared + self.own
-
-    def row(self, scored: MethodResult, expense: Expense) -> MethodResult:
-        """The row of the results: its scores, with what is known of the method.
-
-        Args:
-            expense: of all work on the row, scoring included.
-        """
-        return replace(
-            scored,
-            about=self.about,
-            choice=self.choice,
-            movement=self.movement(),
-            cost=expense.cost,
-            measured=expense.measured,
-        )
-
-    def movement(self) -> dict[LayerKind, LayerMovement]:
-        """How far the learned coefficients move the weights; empty if none were learned."""
-        if self.learned is None or self.state is None:
-            return {}
-        return self.learned.movement(self.state)
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A method with the values that agree most with the teachers, and the model they give."""
-
-    method: LearnedMethod | FixedMethod
-    merged: Merged
 
 
 class Merger:
@@ -148,6 +86,14 @@ class Merger:
         with meter.phase("bank"):
             self.bank = problem.bank(settings.merge, folder)
         self._of_bank = meter.expense
+        chosen = settings.merge.running_statistics
+        if chosen != "averaged" and not running_statistics(self.zoo.network.module):
+            log.info(
+                "merge.running_statistics=%s changes nothing: %s has no batch normalisation",
+                chosen,
+                settings.backbone.label,
+            )
+        self.recalibration = Recalibration(chosen, self.images, lambda: self.agreement, self.meter)
         self._of_statistics: dict[tuple[float | None, str], Expense] = {}
         self._targets: dict[tuple[bool, Restrict], tuple[dict[str, Tensor], Expense]] = {}
 
@@ -166,8 +112,10 @@ class Merger:
     def as_configured(self, method: LearnedMethod | FixedMethod) -> Merged:
         """The method with its configured values."""
         if isinstance(method, LearnedMethod):
-            return self._learned(method)
-        return self._fixed(method.method)
+            return self.recalibration.of(self._learned(method))
+        if isinstance(method.method, RepresentationSurgery):
+            return self._corrected(method.method)
+        return self.recalibration.of(self._fixed(method.method))
 
     @cached_property
     def teachers(self) -> dict[str, Tensor]:
@@ -326,12 +274,7 @@ class Merger:
         return parts, self._of_bank + self._of_statistics.setdefault(asked, meter.expense)
 
     def _fixed(self, method: Method) -> Merged:
-        about = {
-            "title": method.title,
-            "needs": method.needs,
-            "returns": method.returns,
-            "parameters": asdict(method),
-        }
+        about = _about(method)
         if method.returns != "state dict":
             candidate, own = self._not_static(method)
             return Merged(method.name, candidate, about, shared=self._of_bank, own=own)
@@ -368,10 +311,6 @@ class Merger:
         if isinstance(method, PerTaskMethod):
             with meter.phase("merging"):
                 candidate = Candidate(method.title, self.zoo, method.merge(self.bank), keep=False)
-        elif isinstance(method, RepresentationSurgery):
-            with meter.phase("learning"):
-                candidate, cost = corrected_features(method, self.zoo, self.bank, self.images)
-            meter.count(cost)
         elif isinstance(method, WeightEnsemblingMoE):
             with meter.phase("learning"):
                 candidate, cost = routed_experts(method, self.zoo, self.bank, self.images, per_task)
@@ -379,3 +318,26 @@ class Merger:
         else:
             raise MergingError(f"{method.name}: this kind of method cannot be run here")
         return candidate, meter.expense
+
+    def _corrected(self, method: RepresentationSurgery) -> Merged:
+        """Task arithmetic, with a correction of its features in front of every head."""
+        meter = self.meter()
+        with meter.phase("merging"):
+            state = Weights(task_arithmetic(self.bank))
+        base = Candidate(method.title, self.zoo, dict.fromkeys(self.images, state), keep=False)
+        merged = Merged(method.name, base, _about(method), shared=self._of_bank, own=meter.expense)
+        merged = self.recalibration.of(merged)  # the corrections fit the statistics
+        meter = self.meter()
+        with meter.phase("learning"):
+            candidate, cost = corrected_features(method, merged.candidate, self.images)
+        meter.count(cost)
+        return replace(merged, candidate=candidate, own=merged.own + meter.expense)
+
+
+def _about(method: Method) -> dict[str, Any]:
+    return {
+        "title": method.title,
+        "needs": method.needs,
+        "returns": method.returns,
+        "parameters": asdict(method),
+    }

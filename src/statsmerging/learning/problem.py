@@ -20,10 +20,13 @@ from statsmerging.learning.labels import Teacher
 from statsmerging.learning.settings import MergeSettings
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.ties import trimmed_bank
+from statsmerging.merging.running_statistics import running_statistics
+from statsmerging.merging.state_dicts import task_vector
 from statsmerging.runs.results import MethodResult
 from statsmerging.scoring.scores import Candidate, Scorer
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Zoo
+from statsmerging.zoo.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,17 @@ class MergingProblem:
     @cached_property
     def _parts(self) -> dict[str, dict[LearningPart, ImageSplit]]:
         return {}
+
+    @property
+    def moved_statistics(self) -> list[str]:
+        """Seen tasks whose expert has other running statistics than the pre-trained backbone."""
+        start = self.zoo.pretrained
+        names = running_statistics(self.zoo.network.module)
+
+        def moved(expert: Weights) -> bool:
+            return any(bool(task_vector(start[name], expert[name]).any()) for name in names)
+
+        return [t.name for t in self.suite.seen if moved(self.zoo.experts[t.name].state)]
 
     @property
     def weight_hashes(self) -> dict[str, str]:

@@ -34,6 +34,7 @@ from statsmerging.choices import (
     Objective,
     Precision,
     Restrict,
+    RunningStatistics,
     Source,
     Standardise,
     Trains,
@@ -353,12 +354,17 @@ class LearnerSettings(Settings):
 
 
 class MergeSettings(Settings):
-    """How coefficients become weights."""
+    """How coefficients become weights.
+
+    Attributes:
+        running_statistics: of batch normalisation; records of earlier versions have none.
+    """
 
     anchor: Anchor
     precision: Precision
     memory_map: bool
     compile: bool
+    running_statistics: RunningStatistics = "averaged"
 
 
 class TuningSettings(Settings):

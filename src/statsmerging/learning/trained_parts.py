@@ -11,7 +11,6 @@ from statsmerging.data.images import ImageSplit
 from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.labels import entropy
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods import task_arithmetic
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.runs.cost import Cost
@@ -21,24 +20,22 @@ from statsmerging.zoo.heads import CorrectedHead
 
 
 def corrected_features(
-    method: RepresentationSurgery,
-    zoo: Zoo,
-    bank: TaskVectorBank,
-    images: Mapping[str, ImageSplit],
+    method: RepresentationSurgery, base: Candidate, images: Mapping[str, ImageSplit]
 ) -> tuple[Candidate, Cost]:
-    """Task arithmetic, with a correction of its features in front of every head.
+    """A merged model, with a correction of its features in front of every head.
 
     Args:
+        base: the merged model, for the tasks of the images.
         images: seen task → unlabeled images.
     """
-    state = task_arithmetic(bank)
+    zoo = base.zoo
     experts = {task: zoo.experts[task].state for task in images}
 
     def features(weights: Mapping[str, Tensor], task: str) -> Tensor:
         return zoo.network.features(weights, images[task].images, description=f"features of {task}")
 
     corrections = method.fit(
-        {task: features(state, task) for task in images},
+        {task: features(base.weights[task], task) for task in images},
         {task: features(expert, task) for task, expert in experts.items()},
     )
     corrected = {
@@ -50,8 +47,7 @@ def corrected_features(
         forward_passes=2 * sum(map(len, images.values())),  # once of each model
         parameters=sum(map(_size, corrections.values())),
     )
-    corrected_zoo = replace(zoo, experts=corrected)
-    return Candidate.of_state(method.title, corrected_zoo, state, keep=False), cost
+    return replace(base, zoo=replace(zoo, experts=corrected)), cost
 
 
 def routed_experts(

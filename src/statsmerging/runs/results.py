@@ -169,6 +169,9 @@ class MethodRow(_Record):
         title: name of the method in tables; empty for bounds.
         needs: what the method needs besides the weights.
         returns: what comes out, e.g. ``state dict``.
+        running_statistics: of batch normalisation: ``averaged`` over the experts, measured on the
+            learning images of all tasks (``pooled``) or of each one (``per_task``); ``None`` if the
+            first is all that was asked for, and for networks without it.
         parameters: parameters of the method.
         accuracy: task → top-1 accuracy on its test images, a fraction.
         average: mean of these.
@@ -185,6 +188,7 @@ class MethodRow(_Record):
     title: str = ""
     needs: str | None = None
     returns: str = "state dict"
+    running_statistics: str | None = None
     parameters: dict[str, Any] = {}
     accuracy: dict[str, Fraction] = Field(min_length=1)
     average: Fraction

@@ -137,6 +137,21 @@ def near_identical_experts(tasks: Sequence[str], cosines: Tensor) -> Iterator[st
             )
 
 
+def averaged_running_statistics(experts: Sequence[str]) -> Iterator[str]:
+    """Running statistics that are averaged, and fit no merged model.
+
+    Args:
+        experts: those whose running statistics are not the pre-trained ones.
+    """
+    if experts:
+        yield (
+            f"running statistics of batch normalisation differ from the pre-trained ones in "
+            f"{', '.join(experts)}, and merged models have their averages, which may fit none of "
+            "them: merge.running_statistics=auto measures them where that agrees more with the "
+            "teachers"
+        )
+
+
 def uniform_coefficients(
     method: str, coefficients: Sequence[Coefficient], *, of: LayerKind | None, per_layer: bool
 ) -> Iterator[str]:

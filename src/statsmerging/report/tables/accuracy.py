@@ -51,6 +51,13 @@ ORACLE_IS = (
     "images, to tell what the label-free rule loses"
 )
 
+#: Running statistics of a row → their description in a caption.
+STATISTICS = {
+    "averaged": "averaged over the experts",
+    "pooled": "measured on learning images of all tasks together",
+    "per_task": "measured on learning images of each task alone",
+}
+
 LEVEL_METHODS = (
     "average: bold are all methods that are not significantly below the best (the 95 % interval of "
     "the difference, by a paired bootstrap over {resampled}, includes zero)"
@@ -339,6 +346,7 @@ def caption(runs: Sequence[RunResults], sections: Iterable[Section], family: str
     rows = [row for run in runs for row in run.methods.values()]
     if any(ORACLE.number(row) is not None for row in rows):
         parts.append(ORACLE_IS)
+    parts += _running_statistics(runs)
     if family is not None:
         parts.append(f"checkpoints: {family}")
     if deviations := deviation_caption(row for section in sections for row in section.rows):
@@ -354,3 +362,22 @@ def caption(runs: Sequence[RunResults], sections: Iterable[Section], family: str
             f"the teachers' labels are right on {fmean(shares):.1%} of the learning images"
         )
     return "; ".join(parts)
+
+
+def _running_statistics(runs: Sequence[RunResults]) -> list[str]:
+    """Where the running statistics of the rows are from; empty unless they tell it.
+
+    With several kinds each is followed by its rows; one that differs between runs is in both.
+    """
+    rows: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, row in run.methods.items():
+            if row.running_statistics in STATISTICS:
+                title = method_title(name, row.title)
+                rows.setdefault(STATISTICS[row.running_statistics], {})[title] = None
+    if not rows:
+        return []
+    told = [
+        f"{kind} ({' · '.join(titles)})" if len(rows) > 1 else kind for kind, titles in rows.items()
+    ]
+    return [f"running statistics of batch normalisation: {' or '.join(told)}"]
