@@ -222,7 +222,10 @@ def test_without_an_anchor_learning_starts_at_the_average(
 
 def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path) -> None:
     results = run_job(
-        f"method=[{','.join(EVERY_METHOD)}]", "method.wemoe.steps=2", "method.surgery.steps=5"
+        f"method=[{','.join(EVERY_METHOD)}]",
+        "method.wemoe.steps=2",
+        "method.surgery.steps=5",
+        "method.prodistill.epochs=2",
     )
     assert results["failed"] == {}
     rows = results["methods"]

@@ -30,7 +30,11 @@ from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released
 from statsmerging.learning.running_statistics import Recalibration
 from statsmerging.learning.settings import LabelsSettings, MergingSettings
-from statsmerging.learning.trained_parts import corrected_features, routed_experts
+from statsmerging.learning.trained_parts import (
+    corrected_features,
+    distilled_weights,
+    routed_experts,
+)
 from statsmerging.learning.tuning import at_edge, chosen, leaders
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods import (
@@ -41,6 +45,7 @@ from statsmerging.merging.methods import (
     PerTaskMethod,
     task_arithmetic,
 )
+from statsmerging.merging.methods.prodistill import ProDistill
 from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, blocks
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
@@ -286,6 +291,11 @@ class Merger:
     def _state(self, method: Method) -> tuple[StateDict, Expense, Expense]:
         """Weights of a method that gives one static model; work on its evidence, and its own."""
         evidence, shared, meter = None, Expense(), self.meter()
+        if isinstance(method, ProDistill):
+            with meter.phase("learning"):
+                state, cost = distilled_weights(method, self.zoo, self.bank, self.images)
+            meter.count(cost)
+            return state, shared, meter.expense
         if isinstance(method, EvidenceMethod):
             known = self._activations if method.needs == "activations" else self._gradients
             evidence, shared = known

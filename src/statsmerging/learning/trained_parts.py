@@ -1,4 +1,4 @@
-"""Methods that train something besides coefficients: corrections of features, or routers."""
+"""Methods that train something of their own: corrections of features, routers, or blocks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from statsmerging.data.images import ImageSplit
 from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.labels import entropy
 from statsmerging.merging.bank import TaskVectorBank
+from statsmerging.merging.methods.prodistill import (
+    ProDistill,
+    block_layers,
+    distilled_blocks,
+)
 from statsmerging.merging.methods.surgery import RepresentationSurgery
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.runs.cost import Cost
+from statsmerging.scoring.evidence import block_features
 from statsmerging.scoring.scores import Candidate
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import CorrectedHead
@@ -91,6 +97,30 @@ def routed_experts(
     )
     routed = replace(zoo, network=replace(zoo.network, module=model))
     return Candidate.of_state(method.title, routed, model.state_dict(), keep=False), cost
+
+
+def distilled_weights(
+    method: ProDistill, zoo: Zoo, bank: TaskVectorBank, images: Mapping[str, ImageSplit]
+) -> tuple[dict[str, Tensor], Cost]:
+    """Merged weights, block by block, from the experts' features.
+
+    Args:
+        images: seen task → unlabeled images.
+    """
+    features = block_features(zoo, images, images_per_task=method.images_per_task)
+    state = method.fit(zoo.network.frozen(), bank, features)
+    blocks = distilled_blocks(bank)
+    count = sum(min(method.images_per_task, len(split)) for split in images.values())
+    cost = Cost(
+        images=method.epochs * count,
+        # Two networks run for each block; the steps pass each block once, together the backbone.
+        forward_passes=(2 * len(blocks) + method.epochs) * count,
+        backward_passes=method.epochs * count,
+        parameters=sum(
+            bank.vectors[layer].numel() for block in blocks for layer in block_layers(bank, block)
+        ),
+    )
+    return state, cost
 
 
 def _size(module: nn.Module) -> int:

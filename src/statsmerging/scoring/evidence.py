@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from statsmerging.data.images import ImageSplit
+from statsmerging.merging.errors import MergingError
 from statsmerging.progress import track
 from statsmerging.zoo.experts import Expert, Zoo
 
@@ -193,6 +194,64 @@ def block_grams(
         return input_grams(zoo, {**merged, **own}, samples[task], description, within=block)
 
     return grams
+
+
+def block_features(
+    zoo: Zoo, images: Mapping[str, ImageSplit], *, images_per_task: int
+) -> Callable[[str, str, Mapping[str, Tensor]], tuple[Tensor, Tensor]]:
+    """Inputs of a merged network's block, and outputs of an expert's, as ProDistill asks for them.
+
+    Args:
+        images: task name → unlabeled images; labels are not read.
+        images_per_task: at most so many images, evenly spread over the split.
+
+    Returns:
+        (prefix of the block's tensor names, task, merged weights) → inputs under the merged
+        weights and outputs under those of the task's expert; images are the first dimension.
+
+    Raises:
+        MergingError: by what is returned; a block that takes or gives something else than one
+            tensor with the images in its first dimension.
+    """
+    samples = {task: split.sample(images_per_task) for task, split in images.items()}
+
+    def features(block: str, task: str, merged: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        described = f"{block} on {task}"
+        inputs, _ = _through_block(zoo, merged, samples[task], block, f"into {described}")
+        expert = zoo.experts[task].state
+        _, outputs = _through_block(zoo, expert, samples[task], block, f"out of {described}")
+        return inputs, outputs
+
+    return features
+
+
+def _through_block(
+    zoo: Zoo, state: Mapping[str, Tensor], split: ImageSplit, block: str, description: str
+) -> tuple[Tensor, Tensor]:
+    """What goes into a block and what comes out of it, under the given weights."""
+    caught: list[tuple[Tensor, Tensor]] = []
+
+    def catch(
+        _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any
+    ) -> None:
+        given = [each for each in (*arguments, *options.values()) if each is not None]
+        if len(given) != 1 or not isinstance(output, Tensor) or len(given[0]) != len(batch):
+            raise MergingError(f"{block}: the block is no function of its features alone")
+        caught.append((given[0], output))
+
+    backbone, weights = zoo.network.module, zoo.network.weights(state)
+    batches = split.images.split(BATCH)
+    module = backbone.get_submodule(block.removesuffix("."))
+    handle = module.register_forward_hook(catch, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            for batch in track(batches, description, total=len(batches)):
+                inputs = zoo.preprocess.normalise(batch.to(zoo.device))
+                functional_call(backbone, weights, (inputs,))
+    finally:
+        handle.remove()
+    inputs_of, outputs_of = zip(*caught, strict=True)
+    return torch.cat(inputs_of), torch.cat(outputs_of)
 
 
 def fisher_diagonals(
