@@ -333,7 +333,7 @@ def expected_numbers(results: dict[str, Any]) -> dict[str, float]:
             numbers |= {
                 f"{name}/{method}/{key}": value
                 for key, value in row.get(name, {}).items()
-                if isinstance(value, int | float)
+                if isinstance(value, int | float) and not isinstance(value, bool)
             }
         if "choice" in row:
             numbers[f"choice/{method}/value"] = row["choice"]["value"]
