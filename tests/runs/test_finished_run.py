@@ -52,6 +52,32 @@ def test_it_holds_what_was_written(finished: Path) -> None:
     assert "run.log" not in run.manifest["outputs"]
 
 
+def test_a_run_of_an_earlier_version_has_the_config_of_a_run_of_today(tmp_path: Path) -> None:
+    """Otherwise a comparison takes them for runs of different settings."""
+    hub = {"kind": "hub", "root": None}
+    today = {
+        **CONFIG,
+        "link": "identity",
+        "merge": {"anchor": "pretrained", "running_statistics": "averaged"},
+        "zoo": {"kind": "finetuned", "lora_rank": None},
+        "heterogeneous": {"teachers": hub},
+    }
+    earlier = {
+        **CONFIG,
+        "coefficients": "identity",
+        "merge": {"anchor": "pretrained"},
+        "zoo": {"name": "finetuned"},
+        "heterogeneous": {"teachers": hub},
+    }
+    found = []
+    for name, config in (("today", today), ("earlier", earlier)):
+        directory = RunDirectory(tmp_path / name, config)
+        with directory.exclusive():
+            directory.finish(RESULTS, {"run_hash": directory.run_hash, "config": config})
+        found.append(read_finished_run(directory.path).config)
+    assert found == [today, today]
+
+
 def test_what_the_manifest_does_not_list_is_no_file_of_the_run(finished: Path) -> None:
     (finished / "statistics.parquet").write_bytes(b"of somebody else")
     assert read_finished_run(finished).file("statistics.parquet") is None

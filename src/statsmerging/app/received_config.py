@@ -91,20 +91,7 @@ def _with_later_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, entry in _section(config, "method").items()
         if isinstance(entry, dict)
     }
-    heterogeneous = _section(config, "heterogeneous")
-    return {
-        **config,
-        "zoo": _zoo_with_later_keys(_section(config, "zoo")),
-        "heterogeneous": {
-            **heterogeneous,
-            "teachers": _zoo_with_later_keys(_section(heterogeneous, "teachers")),
-        },
-        "method": {**_section(config, "method"), **methods},
-    }
-
-
-def _zoo_with_later_keys(zoo: dict[str, Any]) -> dict[str, Any]:
-    return {"lora_rank": None, **zoo} if zoo.get("kind") == "finetuned" else zoo
+    return {**config, "method": {**_section(config, "method"), **methods}}
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -31,6 +31,14 @@ RENAMED_KEYS = {
     "heterogeneous.teachers.name": "heterogeneous.teachers.kind",
 }
 
+#: Keys of the config that earlier versions did not have, with the value that held then: section,
+#: its kind (``None``: any), key, value.
+LATER_KEYS = (
+    ("merge", None, "running_statistics", "averaged"),
+    ("zoo", "finetuned", "lora_rank", None),
+    ("heterogeneous.teachers", "finetuned", "lora_rank", None),
+)
+
 
 #: Learning curves of a method. Every start of the run, the first one and each resumption, has
 #: written a version of its own.
@@ -147,18 +155,31 @@ class _Manifest(_Anything):
 
 
 def _in_todays_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a run of an earlier version, with the keys of ``RENAMED_KEYS`` renamed."""
+    """The config of a run of an earlier version, as today's writes it.
+
+    So that it can be compared with a run of today that differs in nothing else.
+    """
     for old, new in RENAMED_KEYS.items():
-        *sections, last = old.split(".")
-        section: Any = config
-        for name in sections:
-            section = section.get(name) if isinstance(section, dict) else None
-        if isinstance(section, dict) and last in section:
+        place, _, last = old.rpartition(".")
+        section = _section(config, place)
+        if last in section:
             renamed = new.rpartition(".")[2]
             items = {renamed if key == last else key: value for key, value in section.items()}
             section.clear()
             section.update(items)
+    for place, kind, key, value in LATER_KEYS:
+        section = _section(config, place)
+        if section and kind in (None, section.get("kind")):
+            section.setdefault(key, value)
     return config
+
+
+def _section(config: dict[str, Any], place: str) -> dict[str, Any]:
+    """The section of a dotted name, itself; a new empty one if there is none."""
+    section: Any = config
+    for name in filter(None, place.split(".")):
+        section = section.get(name) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def _check_run_hash(folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
