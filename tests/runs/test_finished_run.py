@@ -13,7 +13,12 @@ from statsmerging.runs.finished import check_recorded, read_finished_run
 from statsmerging.store.files import read_json, write_json
 from statsmerging.store.received import ReceivedError
 
-CONFIG: dict[str, Any] = {"seed": 0, "method": {"ties": {}}, "cache": "here"}
+CONFIG: dict[str, Any] = {
+    "seed": 0,
+    "method": {"ties": {}},
+    "cache": "here",
+    "merge": {"anchor": "pretrained", "running_statistics": "averaged"},
+}
 RESULTS: dict[str, Any] = {
     "suite": "toy",
     "backbone": "vit",

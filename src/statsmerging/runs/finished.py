@@ -32,7 +32,7 @@ RENAMED_KEYS = {
 }
 
 #: Keys of the config that earlier versions did not have, with the value that held then: section,
-#: its kind (``None``: any), key, value.
+#: its kind (``None``: every run has the section), key, value.
 LATER_KEYS = (
     ("merge", None, "running_statistics", "averaged"),
     ("zoo", "finetuned", "lora_rank", None),
@@ -168,8 +168,9 @@ def _in_todays_keys(config: dict[str, Any]) -> dict[str, Any]:
             section.clear()
             section.update(items)
     for place, kind, key, value in LATER_KEYS:
-        section = _section(config, place)
-        if section and kind in (None, section.get("kind")):
+        if kind is None:
+            config.setdefault(place, {}).setdefault(key, value)
+        elif (section := _section(config, place)).get("kind") == kind:
             section.setdefault(key, value)
     return config
 
