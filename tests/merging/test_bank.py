@@ -96,7 +96,7 @@ def test_simple_average_of_two_columns_is_their_mean(bank: TaskVectorBank, exper
 def test_task_arithmetic_at_zero_is_the_pretrained_model(
     bank: TaskVectorBank, pretrained: dict[str, Tensor]
 ) -> None:
-    merged = task_arithmetic(bank, 0.0)
+    merged = task_arithmetic(bank, scale=0.0)
     for name in bank.layers:
         assert torch.equal(merged[name], pretrained[name])
 
@@ -106,15 +106,15 @@ def test_order_of_experts_does_not_matter(scale: float, order: list[str]) -> Non
     generator = torch.Generator().manual_seed(0)
     start = {"weight": torch.randn(4, 6, generator=generator)}
     states = {t: {"weight": torch.randn(4, 6, generator=generator)} for t in sorted(order)}
-    first = task_arithmetic(TaskVectorBank.from_state_dicts(start, states), scale)
+    first = task_arithmetic(TaskVectorBank.from_state_dicts(start, states), scale=scale)
     shuffled = {task: states[task] for task in order}
-    second = task_arithmetic(TaskVectorBank.from_state_dicts(start, shuffled), scale)
+    second = task_arithmetic(TaskVectorBank.from_state_dicts(start, shuffled), scale=scale)
     torch.testing.assert_close(first["weight"], second["weight"])
 
 
 def test_one_expert_at_one_is_that_expert(pretrained: dict[str, Tensor], experts: States) -> None:
     bank = TaskVectorBank.from_state_dicts(pretrained, {"mnist": experts["mnist"]})
-    merged = task_arithmetic(bank, 1.0)
+    merged = task_arithmetic(bank, scale=1.0)
     for name in bank.layers:
         torch.testing.assert_close(merged[name], experts["mnist"][name])
 

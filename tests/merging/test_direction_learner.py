@@ -121,7 +121,7 @@ def test_raw_directions_of_full_rank_start_near_task_arithmetic() -> None:
     bank = attention_bank()
     spectral = SpectralBank.from_bank(bank, Decomposition(rank=99, orthonormal=False))
     merged = spectral.merge(DirectionLearner(direction_statistics(spectral))())
-    matrices, vectors = task_arithmetic(bank, 0.3), task_arithmetic(bank, 1 / 3)
+    matrices, vectors = task_arithmetic(bank, scale=0.3), task_arithmetic(bank, scale=1 / 3)
     for name, start in bank.pretrained.items():
         expected = matrices if start.dim() > 1 else vectors
         torch.testing.assert_close(merged[name], expected[name], rtol=0, atol=1e-6)

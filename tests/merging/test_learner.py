@@ -46,7 +46,7 @@ def test_start_is_task_arithmetic_to_the_last_bit(
     learner = StatsMergeLearner(statistics, granularity, kind=kind, link=link)
     coefficients = learner()
     assert coefficients.shape == ((6, 3) if granularity == "layer_wise" else (3,))
-    merged, expected = bank.merge(coefficients), task_arithmetic(bank, 0.3)
+    merged, expected = bank.merge(coefficients), task_arithmetic(bank, scale=0.3)
     for name in expected:
         assert torch.equal(merged[name], expected[name])
 

@@ -36,7 +36,7 @@ def test_the_start_is_task_arithmetic_for_matrices_and_vectors(
     bank: TaskVectorBank, spectral: SpectralBank, learner: MaskLearner
 ) -> None:
     merged = spectral.merge(learner())
-    for name, expected in task_arithmetic(bank, 0.3).items():
+    for name, expected in task_arithmetic(bank, scale=0.3).items():
         torch.testing.assert_close(merged[name], expected, rtol=0, atol=1e-5)
 
 

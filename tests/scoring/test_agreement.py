@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from statsmerging.data.images import ImageSplit
 from statsmerging.data.pictures import Preprocess
 from statsmerging.merging import TaskVectorBank
-from statsmerging.merging.methods import task_arithmetic
 from statsmerging.scoring.scores import Candidate, TeacherAgreement, class_scores
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Expert, Zoo
@@ -64,7 +63,7 @@ def test_a_teacher_agrees_with_itself_and_a_blind_model_with_one_class(
 def test_less_of_the_expert_agrees_less(agreement: TeacherAgreement, zoo: Zoo) -> None:
     bank = TaskVectorBank.from_state_dicts(zoo.pretrained, {"mnist": zoo.experts["mnist"].state})
     far, near = (
-        agreement.of(Candidate.of_state("", zoo, task_arithmetic(bank, scale)))
+        agreement.of(Candidate.of_state("", zoo, bank.merge(torch.tensor([scale]))))
         for scale in (-3.0, 1.0)
     )
     assert far < near == 1.0

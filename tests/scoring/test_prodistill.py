@@ -110,7 +110,7 @@ def test_prodistill(zoo_of: ZooOf) -> None:
             # Attention does not see the bias of its keys: its gradient is rounding, scaled by Adam.
             both.view(2, 3, -1)[:, 1] = 0
         torch.testing.assert_close(both[0], both[1], rtol=0, atol=1e-4, msg=name)
-    plain = task_arithmetic(bank_of(zoo), 0.3)
+    plain = task_arithmetic(bank_of(zoo), scale=0.3)
     assert (found["blocks.1.mlp.fc1.weight"] - plain["blocks.1.mlp.fc1.weight"]).abs().max() > 1e-3
 
 
@@ -126,7 +126,7 @@ def test_one_expert_comes_back(zoo_of: ZooOf, make: Callable[[], nn.Module]) -> 
 
 def test_without_steps_it_is_task_arithmetic(zoo_of: ZooOf) -> None:
     zoo = zoo_of(small_vit(), SIZE)
-    plain = task_arithmetic(bank_of(zoo), 0.4)
+    plain = task_arithmetic(bank_of(zoo), scale=0.4)
     for name, tensor in distilled(zoo, scale=0.4, epochs=0).items():
         torch.testing.assert_close(tensor, plain[name], rtol=0, atol=1e-6)
 
@@ -149,7 +149,7 @@ def test_it_comes_closer_to_the_experts_features(
         return total
 
     found = distilled(zoo, epochs=30, batch_size=5)
-    assert distance(found) < 0.8 * distance(task_arithmetic(bank_of(zoo), 0.3))
+    assert distance(found) < 0.8 * distance(task_arithmetic(bank_of(zoo), scale=0.3))
 
 
 def test_the_order_of_the_images_is_the_seeds(zoo_of: ZooOf) -> None:

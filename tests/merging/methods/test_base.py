@@ -123,7 +123,10 @@ def test_unknown_names_list_the_valid_ones() -> None:
         MergingError, match=r"method=tie: choose one of ace, breadcrumbs, cart, consensus, "
     ):
         method_named("tie")
-    with pytest.raises(MergingError, match=r"ties\.scal: unknown .*choose from density, scale$"):
+    with pytest.raises(
+        MergingError,
+        match=r"ties\.scal: unknown .*choose from density, scale; did you mean scale\?$",
+    ):
         method_named("ties", scal=1.0)
     with pytest.raises(MergingError, match=r"simple_average\.scale: .* has no parameters$"):
         method_named("simple_average", scale=1.0)

@@ -70,7 +70,7 @@ def coefficients(bank: TaskVectorBank, of_mlps: dict[str, Tensor]) -> Tensor:
 def test_it_starts_at_task_arithmetic(vit: nn.Module, bank: TaskVectorBank, images: Tensor) -> None:
     model = WeightEnsemblingMoE(scale=0.4).build(vit, bank)
     assert len(model.routers) == 2
-    expected = functional_call(vit, task_arithmetic(bank, 0.4), (images,))
+    expected = functional_call(vit, task_arithmetic(bank, scale=0.4), (images,))
     torch.testing.assert_close(model(images), expected)
 
 
@@ -201,7 +201,7 @@ def test_a_tensor_that_no_expert_changed(vit: nn.Module, images: Tensor) -> None
     for expert in experts.values():
         expert[name] = start[name].clone()
     bank = TaskVectorBank.from_state_dicts(start, experts)
-    expected = functional_call(vit, task_arithmetic(bank, SCALE), (images,))
+    expected = functional_call(vit, task_arithmetic(bank, scale=SCALE), (images,))
     # The bank holds float32, θ₀ is float64.
     torch.testing.assert_close(WEMoE(vit, bank, SCALE, 0)(images), expected, rtol=1e-5, atol=1e-5)
 
@@ -210,7 +210,7 @@ def test_a_tensor_that_no_expert_changed(vit: nn.Module, images: Tensor) -> None
 def test_task_vectors_are_referenced_and_may_be_short(vit: nn.Module, images: Tensor) -> None:
     bank = bank_of(vit, torch.bfloat16)
     model = WEMoE(vit, bank, SCALE, seed=0)
-    expected = functional_call(vit, task_arithmetic(bank, SCALE), (images,))
+    expected = functional_call(vit, task_arithmetic(bank, scale=SCALE), (images,))
     torch.testing.assert_close(model(images), expected)
     storage = next(iter(bank.vectors.values())).untyped_storage().data_ptr()
     held = [t for n, t in model.named_buffers() if n.endswith("_vectors")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 import re
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from statsmerging.choices import Needs, Returns
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.errors import MergingError
+from statsmerging.merging.errors import MergingError, choose_one
 
 T = TypeVar("T")
 
@@ -91,6 +92,10 @@ class TaskModels(Mapping[str, dict[str, Tensor]]):
 
 #: What a method knows about the experts beyond their weights: task → layer → tensor.
 Evidence = Mapping[str, Mapping[str, Tensor]]
+
+#: A method as a function of a bank and of its parameters, which are given by name.
+MergeFunction = Callable[..., dict[str, Tensor]]
+PerTaskFunction = Callable[..., TaskModels]
 
 _REGISTRY: dict[str, type[Method]] = {}
 
@@ -231,13 +236,80 @@ def method_named(name: str, /, **parameters: object) -> Method:
             value out of its range.
     """
     if name not in _REGISTRY:
-        raise MergingError(f"method={name}: choose one of {', '.join(methods())}")
+        raise MergingError(f"method={name}: {choose_one(name, methods())}")
     method = _REGISTRY[name]
     valid = [item.name for item in fields(method)]
     for unknown in parameters.keys() - set(valid):
-        choices = f"choose from {', '.join(valid)}" if valid else "the method has no parameters"
+        choices = (
+            choose_one(unknown, valid, "choose from") if valid else "the method has no parameters"
+        )
         raise MergingError(f"{name}.{unknown}: unknown parameter; {choices}")
     return method(**parameters)
+
+
+def as_function(
+    method: type[DataFreeMethod] | type[PerTaskMethod],
+) -> Callable[..., dict[str, Tensor] | TaskModels]:
+    """The method as a function of a bank and of its parameters, e.g. ``ties(bank, density=0.1)``.
+
+    Its errors are those of ``method_named``.
+    """
+
+    def function(bank: TaskVectorBank, **parameters: object) -> dict[str, Tensor] | TaskModels:
+        made = method_named(method.name, **parameters)
+        assert isinstance(made, DataFreeMethod | PerTaskMethod)
+        return made.merge(bank)
+
+    # What ``help`` shows: the method's own words and the defaults of its parameters.
+    own = inspect.signature(method).parameters.values()
+    stated = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    whole = inspect.signature(function)
+    taken = [whole.parameters["bank"], *stated]
+    function.__signature__ = whole.replace(parameters=taken)  # type: ignore[attr-defined]
+    function.__name__ = function.__qualname__ = method.name
+    function.__doc__ = method.__doc__
+    return function
+
+
+def merge(
+    experts: Mapping[str, Mapping[str, Tensor]],
+    method: str,
+    *,
+    pretrained: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    **parameters: object,
+) -> dict[str, Tensor]:
+    """The state dict of experts that are merged by a method that needs the weights alone.
+
+    >>> start = {"weight": torch.zeros(2, 2)}
+    >>> experts = {"mnist": {"weight": torch.eye(2)}, "svhn": {"weight": torch.ones(2, 2)}}
+    >>> merge(experts, "task_arithmetic", pretrained=start, scale=0.5)
+    {'weight': tensor([[1.0000, 0.5000],
+            [0.5000, 1.0000]])}
+
+    Args:
+        experts: task name → θ_k, with the names and shapes of ``pretrained``.
+        method: its name; ``methods()`` has them all.
+        pretrained: θ₀ by tensor name, from which all experts were fine-tuned.
+        dtype: precision of the task vectors.
+        device: where they live, and the result.
+        parameters: of the method; those that are not given have their published defaults.
+
+    Raises:
+        MergingError: an unknown method or parameter, a value out of its range, a method that needs
+            more than weights or gives more than one model, or weights that do not fit together.
+    """
+    data_free = [name for name, each in methods().items() if issubclass(each, DataFreeMethod)]
+    if method not in methods():
+        raise MergingError(f"method={method}: {choose_one(method, data_free)}")
+    made = method_named(method, **parameters)
+    if not isinstance(made, DataFreeMethod):
+        wants = "gives every task a model of its own" if made.needs == "nothing" else "needs data"
+        raise MergingError(f"method={method} {wants}: choose one of {', '.join(data_free)}")
+    return made.merge(
+        TaskVectorBank.from_state_dicts(pretrained, experts, dtype=dtype, device=device)
+    )
 
 
 def check_evidence(bank: TaskVectorBank, evidence: Evidence) -> None:

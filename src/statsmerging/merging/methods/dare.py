@@ -13,7 +13,7 @@ from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod, parameter
 from statsmerging.merging.methods.layers import Rows, add_to_pretrained
 from statsmerging.merging.methods.task_arithmetic import TASK_ARITHMETIC_SCALES
-from statsmerging.merging.methods.ties import TIES_SCALES, ties
+from statsmerging.merging.methods.ties import TIES_SCALES, add_elected
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class DareTies(DataFreeMethod):
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         rows = thinned_rows(bank, self.drop_rate, self.seed)
-        return ties(bank, rows, self.density, self.scale)
+        return add_elected(bank, rows, self.density, self.scale)
 
 
 def thinned_rows(bank: TaskVectorBank, drop_rate: float, seed: int) -> Rows:

@@ -13,7 +13,7 @@ from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import Method, parameter
 from statsmerging.merging.methods.layers import blocks_of
-from statsmerging.merging.methods.task_arithmetic import task_arithmetic
+from statsmerging.merging.methods.task_arithmetic import TaskArithmetic
 
 #: (block, task, merged weights so far) → what goes into the block in the merged network, and what
 #: comes out of it in the task's expert, on the same images; images are the first dimension.
@@ -66,7 +66,7 @@ class ProDistill(Method):
         Raises:
             MergingError: a backbone without blocks.
         """
-        merged = task_arithmetic(bank, self.scale)
+        merged = TaskArithmetic(self.scale).merge(bank)
         generator = torch.Generator().manual_seed(self.seed)
         for block in distilled_blocks(bank):
             pairs = [features(block, task, merged) for task in bank.tasks]

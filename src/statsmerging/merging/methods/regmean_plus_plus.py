@@ -12,7 +12,7 @@ from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import Method, parameter
 from statsmerging.merging.methods.layers import blocks_of
 from statsmerging.merging.methods.regmean import RegMean
-from statsmerging.merging.methods.simple_average import simple_average
+from statsmerging.merging.methods.simple_average import SimpleAverage
 
 #: (block, task, merged weights so far) → layer of the block → Gram matrix of its inputs, in a
 #: network whose block is that of the task's expert and whose blocks before it are merged.
@@ -51,7 +51,7 @@ class RegMeanPlusPlus(Method):
             MergingError: a backbone without blocks.
         """
         regmean = RegMean(off_diagonal=self.off_diagonal)
-        merged = simple_average(bank)
+        merged = SimpleAverage().merge(bank)
         for block in blocks(bank):
             grams = {task: block_grams(block, task, merged) for task in bank.tasks}
             layers = [layer for layer in bank.layers if layer.startswith(block)]

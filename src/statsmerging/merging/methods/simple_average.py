@@ -12,12 +12,6 @@ from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.methods.base import DataFreeMethod
 
 
-def simple_average(bank: TaskVectorBank) -> dict[str, Tensor]:
-    """State dict of (1/K) Σ_k θ_k. Needs no data."""
-    tasks = len(bank.tasks)
-    return bank.merge(torch.full((tasks,), 1 / tasks, device=bank.device))
-
-
 @dataclass(frozen=True)
 class SimpleAverage(DataFreeMethod):
     """The mean of the experts, (1/K) Σ_k θ_k.
@@ -34,4 +28,5 @@ class SimpleAverage(DataFreeMethod):
         return {}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
-        return simple_average(bank)
+        tasks = len(bank.tasks)
+        return bank.merge(torch.full((tasks,), 1 / tasks, device=bank.device))

@@ -15,15 +15,6 @@ from statsmerging.merging.methods.base import DataFreeMethod, Grid, parameter
 TASK_ARITHMETIC_SCALES = Grid("scale", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
 
 
-def task_arithmetic(bank: TaskVectorBank, scale: float = 0.3) -> dict[str, Tensor]:
-    """State dict of θ₀ + λ Σ_k T_k with one λ for all tasks and layers. Needs no data.
-
-    Args:
-        scale: λ; 0.3 is the value the method's paper recommends.
-    """
-    return bank.merge(torch.full((len(bank.tasks),), scale, device=bank.device))
-
-
 @dataclass(frozen=True)
 class TaskArithmetic(DataFreeMethod):
     """θ₀ + λ Σ_k T_k with one coefficient for all tasks and layers.
@@ -45,4 +36,4 @@ class TaskArithmetic(DataFreeMethod):
         return {"scale": 1 / copies}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
-        return task_arithmetic(bank, self.scale)
+        return bank.merge(torch.full((len(bank.tasks),), self.scale, device=bank.device))

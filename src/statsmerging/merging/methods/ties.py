@@ -46,10 +46,12 @@ class Ties(DataFreeMethod):
         return {"density": 1.0}
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
-        return ties(bank, stored_rows(bank), self.density, self.scale)
+        return add_elected(bank, stored_rows(bank), self.density, self.scale)
 
 
-def ties(bank: TaskVectorBank, rows: Rows, density: float, scale: float) -> dict[str, Tensor]:
+def add_elected(
+    bank: TaskVectorBank, rows: Rows, density: float, scale: float
+) -> dict[str, Tensor]:
     """State dict of TIES-Merging of the given task vectors."""
     elected = elected_means(rows, layer_sizes(bank), density)
     return add_to_pretrained(bank, lambda layer: scale * elected(layer))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import Method, parameter
-from statsmerging.merging.methods.task_arithmetic import task_arithmetic
+from statsmerging.merging.methods.task_arithmetic import TaskArithmetic
 
 #: Names of the two linear layers, in timm's vision transformers and in open_clip's towers.
 _LAYERS = (("fc1", "fc2"), ("c_fc", "c_proj"))
@@ -230,7 +230,7 @@ class WEMoE(nn.Module):
     def __init__(self, backbone: nn.Module, bank: TaskVectorBank, scale: float, seed: int) -> None:
         super().__init__()
         self.backbone = deepcopy(backbone).eval()
-        self.backbone.load_state_dict(task_arithmetic(bank, scale), assign=True)
+        self.backbone.load_state_dict(TaskArithmetic(scale).merge(bank), assign=True)
         self.backbone.requires_grad_(False)
         self.routers: dict[str, Router] = {}
         generator = torch.Generator().manual_seed(seed)
