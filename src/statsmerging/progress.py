@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -48,11 +49,16 @@ def track(
     yield from rich_track(items, shown, total=total, console=console, transient=True)
 
 
-#: Columns of a table that goes to a file or a pipe, where nothing wraps it.
-FILE_WIDTH = 200
+#: Columns of a table that goes to a file or a pipe, where nothing wraps it: any table fits.
+FILE_WIDTH = 2000
 
 
 def wide_console() -> Console:
-    """Standard output, as wide as the terminal, or wide enough for any table without one."""
+    """Standard output, as wide as the terminal, or wide enough for any table without one.
+
+    The environment variable ``COLUMNS`` sets another width.
+    """
     console = Console(emoji=False)  # no name of a task is one
-    return console if console.is_terminal else Console(emoji=False, width=FILE_WIDTH)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(emoji=False, width=FILE_WIDTH)

@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_terminal_without_unicode_gets_codes(monkeypatch: pytest.MonkeyPatch) 
     settle_terminal()
     table = results(0, 0.613)
     table["suite"] = "Straße"
-    show_table(RunResults.model_validate(table))
+    show_table(RunResults.model_validate(table), Path("run"))
     sys.stdout.flush()
     shown = written.getvalue()
     assert b"61.3" in shown
@@ -64,7 +65,7 @@ def test_a_terminal_without_unicode_gets_codes(monkeypatch: pytest.MonkeyPatch) 
 def test_names_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     table = results(0, 0.613)
     table["methods"]["stats_merging"]["title"] = "[red]:warning:\x1b[2J"
-    show_table(RunResults.model_validate(table))
+    show_table(RunResults.model_validate(table), Path("run"))
     shown = capsys.readouterr().out
     assert r"[red]:warning:\x1b[2J" in shown
     assert "\x1b" not in shown

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from statsmerging.errors import UserError
 from statsmerging.report.groups import overruled_runs, runs_by_setting
 from statsmerging.report.tables.accuracy import accuracy_content
-from statsmerging.report.tables.text import markdown, plain_table, terminal_table, tidy
+from statsmerging.report.tables.text import markdown, plain_table, tidy
 from statsmerging.store.files import write_json
 from tests.report.conftest import typed, write_records
 
@@ -144,14 +143,6 @@ def test_a_method_that_some_runs_lack_says_how_many_seeds_it_has() -> None:
 def test_a_seed_counts_once() -> None:
     once, twice = [results(0, 0.6), results(1, 0.7)], [results(0, 0.6), results(1, 0.7)]
     assert markdown_table([*once, results(1, 0.7)]) == markdown_table(twice)
-
-
-def test_terminal_table_shows_every_number_in_80_columns() -> None:
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(terminal_table(accuracy_content([typed(results(0, 0.613))])))
-    assert "61.3" in capture.get()
-    assert "…" not in capture.get()
 
 
 def test_titles_say_which_methods_ran_and_seeds_are_seeds_everywhere(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def show_finished(directory: RunDirectory, loggers: Iterable[str] = ()) -> None:
             len(changed),
             printable(changed[0]),
         )
-    show_table(run.results)
+    show_table(run.results, directory.path)
 
 
 def _end_sweep(error: Exception | None = None) -> NoReturn:

@@ -144,7 +144,7 @@ class ScoredRun(Run):
         )
         write_outcomes(directory.outcomes, methods)
         directory.finish(results.as_json(), record if complete else None)
-        show_table(results)
+        show_table(results, directory.path)
         self.run_log.results(results)
         log.info("results: %s", directory.path)
 

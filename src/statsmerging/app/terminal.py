@@ -8,12 +8,13 @@ import os
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
 from statsmerging.app.mistakes import UNREAD
 from statsmerging.errors import printable
-from statsmerging.progress import wide_console
+from statsmerging.runs.manifest import this_command
 from statsmerging.runs.results import RunResults
 from statsmerging.store.secrets import RedactingFormatter
 
@@ -83,10 +84,11 @@ def _lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def show_table(results: RunResults) -> None:
-    """Print the accuracy table to standard output."""
+def show_table(results: RunResults, directory: Path) -> None:
+    """Print the accuracy table of a run to standard output."""
     # These import pandas, which --help does not need.
     from statsmerging.report.tables.accuracy import accuracy_content
-    from statsmerging.report.tables.text import terminal_table
+    from statsmerging.report.tables.terminal import print_table
 
-    wide_console().print(terminal_table(accuracy_content([results])))
+    report = f"{this_command()} job=report job.runs={directory}"
+    print_table(accuracy_content([results]), f"this command again with | less -S, or {report}")

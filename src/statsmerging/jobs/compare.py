@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from statsmerging.choices import ComparedTasks
 from statsmerging.errors import UserError
-from statsmerging.progress import track, wide_console
+from statsmerging.progress import track
 from statsmerging.report.across import Rivals, across
 from statsmerging.report.files import file_names, sender_lines
 from statsmerging.report.groups import RunGroup, runs_by_setting
@@ -25,7 +25,8 @@ from statsmerging.report.tables.pairs import (
     pair_table,
     variant_sections,
 )
-from statsmerging.report.tables.text import markdown, spreadsheet_safe, terminal_table
+from statsmerging.report.tables.terminal import print_table
+from statsmerging.report.tables.text import markdown, spreadsheet_safe
 from statsmerging.store.written_files import WrittenFiles
 
 if TYPE_CHECKING:
@@ -80,9 +81,8 @@ def compare_runs(job: JobSettings, folder: Path) -> None:
         )
 
     tables = [table for setting in settings for table in _tables(setting, job.against)]
-    console = wide_console()
     for table in tables:
-        console.print(terminal_table(table))
+        print_table(table, str(folder / TEXT))
     files.write_text(TEXT, "\n".join([*sender_lines(groups), *map(markdown, tables)]))
     names = file_names([f"comparison {table.title}" for table in tables])
     files.write_text(LATEX, "\n".join(map(latex, tables, names)))

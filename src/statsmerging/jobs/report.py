@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from statsmerging.errors import UserError
-from statsmerging.progress import wide_console
 from statsmerging.report.drawings import DETAILED, drawings
 from statsmerging.report.figures.charts import chart
 from statsmerging.report.figures.style import spec_of
@@ -22,7 +21,7 @@ from statsmerging.report.files import (
 from statsmerging.report.groups import overruled_runs, runs_by_setting
 from statsmerging.report.page.html import report_page
 from statsmerging.report.runs import name_runs, unfinished_runs
-from statsmerging.report.tables.text import terminal_table
+from statsmerging.report.tables.terminal import print_table
 from statsmerging.store.written_files import WrittenFiles
 
 if TYPE_CHECKING:
@@ -54,10 +53,9 @@ def report(run: Run) -> None:
     tables = report_tables(groups)
     planned = list(drawings(groups))
     files = WrittenFiles(run.directory.path, RECORD, file_list(tables, planned))
-    console = wide_console()
     for contents in tables.values():
         for content in contents:
-            console.print(terminal_table(content))
+            print_table(content, str(run.directory.path / PAGE))
     write_tables(tables, files)
     if len(groups) > DETAILED:
         log.info("of %d settings, figures compare them; job.runs=RUN draws one run's", len(groups))

@@ -17,7 +17,8 @@ from statsmerging.report.repetitions import RepeatedRun, is_expert_seed, rows_by
 from statsmerging.report.tables.accuracy import method_numbers
 from statsmerging.report.tables.by_setting import COLUMNS
 from statsmerging.report.tables.content import Row, deviation_caption
-from statsmerging.report.tables.text import cell_text, escape, markdown_row
+from statsmerging.report.tables.terminal import cell_text
+from statsmerging.report.tables.text import escape, markdown_row
 from statsmerging.runs.directory import RESULTS
 from statsmerging.runs.journal import Entry, Journal
 from statsmerging.runs.results import ANEW, RunResults, method_title, read_results
@@ -59,7 +60,8 @@ class SweepSummary:
         caption = cell_text(deviation_caption(rows)) or None
         table = Table(box=box.SIMPLE_HEAD, title=self._title(), caption=caption)
         for heading in headings:
-            table.add_column(heading, justify="left" if heading in _TEXTS else "right")
+            is_text = heading in _TEXTS
+            table.add_column(heading, justify="left" if is_text else "right", no_wrap=not is_text)
         for row in texts:
             table.add_row(*map(cell_text, row))
         return table

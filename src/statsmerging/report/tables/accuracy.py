@@ -164,6 +164,8 @@ def _content(
         labels=("method", "needs"),
         columns=tuple(column.heading for column in columns),
         sections=sections,
+        tasks=tuple(column.heading for column in columns[: columns.index(AVERAGE)]),
+        extras=("needs", *(each.heading for each in columns if each.heading[:7] == "unseen:")),
     )
 
 

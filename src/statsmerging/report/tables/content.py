@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,6 +108,8 @@ class Table:
         columns: names of the numbers.
         sections: the rows.
         ranked: whether the marks are best and second best; else the caption tells their meaning.
+        tasks: those of the columns that are single tasks; a narrow terminal shows the worst alone.
+        extras: labels and further columns that a narrow terminal leaves out before.
     """
 
     title: str
@@ -116,6 +118,8 @@ class Table:
     columns: tuple[str, ...]
     sections: Sequence[Section]
     ranked: bool = True
+    tasks: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
 
     @property
     def headings(self) -> list[str]:
@@ -139,6 +143,34 @@ class Table:
             if any(row.numbers[place] is not None for row in self.rows)
         ]
         return self.narrowed(range(len(self.labels)), places)
+
+    def folded(self) -> Table:
+        """The table with a label that tells the worst task, in place of all tasks."""
+        tasks = [place for place, name in enumerate(self.columns) if name in self.tasks]
+
+        def worst_of(row: Row) -> str:
+            numbers = [(number.mean, place) for place in tasks if (number := row.numbers[place])]
+            if not numbers:
+                return ""
+            place = min(numbers)[1]
+            return f"{self.headings[place]} {row.numbers[place].text}"  # type: ignore[union-attr]
+
+        sections = [
+            replace(
+                section,
+                rows=[replace(row, labels=(*row.labels, worst_of(row))) for row in section.rows],
+            )
+            for section in self.sections
+        ]
+        table = replace(self, labels=(*self.labels, "worst task"), sections=sections)
+        return table.without(self.tasks)
+
+    def without(self, names: Container[str]) -> Table:
+        """The table without these labels and columns."""
+        return self.narrowed(
+            [place for place, name in enumerate(self.labels) if name not in names],
+            [place for place, name in enumerate(self.columns) if name not in names],
+        )
 
     def narrowed(self, labels: Sequence[int], columns: Sequence[int]) -> Table:
         """The table with the labels and columns of these places alone."""

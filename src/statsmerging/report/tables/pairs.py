@@ -129,6 +129,7 @@ def pair_table(setting: ComparedSetting) -> Table:
         columns=("average", "difference", *(f"on {task}" for task in methods.tasks)),
         sections=[Section(each.heading, _rows(methods, each)) for each in setting.sections],
         ranked=False,
+        tasks=tuple(f"on {task}" for task in methods.tasks),
     )
 
 

@@ -1,21 +1,17 @@
-"""A table as Markdown, for the terminal, and as a tidy frame for other programs."""
+"""A table as Markdown, and as a tidy frame for other programs."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
-import rich.markup
-import rich.table
-from rich import box
 
 from statsmerging.errors import printable
 from statsmerging.report.tables.content import BEST, SECOND, Number, Table
 
 #: GitHub underlines ``ins`` and strips ``u``.
 _MARKDOWN_MARKS = {BEST: "**{}**", SECOND: "<ins>{}</ins>", 0: "{}"}
-_TERMINAL_MARKS = {BEST: "[bold]{}[/bold]", SECOND: "[underline]{}[/underline]", 0: "{}"}
 
 #: Markdown's special characters: those that count anywhere in a line, an underscore outside of
 #: words, and those that begin a heading, an item or a rule.
@@ -37,7 +33,7 @@ def markdown(table: Table) -> str:
             gaps = [""] * (len(headings) - 1)
             lines.append(markdown_row([f"*{escape(section.heading)}*", *gaps]))
         for row in section.rows:
-            numbers = [_marked(number, _MARKDOWN_MARKS) for number in row.numbers]
+            numbers = [marked(number, _MARKDOWN_MARKS) for number in row.numbers]
             lines.append(markdown_row([*map(escape, row.labels), *numbers]))
     return "\n".join(lines) + "\n"
 
@@ -55,33 +51,6 @@ def escape(text: str) -> str:
 
     marked = _SPECIAL.sub(escaped, printable(text))
     return re.sub("[&<>]", lambda found: _ENTITIES[found[0]], marked)
-
-
-def terminal_table(table: Table) -> rich.table.Table:
-    """The table for the terminal: best bold, second best underlined."""
-    shown = rich.table.Table(
-        title=cell_text(table.title),
-        caption=cell_text(table.caption),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in table.labels:
-        shown.add_column(cell_text(heading), no_wrap=heading == "method")
-    for heading in table.headings:
-        shown.add_column(cell_text(heading), justify="right", overflow="fold")
-    for section in table.sections:
-        if section.heading:
-            shown.add_row(f"[italic]{cell_text(section.heading)}[/italic]")
-        for row in section.rows:
-            numbers = [_marked(number, _TERMINAL_MARKS) for number in row.numbers]
-            shown.add_row(*map(cell_text, row.labels), *numbers)
-        shown.add_section()
-    return shown
-
-
-def cell_text(text: str) -> str:
-    """Text of any origin for the terminal: markup of rich and control characters are escaped."""
-    return rich.markup.escape(printable(text))
 
 
 def plain_table(table: Table, order: Iterable[str]) -> list[list[str | float | None]]:
@@ -147,5 +116,6 @@ def _std_over(number: Number) -> str | None:
     return "zoos" if len(number.seeds) > 1 else "seeds"
 
 
-def _marked(number: Number | None, marks: dict[int, str]) -> str:
+def marked(number: Number | None, marks: Mapping[int, str]) -> str:
+    """The text of a cell, in the mark of its place."""
     return "" if number is None else marks[number.place].format(number.text)
