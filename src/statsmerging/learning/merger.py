@@ -284,7 +284,7 @@ class Merger:
             candidate, own = self._not_static(method)
             return Merged(method.name, candidate, about, shared=self._of_bank, own=own)
         state, shared, own = self._state(method)
-        candidate = Candidate.of_state(method.title, self.zoo, state)
+        candidate = Candidate.of_state(method.heading, self.zoo, state)
         shared += self._of_bank
         return Merged(method.name, candidate, about, state, shared=shared, own=own)
 
@@ -346,7 +346,7 @@ class Merger:
 
 def _about(method: Method) -> dict[str, Any]:
     return {
-        "title": method.title,
+        "title": method.heading,
         "needs": method.needs,
         "returns": method.returns,
         "parameters": asdict(method),

@@ -93,3 +93,9 @@ def test_embeddings_stay_as_they_were_merged() -> None:
 def test_a_base_without_directions_of_its_own_is_no_choice() -> None:
     with pytest.raises(MergingError, match=r"svc\.base=iso_c: must be one of task_arithmetic, "):
         method_named("svc", base="iso_c")
+
+
+def test_a_row_names_the_method_that_merges_first() -> None:
+    assert Svc().heading == "SVC (Task arithmetic)"
+    assert Svc(base="dare_ties").heading == "SVC (DARE + TIES)"
+    assert method_named("emr").heading == "EMR-Merging"

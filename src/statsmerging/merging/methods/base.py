@@ -162,6 +162,11 @@ class Method(ABC):
             if wanted is not None:
                 raise MergingError(f"{self.name}.{item.name}={value}: must be {wanted}")
 
+    @property
+    def heading(self) -> str:
+        """Of its row in a table: the title, with the choice that makes it another method."""
+        return self.title
+
     @classmethod
     def complaint(cls, parameter: str, value: object) -> str | None:
         """The rule that the value of a parameter breaks; ``None`` if it is valid."""

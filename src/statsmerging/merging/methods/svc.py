@@ -38,15 +38,20 @@ class Svc(DataFreeMethod):
 
     Args:
         base: the method that merges first, with its default parameters.
-        alpha: α; 1 only ever makes singular values smaller, less may enlarge them.
+        alpha: α; 1 only ever makes singular values smaller, less may enlarge them. Above all s_rk
+            it divides the whole update.
     """
 
     name = "svc"
     title = "SVC"
-    tunable = Grid("alpha", (0.05, 0.125, 0.25, 0.5, 1.0))
+    tunable = Grid("alpha", (0.05, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
 
     base: Calibrated = "task_arithmetic"
     alpha: float = parameter(1.0, above=0)
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} ({method_named(self.base).title})"
 
     def merge(self, bank: TaskVectorBank) -> dict[str, Tensor]:
         rows, updates = stored_rows(bank), base_updates(bank, self.base)
