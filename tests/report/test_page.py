@@ -81,7 +81,7 @@ def test_every_section_has_its_heading(page: _Page) -> None:
     ids = {attributes.get("id") for _, attributes in page.tags}
     sections = [attributes for tag, attributes in page.tags if tag == "section"]
     labelled = [attributes["aria-labelledby"] for attributes in sections if "id" in attributes]
-    assert len(labelled) == 5
+    assert len(labelled) == 6
     assert set(labelled) <= ids
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert {str(link).removeprefix("#") for link in links} <= ids

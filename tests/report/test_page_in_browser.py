@@ -282,6 +282,7 @@ def test_two_runs_are_compared_key_by_key_and_task_by_task(page: Any) -> None:
 def test_a_row_leads_to_its_run_with_all_that_made_it(page: Any) -> None:
     choose(page, "labels.kind", "soft")
     find(page, "#overview-table tbody a").click()
+    _wait(page, "details.run[open]")
     details = find(page, "details.run[open]")
     assert "seed 0" in details.text
     assert texts(page, "details.run[open] > .notice.stamps") == ["Stamp tuned on labels"]
@@ -306,7 +307,7 @@ def test_the_keyboard_reaches_every_control(page: Any) -> None:
     assert page.switch_to.active_element.text == "Skip to the content"
     assert page.switch_to.active_element.value_of_css_property("outline-style") == "solid"
     reached = set()
-    for _ in range(28):
+    for _ in range(60):
         page.switch_to.active_element.send_keys(Keys.TAB)
         focused = page.switch_to.active_element
         reached.add((focused.tag_name, focused.get_attribute("type"), focused.text))
@@ -330,6 +331,30 @@ def test_lists_stand_as_the_command_line_takes_them(
     # All of a long one is to be seen, not only its beginning.
     cut = "return [...document.querySelectorAll('td')].some(e => e.scrollWidth > e.clientWidth)"
     assert not page.execute_script(cut)
+
+
+def test_long_lists_fold(browser: Any, write_run: WriteRun, tmp_path: Path) -> None:
+    for number in range(24):
+        keys = {f"key_{place}": number % (place + 2) for place in range(6)}
+        runs = write_run(f"run-{number}", {"individual": 0.9, "free": 0.6 + number / 100}, **keys)
+    page = _opened(browser, tmp_path, report_page(runs_by_setting(runs), runs, {}))
+    assert len(page.find_elements("css selector", "#overview-table tbody tr")) == 20
+    assert len(texts(page, "#filters > .field > span")) == 5
+    find(page, "#overview-table button.more").click()
+    assert len(page.find_elements("css selector", "#overview-table tbody tr")) == 24
+    assert not page.find_element("css selector", "#setting-tables details article").is_displayed()
+    assert page.execute_script("return document.documentElement.scrollHeight") < 8000
+
+
+def test_on_a_phone_the_first_screen_has_accuracies(page: Any) -> None:
+    _show(page, width=PHONE, scheme="light")
+    page.refresh()
+    right, bottom = page.execute_script(
+        "const box = document.querySelector('.ranking tbody strong').getBoundingClientRect();"
+        "return [box.right, box.bottom]"
+    )
+    assert right <= PHONE
+    assert bottom <= 800
 
 
 def test_a_phone_scrolls_tables_not_the_page(page: Any) -> None:

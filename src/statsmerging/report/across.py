@@ -62,7 +62,7 @@ def _variants(groups: Sequence[RunGroup], key: str) -> Rivals:
             if _inside(name, key)
         )
         for run in group.members:
-            members.append(_renamed(run, value))
+            members.append(renamed(run, value))
             for method, row in run.results.methods.items():
                 if method not in BOUNDS:
                     title = method_title(method, row.title)
@@ -71,7 +71,7 @@ def _variants(groups: Sequence[RunGroup], key: str) -> Rivals:
     return Rivals(group, {title: list(names) for title, names in variants.items()})
 
 
-def _renamed(run: ReportedRun, value: str) -> ReportedRun:
+def renamed(run: ReportedRun, value: str) -> ReportedRun:
     """The run with the value in the name and the title of each method that is no bound."""
 
     def name_of(method: str) -> str:

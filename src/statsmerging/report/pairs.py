@@ -152,6 +152,12 @@ class PairedMethods:
         ]
         return float(np.mean(shares))
 
+    def interval(self, method: str) -> tuple[float, float]:
+        """The bootstrap interval of its average, over the same draws as that of a difference."""
+        zoos = list(self._runs[method])
+        shares = [np.stack([self._share(method, zoo, task) for zoo in zoos]) for task in self.tasks]
+        return bootstrap_interval(shares)
+
     def best(self, methods: Iterable[str]) -> str:
         """The method of the highest average; of equal ones the first."""
         return max(methods, key=self.average)

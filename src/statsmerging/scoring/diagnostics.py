@@ -105,7 +105,8 @@ def trained_on_learning_images(
             yield (
                 f"the teacher of {task} is right on {learning.accuracy:.1%} of the learning images "
                 f"and {test.accuracy:.1%} of the test images: it was trained on the former, or "
-                "they are easier; its labels are better than on images it never saw"
+                "they are easier; its labels are better than on images it never saw, so say so "
+                "beside the numbers"
             )
 
 
@@ -119,7 +120,7 @@ def unsure_teachers(
             yield (
                 f"the teacher of {task} gives its class {teacher.confidence:.1%} on the learning "
                 f"images, and is right on {accuracy:.1%} of the test images: the learning images "
-                "are of another kind than those it knows"
+                "are of another kind than those it knows; give it such ones (suite, corruption)"
             )
 
 
@@ -133,7 +134,7 @@ def near_identical_experts(tasks: Sequence[str], cosines: Tensor) -> Iterator[st
         if cosines[i, j] > NEAR_IDENTICAL:
             yield (
                 f"the task vectors of {first} and {second} have a cosine of {cosines[i, j]:.3f}: "
-                "statistics hardly tell these experts apart"
+                "statistics hardly tell these experts apart; learner=free needs none"
             )
 
 
@@ -232,7 +233,10 @@ def sacrificed_tasks(method: str, row: MethodResult, individual: MethodResult) -
         if cell.accuracy < SACRIFICED * individual.seen[task].accuracy
     ]
     if lost:
-        yield f"{method} sacrifices {', '.join(lost)}: share of the individual model's accuracy"
+        yield (
+            f"{method} sacrifices {', '.join(lost)}: share of the individual model's accuracy; "
+            "look at the single tasks, not at the average alone"
+        )
 
 
 def generalisation_gap(method: str, row: MethodResult, individual: MethodResult) -> Iterator[str]:
@@ -244,7 +248,7 @@ def generalisation_gap(method: str, row: MethodResult, individual: MethodResult)
     if seen is not None and unseen is not None and seen - unseen > GAP:
         yield (
             f"{method} keeps {seen:.1%} of the individual models' accuracy on seen tasks and "
-            f"{unseen:.1%} on unseen ones"
+            f"{unseen:.1%} on unseen ones; report both, the first says little of new tasks"
         )
 
 

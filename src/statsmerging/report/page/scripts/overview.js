@@ -20,6 +20,10 @@ const MEASURES = [
   },
 ];
 
+/** Rows that are seen at once, and filters that are not folded. */
+const ROWS = 20;
+const FILTERS = 4;
+
 function startOverview(content) {
   const entries = content.runs.flatMap((run) => run.methods.map((method) => ({ run, method })));
   const measures = MEASURES.filter(({ of }) => entries.some(({ method }) => of(method) !== null));
@@ -33,13 +37,23 @@ function startOverview(content) {
   const table = new SortableTable("Runs and methods; accuracies in %", columns);
   document.getElementById("overview-table").append(table.element);
 
+  let most = ROWS;
+  const showAll = () => {
+    most = Infinity;
+    apply();
+  };
+  const more = element("button", { type: "button", class: "quiet more", onclick: showAll });
+  document.getElementById("overview-table").append(more);
+
   const filters = overviewFilters(content, entries);
   const form = document.getElementById("filters");
   const apply = () => {
     const shown = entries.filter(filters.accepts);
     const best = measures.map(({ of }) => bestOf(shown, of));
     const rows = shown.map((entry) => overviewRow(content, entry, measures, best));
-    table.show([{ rows }]);
+    table.show([{ rows }], most);
+    more.textContent = `Show all ${counted(rows.length, "row")}`;
+    more.hidden = rows.length <= most;
     const all = counted(entries.length, "row");
     document.getElementById("row-count").textContent = `${shown.length} of ${all}`;
   };
@@ -70,11 +84,23 @@ function overviewFilters(content, entries) {
     (bounds.checked || isMerged(entry.method)) &&
     selects.every(({ of, control }) => !control.value || control.value === `=${of(entry)}`) &&
     searched(content, entry).includes(text.value.trim().toLowerCase());
+  const controls = selects.map(({ label, control }) => field(label, control));
+  const folded = controls.slice(FILTERS);
   const fields = [
     field("text", text),
-    ...selects.map(({ label, control }) => field(label, control)),
+    ...controls.slice(0, FILTERS),
     element("label", { class: "tick" }, bounds, element("span", {}, "with the bounds")),
     element("button", { type: "reset", class: "quiet" }, "Reset"),
+    ...(folded.length
+      ? [
+          element(
+            "details",
+            { class: "folded" },
+            element("summary", {}, counted(folded.length, "more filter")),
+            element("div", { class: "controls" }, folded),
+          ),
+        ]
+      : []),
   ];
   return { fields, accepts };
 }

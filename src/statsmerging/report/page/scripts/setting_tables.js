@@ -2,13 +2,19 @@
 // Sweeps at a glance, then one table per setting with all tasks in columns, then how far the
 // learned methods move the weights, and what all methods cost.
 
+/** Of more settings, the tables of the single ones are folded. */
+const UNFOLDED = 2;
+
 function startSettingTables(content) {
   const runs = new Map(content.runs.map((run) => [run.name, run]));
+  const settings = content.settings.map((setting) => settingTable(setting, runs));
   document
     .getElementById("setting-tables")
     .append(
       ...content.sweeps.map((sweep) => article(`All settings: ${sweep.title}`, resultTable(sweep))),
-      ...content.settings.map((setting) => settingTable(setting, runs)),
+      ...(settings.length > UNFOLDED
+        ? [folded(`${settings.length} tables, one for each setting`, settings)]
+        : settings),
       ...content.movements.map((movement) =>
         article(`Movement of the weights: ${movement.title}`, resultTable(movement)),
       ),
@@ -22,7 +28,7 @@ function settingTable(setting, runs) {
   return article(
     setting.heading,
     element("p", { class: "facts" }, setting.title),
-    notices(members),
+    notices(members).map(foldedNotice),
     resultTable(setting),
     element("p", { class: "members" }, members.length > 1 ? "Runs: " : "Run: ", joined(links)),
   );
@@ -87,6 +93,12 @@ function notice(kind, texts) {
     element("strong", {}, one ? word : counted(lines.length, noun)),
     one ? ` ${texts[0]}` : element("ul", {}, lines),
   );
+}
+
+/** Warnings that a reader opens: the opening of the page has told of them. */
+function foldedNotice(shown) {
+  if (!shown.classList.contains("warnings")) return shown;
+  return folded(shown.querySelector("strong").textContent, shown);
 }
 
 function joined(nodes) {

@@ -30,9 +30,10 @@ class SortableTable {
     this.show(groups);
   }
 
-  /** Replace the rows; the order chosen by the reader stays. */
-  show(groups) {
+  /** Replace the rows, of each group at most so many; the order chosen by the reader stays. */
+  show(groups, most = Infinity) {
     this.groups = groups;
+    this.most = most;
     this.table.querySelectorAll("tbody").forEach((body) => body.remove());
     this.table.append(
       ...groups.filter((group) => group.rows.length).map((group) => this.body(group)),
@@ -57,7 +58,7 @@ class SortableTable {
     this.headings.forEach((heading, other) =>
       heading.setAttribute("aria-sort", other === index ? this.sorted.order : "none"),
     );
-    this.show(this.groups);
+    this.show(this.groups, this.most);
   }
 
   body(group) {
@@ -69,7 +70,9 @@ class SortableTable {
       "tbody",
       {},
       title,
-      this.inOrder(group.rows).map((row) => this.row(row)),
+      this.inOrder(group.rows)
+        .slice(0, this.most)
+        .map((row) => this.row(row)),
     );
   }
 

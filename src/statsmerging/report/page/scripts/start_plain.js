@@ -1,0 +1,5 @@
+"use strict";
+// A page that is complete without scripts begins here.
+
+startTheme();
+startCopy();
