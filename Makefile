@@ -22,7 +22,7 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix $(LINTED)
 	$(VENV)/bin/ruff format $(LINTED)
 
-# Every table and figure; a second call goes on where the first one stopped. On real images:
+# Every table and figure, and outputs/report/index.html; a second call goes on where the first one stopped. On real images:
 # make results ON=mini_eight OPTIONS="suite.root=DIR backbone.weights=FILE"; OPTIONS are those of
 # run.py, e.g. "hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1".
 ON ?=
@@ -35,9 +35,8 @@ EXPERIMENTS ?= table1_eight_tasks table2_granularity table3_unseen table4_corrup
 results: $(INSTALLED)
 	@for experiment in $(EXPERIMENTS); do \
 		$(VENV)/bin/python run.py "experiment=[$(ON:%=%,)$$experiment]" $(OPTIONS) || failed=1; \
-		$(VENV)/bin/python run.py job=report job.runs=outputs/$$experiment \
-			hydra.run.dir=outputs/results/$$experiment || failed=1; \
-	done; test -z "$$failed"
+		$(VENV)/bin/python run.py job=report job.runs=outputs/$$experiment || failed=1; \
+	done; $(VENV)/bin/python run.py job=report; test -z "$$failed"
 
 # Every benchmark at reduced sizes; docs/performance.md has the commands of the full ones.
 BENCHMARKS ?= merge step memory layer_statistics throughput startup scaling spectral

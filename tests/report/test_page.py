@@ -19,7 +19,7 @@ from statsmerging.store.files import read_json, write_json
 from tests.report.conftest import HOSTILE, WriteRun
 
 
-class _Page(HTMLParser):
+class Page(HTMLParser):
     """Tags with their attributes, and the text of every script that has an id."""
 
     def __init__(self, text: str) -> None:
@@ -42,13 +42,13 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture
-def page(sweep_runs: Path) -> _Page:
+def page(sweep_runs: Path) -> Page:
     groups = runs_by_setting(sweep_runs)
     spec = spec_of(chart(next(iter(drawings(groups)))))
-    return _Page(report_page(groups, sweep_runs, {HOSTILE: spec}))
+    return Page(report_page(groups, sweep_runs, {HOSTILE: spec}))
 
 
-def test_names_stay_text(page: _Page) -> None:
+def test_names_stay_text(page: Page) -> None:
     assert not [tag for tag, _ in page.tags if tag == "b"]
     runs = {run["name"]: run for run in page.content()["runs"]}
     assert sorted(runs) == ["<-script><b>bold<!--", "hard-1", "soft-0", "soft-1"]
@@ -57,7 +57,7 @@ def test_names_stay_text(page: _Page) -> None:
     assert [figure["title"] for figure in json.loads(page.scripts["figure-data"])] == [HOSTILE]
 
 
-def test_nothing_is_loaded_from_anywhere(page: _Page) -> None:
+def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
     addresses = [
         value
         for _, attributes in page.tags
@@ -77,7 +77,7 @@ def test_nothing_is_loaded_from_anywhere(page: _Page) -> None:
     assert "http" not in policies[0]
 
 
-def test_every_section_has_its_heading(page: _Page) -> None:
+def test_every_section_has_its_heading(page: Page) -> None:
     ids = {attributes.get("id") for _, attributes in page.tags}
     sections = [attributes for tag, attributes in page.tags if tag == "section"]
     labelled = [attributes["aria-labelledby"] for attributes in sections if "id" in attributes]
@@ -87,7 +87,7 @@ def test_every_section_has_its_heading(page: _Page) -> None:
     assert {str(link).removeprefix("#") for link in links} <= ids
 
 
-def test_runs_tables_and_commands_are_those_of_the_records(page: _Page, sweep_runs: Path) -> None:
+def test_runs_tables_and_commands_are_those_of_the_records(page: Page, sweep_runs: Path) -> None:
     content = page.content()
     assert content["keys"] == ["labels.kind"]
     soft = next(run for run in content["runs"] if run["name"] == "soft-1")
@@ -120,7 +120,7 @@ def test_only_the_same_problem_has_peers(write_run: WriteRun) -> None:
     write_json(path, read_json(path) | {"stamps": ["not label-free"]})
     found = {
         run["name"]: method["peers"]
-        for run in _Page(report_page(runs_by_setting(runs), runs, {})).content()["runs"]
+        for run in Page(report_page(runs_by_setting(runs), runs, {})).content()["runs"]
         for method in run["methods"]
         if method["name"] == "ties"
     }
@@ -134,7 +134,7 @@ def test_a_method_has_its_own_warnings_alone(write_run: WriteRun) -> None:
     told = ["ties sacrifices mnist", "ties_fast: nothing is learned", about_all]
     path = runs / "a" / "results.json"
     write_json(path, read_json(path) | {"warnings": told})
-    (run,) = _Page(report_page(runs_by_setting(runs), runs, {})).content()["runs"]
+    (run,) = Page(report_page(runs_by_setting(runs), runs, {})).content()["runs"]
     assert run["warnings"] == told
     own = {method["name"]: method["warnings"] for method in run["methods"]}
     assert own == {"individual": [], "ties": told[:1], "ties_fast": told[1:2], "free": []}

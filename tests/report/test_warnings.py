@@ -7,7 +7,7 @@ from statsmerging.report.warnings import warned
 from statsmerging.store.files import read_json, write_json
 from tests.report.conftest import WriteRun
 
-LINES = (
+LINES: tuple[list[str], ...] = (
     ["ties: the chosen scale=0.1 lies at the edge", "free sacrifices mnist (34 %)"],
     ["free: the chosen scale=2 lies at the edge"],
     ["free sacrifices mnist (31 %), sign_digits (2 %)", "something else"],

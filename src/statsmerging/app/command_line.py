@@ -38,7 +38,13 @@ from statsmerging.app.sweep import SweepJournal, run_in_sweep, sum_up
 from statsmerging.app.terminal import complain, leave_unread, settle_terminal, show_table
 from statsmerging.errors import IncompleteError, UserError, first_line, printable
 from statsmerging.merging.errors import MergingError
-from statsmerging.runs.directory import WITH_RESULTS, RunDirectory, remove_traces, run_hash
+from statsmerging.runs.directory import (
+    WITH_RESULTS,
+    RunDirectory,
+    remove_traces,
+    report_name,
+    run_hash,
+)
 from statsmerging.runs.finished import read_finished_run
 from statsmerging.runs.manifest import changed_files, code_version, this_command
 from statsmerging.runs.results import objective_of
@@ -245,6 +251,14 @@ def _hash_of_root(_root_: DictConfig) -> str:
     return run_hash(plain_values(config, complete=False))
 
 
+def _run_name(_root_: DictConfig) -> str:
+    """Name of the run directory; the index of all reports lies in the folder of the reports."""
+    job = _root_.job
+    if job.name == "report":
+        return "" if job.runs is None else report_name(Path(job.runs))
+    return f"{_root_.suite.name}-{_root_.backbone.label}-{_hash_of_root(_root_)}"
+
+
 def _wandb_mode() -> str:
     """The mode that W&B's own variables ask for; an empty variable counts as not set."""
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
@@ -263,6 +277,7 @@ warnings.filterwarnings("ignore", message=r"\s+'hydra/launcher/.* is validated a
 # Registered on import: the workers of a launcher import this module and call nothing else of it
 # before they compose the config of a job and need the name of its run directory.
 OmegaConf.register_new_resolver("run_hash", _hash_of_root, replace=True)
+OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
 OmegaConf.register_new_resolver("choices", _choices_of, replace=True)
 OmegaConf.register_new_resolver("config_folder", lambda: str(config_folder()), replace=True)
 OmegaConf.register_new_resolver("this_command", this_command, replace=True)

@@ -42,6 +42,7 @@ class JobSettings(Settings):
     name: Job
     checkpoint: FilePath | None = None
     runs: Path | None = None
+    index: Path = Path("outputs")
     against: PlainName | None = None
     pairs: list[tuple[PlainName, PlainName]] = Field(default_factory=list)
     across: str | None = None

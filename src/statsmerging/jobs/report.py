@@ -1,4 +1,4 @@
-"""``job=report``: tables and figures of many finished runs, over their seeds and zoos."""
+"""``job=report``: tables and figures of many finished runs, or the index of all sweeps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from statsmerging.report.files import (
     write_tables,
 )
 from statsmerging.report.groups import overruled_runs, runs_by_setting
+from statsmerging.report.index import sweeps
 from statsmerging.report.page.html import report_page
+from statsmerging.report.page.overview import index_page
 from statsmerging.report.runs import name_runs, unfinished_runs
 from statsmerging.report.tables.terminal import print_table
 from statsmerging.store.written_files import WrittenFiles
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Names the files of a report, with their hashes.
-RECORD = ".report.json"
+#: Names the files of a report, and the page of all sweeps, with their hashes.
+RECORD, INDEX_RECORD = ".report.json", ".index.json"
+
+#: The page of all sweeps.
+INDEX = "index.html"
 
 
 def report(run: Run) -> None:
@@ -39,11 +44,12 @@ def report(run: Run) -> None:
 
     The page is ``report.html``, to explore in a browser, and ``report.md``, to read as text.
     A sweep has one table for each of its settings, and one that compares them. Files that no
-    earlier report wrote are not touched.
+    earlier report wrote are not touched. Without ``job.runs``, a page of all sweeps is written.
     """
     folder = run.config.job.runs
     if folder is None:
-        raise UserError("job.runs: a folder with run directories, or a bundle, is needed")
+        _index(run)
+        return
     groups = runs_by_setting(folder)
     name_runs("unfinished run(s) left out", unfinished_runs(folder))
     overruled = [str(path.relative_to(folder)) for path in overruled_runs(groups)]
@@ -65,3 +71,16 @@ def report(run: Run) -> None:
     files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, charts))
     files.remove_earlier()
     log.info("tables and figures: %s", run.directory.path / INTERACTIVE_PAGE)
+
+
+def _index(run: Run) -> None:
+    """Write the page of all sweeps below ``job.index``."""
+    folder = run.config.job.index
+    if not folder.is_dir():
+        raise UserError(
+            f"job.index={folder}: no such folder; job.runs=DIR reports on the runs in DIR"
+        )
+    files = WrittenFiles(run.directory.path, INDEX_RECORD, [INDEX])
+    found = sweeps(folder, RECORD, INTERACTIVE_PAGE)
+    files.write_text(INDEX, index_page(found, folder, run.directory.path, INTERACTIVE_PAGE))
+    log.info("%d folders with runs: %s", len(found), run.directory.path / INDEX)

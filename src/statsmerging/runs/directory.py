@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Set
@@ -20,6 +22,9 @@ from statsmerging.store.secrets import redacted
 
 #: Keys that change where a run is shown or stored, but none of its numbers.
 PRESENTATION = ("hydra", "cache", "logger", "rerun", "status", "delete_incomplete")
+
+#: The folder that holds all run directories, below that of the command, by default.
+OUTPUT_FOLDER = "outputs"
 
 #: The three files of every finished run.
 CONFIG, MANIFEST, RESULTS = "config.yaml", "manifest.json", "results.json"
@@ -80,6 +85,21 @@ def is_finished(path: Path) -> bool:
 def run_hash(config: dict[str, Any]) -> str:
     """Short hash of all config values that determine a run's results, credentials redacted."""
     return json_sha256(redacted(without_presentation(config)))[:SHORT]
+
+
+def report_name(runs: Path) -> str:
+    """The name of the folder of a report, from the folder or bundle that it is on.
+
+    ``outputs/table1/embedded`` gives ``table1-embedded``; of other places the name has a hash of
+    the whole path too, because their last names alone may be equal.
+    """
+    whole = Path(os.path.abspath(runs))  # noqa: PTH100, without following links
+    here = Path.cwd() / OUTPUT_FOLDER
+    if whole.is_relative_to(here):
+        parts = whole.relative_to(here).parts or (OUTPUT_FOLDER,)
+    else:
+        parts = (whole.stem if whole.suffix == ".zip" else whole.name, json_sha256(str(whole))[:6])
+    return re.sub(r"[^\w.+-]+", "_", "-".join(parts))
 
 
 def without_presentation(config: dict[str, Any]) -> dict[str, Any]:

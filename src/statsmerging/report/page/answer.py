@@ -27,7 +27,7 @@ def answers(contests: Sequence[Contest]) -> Values:
     With several contests, one table of averages, method × problem, stands before them.
     """
     return {
-        "contests": [_contest(contest, len(contests) > 1) for contest in contests],
+        "contests": [contest_values(contest, several=len(contests) > 1) for contest in contests],
         "across": _across(contests) if len(contests) > 1 else None,
     }
 
@@ -154,7 +154,12 @@ class _Scale:
         return round(left, 2), round(100 * (interval[1] - interval[0]) / self._width, 2)
 
 
-def _contest(contest: Contest, several: bool) -> Values:
+def contest_values(contest: Contest, *, several: bool) -> Values:
+    """The ranking of a contest.
+
+    Args:
+        several: whether it is one of several, and so needs a heading.
+    """
     caption = f"Average top-1 accuracy over {_tasks(contest)}"
     if contest.zoos:
         resampled = "test images and zoos" if contest.zoos > 1 else "test images"

@@ -22,6 +22,7 @@ from statsmerging.report.page.content import page_content
 from statsmerging.report.ranking import contests
 from statsmerging.report.warnings import warned
 from statsmerging.report.words import counted
+from statsmerging.runs.directory import OUTPUT_FOLDER
 from statsmerging.runs.results import BOUNDS
 
 #: In the order in which they stand in the page: later ones use earlier ones.
@@ -38,9 +39,6 @@ SCRIPTS = (
     "theme",
     "start",
 )
-
-#: The folder of all run directories, by default.
-OUTPUTS = "outputs"
 
 #: Scripts of a page that is complete without any.
 PLAIN = ("copy", "theme", "start_plain")
@@ -60,7 +58,7 @@ def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, 
         "report.html",
         SCRIPTS,
         title=folder_title(folder),
-        summary=_summary(groups),
+        summary=summary_of(groups),
         stamps=list(dict.fromkeys(stamp for run in runs for stamp in run.stamps)),
         warnings=warned(groups),
         warned_runs=sum(bool(run.warnings) for run in runs),
@@ -74,12 +72,12 @@ def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, 
 
 def folder_title(folder: Path) -> str:
     """The name of a folder of runs: of ``outputs/table1/embedded`` ``table1/embedded``."""
-    parts = folder.absolute().parts if folder.name in ("", "..") else folder.parts
-    own = parts[parts.index(OUTPUTS) + 1 :] if OUTPUTS in parts[:-1] else parts[-1:]
-    return "/".join(own)
+    parts = folder.absolute().parts
+    begin = parts.index(OUTPUT_FOLDER) + 1 if OUTPUT_FOLDER in parts[:-1] else -1
+    return "/".join(parts[begin:])
 
 
-def _summary(groups: Sequence[RunGroup]) -> str:
+def summary_of(groups: Sequence[RunGroup]) -> str:
     """Numbers of runs and methods, and the problems, in a line."""
     runs = [run for group in groups for run in group.repeated]
     methods = {name for run in runs for name in run.results.methods} - set(BOUNDS)
