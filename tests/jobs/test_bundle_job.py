@@ -10,7 +10,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
-from statsmerging.app.config import JobSettings
+from statsmerging.app.config import Config, JobSettings
 from statsmerging.app.run import Run
 from statsmerging.errors import UserError
 from statsmerging.jobs.compare import compare
@@ -59,7 +59,7 @@ def outcome(job: str, runs: Path, directory: Path) -> Path:
     config = SimpleNamespace(job=JobSettings(name=cast("Any", job), runs=runs))
     directory.mkdir()
     work = {"report": report, "compare": compare}[job]
-    work(cast("Run", SimpleNamespace(config=config, directory=RunDirectory(directory, {}))))
+    work(Run(cast("Config", config), RunDirectory(directory, {})))
     return directory
 
 

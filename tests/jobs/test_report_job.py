@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from statsmerging.app.config import Config
 from statsmerging.app.run import Run
 from statsmerging.jobs import report
 from statsmerging.runs.directory import RunDirectory
@@ -25,9 +26,7 @@ def finished(folder: Path, **config: Any) -> None:
 
 def run(runs: Path, directory: Path) -> None:
     config = SimpleNamespace(job=SimpleNamespace(runs=runs))
-    report.report(
-        cast("Run", SimpleNamespace(config=config, directory=RunDirectory(directory, {})))
-    )
+    report.report(Run(cast("Config", config), RunDirectory(directory, {})))
 
 
 def test_unfinished_runs_are_named_and_figures_are_counted(

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from statsmerging.app.config import JobSettings
+from statsmerging.app.config import Config, JobSettings
 from statsmerging.app.run import Run
 from statsmerging.errors import UserError
 from statsmerging.jobs.report import report
@@ -32,7 +32,7 @@ def run(directory: Path, **job: Any) -> None:
     record = {"job": {"name": "report", "runs": str(settings.runs)}, "suite": {}, "zoo": {}}
     made = RunDirectory(directory, record)
     with made.exclusive():
-        report(cast("Run", SimpleNamespace(config=SimpleNamespace(job=settings), directory=made)))
+        report(Run(cast("Config", SimpleNamespace(job=settings)), made))
 
 
 @pytest.fixture

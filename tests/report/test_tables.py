@@ -310,7 +310,7 @@ def test_files_have_names_that_differ() -> None:
 def test_all_files_of_tables_are_written(learned_run: Path, tmp_path: Path) -> None:
     groups = runs_by_setting(learned_run)
     tables = {"accuracy": [group_content(group) for group in groups], "sweep": sweep_tables(groups)}
-    write_tables(tables, WrittenFiles(tmp_path, ".record.json", file_list(tables, ())))
+    write_tables(tables, WrittenFiles(tmp_path, ".record.json", file_list(tables, (), ())))
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
         "accuracy.csv",
         "accuracy_toy_vit_seed_0.tex",

@@ -31,6 +31,12 @@ class Run:
 
         return received_config(received, self.config)
 
+    def default_config(self) -> dict[str, Any]:
+        """The config of a command without any choice of its own, as plain values."""
+        from statsmerging.app.default_config import default_config  # needs Hydra's composition
+
+        return default_config()
+
     def repeat(self, config: Config, directory: RunDirectory) -> None:
         """Run the job of another config in a directory of its own."""
         from statsmerging.app.command_line import run_checked  # that one imports this module

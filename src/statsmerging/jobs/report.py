@@ -15,6 +15,7 @@ from statsmerging.report.files import (
     file_list,
     markdown_page,
     report_tables,
+    run_page_names,
     write_figures,
     write_tables,
 )
@@ -22,7 +23,8 @@ from statsmerging.report.groups import overruled_runs, runs_by_setting
 from statsmerging.report.index import sweeps
 from statsmerging.report.page.html import report_page
 from statsmerging.report.page.overview import index_page
-from statsmerging.report.runs import name_runs, unfinished_runs
+from statsmerging.report.page.run import run_page
+from statsmerging.report.runs import name_runs, run_name, unfinished_runs
 from statsmerging.report.tables.terminal import print_table
 from statsmerging.store.written_files import WrittenFiles
 
@@ -58,7 +60,9 @@ def report(run: Run) -> None:
     )
     tables = report_tables(groups)
     planned = list(drawings(groups))
-    files = WrittenFiles(run.directory.path, RECORD, file_list(tables, planned))
+    pages = run_page_names(groups, folder)
+    listed = file_list(tables, planned, pages.values())
+    files = WrittenFiles(run.directory.path, RECORD, listed)
     for contents in tables.values():
         for content in contents:
             print_table(content, str(run.directory.path / PAGE))
@@ -68,7 +72,11 @@ def report(run: Run) -> None:
     figures = write_figures(planned, files)
     files.write_text(PAGE, markdown_page(tables, groups, figures))
     charts = {drawing.title: spec_of(chart(drawing)) for drawing in planned}
-    files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, charts))
+    files.write_text(INTERACTIVE_PAGE, report_page(groups, folder, charts, pages))
+    default = run.default_config()
+    for member in (member for group in groups for member in group.members):
+        name = run_name(member, folder)
+        files.write_text(pages[name], run_page(member, name, f"../{INTERACTIVE_PAGE}", default))
     files.remove_earlier()
     log.info("tables and figures: %s", run.directory.path / INTERACTIVE_PAGE)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from statsmerging.progress import track
 from statsmerging.report.bundles import whose_runs
@@ -12,6 +13,7 @@ from statsmerging.report.drawings import Drawing
 from statsmerging.report.figures.charts import SHOWN, chart
 from statsmerging.report.figures.style import FORMATS, printed
 from statsmerging.report.groups import RunGroup
+from statsmerging.report.runs import run_name
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Table
@@ -49,14 +51,27 @@ def report_tables(groups: Sequence[RunGroup]) -> dict[str, list[Table]]:
     }
 
 
-def file_list(tables: Mapping[str, Sequence[Table]], planned: Sequence[Drawing]) -> list[str]:
-    """Relative paths of all files of a report."""
+def run_page_names(groups: Sequence[RunGroup], folder: Path) -> dict[str, str]:
+    """Name of each run, as seen from the folder of all runs → the file of its page."""
+    names = [run_name(run, folder) for group in groups for run in group.members]
+    return {name: f"runs/{file}.html" for name, file in zip(names, file_names(names), strict=True)}
+
+
+def file_list(
+    tables: Mapping[str, Sequence[Table]], planned: Sequence[Drawing], pages: Iterable[str]
+) -> list[str]:
+    """Relative paths of all files of a report.
+
+    Args:
+        pages: those of its runs.
+    """
     texts = [f"{name}.tex" for names in _table_names(tables).values() for name in names]
     numbers = [f"{kind}.csv" for kind in _table_names(tables)]
     pictures = [f"{name}.{kind}" for name in _figure_names(planned) for kind in FORMATS]
     return [
         PAGE,
         INTERACTIVE_PAGE,
+        *pages,
         *(f"tables/{name}" for name in [*texts, *numbers]),
         *(f"figures/{name}" for name in pictures),
     ]

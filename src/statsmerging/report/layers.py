@@ -15,6 +15,9 @@ _KINDS = {
 #: Kind of all other tensors, and of a coefficient that all layers share.
 OTHER = "other"
 
+#: All kinds, in the order in which they are shown.
+KINDS = (*_KINDS, OTHER)
+
 
 @dataclass(frozen=True)
 class LayerName:

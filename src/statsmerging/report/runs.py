@@ -83,6 +83,12 @@ def read_run(folder: Path) -> ReportedRun:
     )
 
 
+def run_name(run: ReportedRun, folder: Path) -> str:
+    """The run's directory as seen from the folder of all runs."""
+    name = run.path.relative_to(folder).as_posix()
+    return run.path.absolute().name if name == "." else name
+
+
 def finished_runs(folder: Path) -> Iterator[ReportedRun]:
     """All finished runs below a folder, by name; a warning names each damaged run."""
     for manifest in sorted(folder.rglob(MANIFEST)):

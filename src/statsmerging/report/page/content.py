@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from statsmerging.report.bundles import sender
 from statsmerging.report.groups import QUESTION, SENDER, RunGroup, flatten, problem_of
-from statsmerging.report.runs import ReportedRun
+from statsmerging.report.runs import ReportedRun, run_name
 from statsmerging.report.tables.accuracy import group_content
 from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Row, Table
@@ -27,13 +27,20 @@ _SWEEP_FLAGS = {"-m", "--multirun"}
 Content = dict[str, Any]
 
 
-def page_content(groups: Sequence[RunGroup], folder: Path) -> Content:
-    """All runs, named from their folder, their settings and their tables."""
+def page_content(
+    groups: Sequence[RunGroup], folder: Path, pages: Mapping[str, str] | None = None
+) -> Content:
+    """All runs, named from their folder, their settings and their tables.
+
+    Args:
+        pages: name of a run → address of the page on it alone.
+    """
     runs = [run for group in groups for run in group.members]
     keys = _differing_keys(groups, runs)
     return {
         "keys": keys,
         "runs": [_run(run, group, folder, keys) for group in groups for run in group.members],
+        "pages": pages or {},
         "movements": [_table(table) for table in movement_tables(groups)],
         "costs": [_table(table) for table in cost_tables(groups)],
         "sweeps": [_table(table) for table in sweep_tables(groups)],
@@ -64,7 +71,7 @@ def _run(run: ReportedRun, group: RunGroup, folder: Path, keys: Iterable[str]) -
     stamps, warnings = results.stamps, results.warnings
     command = manifest.get("command", [])
     return {
-        "name": _name(run, folder),
+        "name": run_name(run, folder),
         "path": str(run.path),
         "hash": results.run_hash,
         "suite": results.suite,
@@ -101,12 +108,6 @@ def _reproduce(run: ReportedRun) -> str:
     return f"{this_command()} {shlex.join(['job=reproduce', f'job.run={run.path}'])}"
 
 
-def _name(run: ReportedRun, folder: Path) -> str:
-    """The run's directory as seen from the folder of all runs."""
-    name = run.path.relative_to(folder).as_posix()
-    return run.path.absolute().name if name == "." else name
-
-
 def _method(name: str, row: MethodRow, problem: Sequence[str], warnings: Iterable[str]) -> Content:
     return {
         "name": name,
@@ -130,7 +131,7 @@ def _setting(group: RunGroup, folder: Path) -> Content:
     return {
         **_table(group_content(group)),
         "heading": ", ".join(group.setting) or group.problem.replace(" · ", " on "),
-        "runs": [_name(run, folder) for run in group.members],
+        "runs": [run_name(run, folder) for run in group.members],
     }
 
 

@@ -26,7 +26,7 @@ from statsmerging.runs.directory import OUTPUT_FOLDER
 from statsmerging.runs.results import BOUNDS
 
 #: In the order in which they stand in the page: later ones use earlier ones.
-STYLES = ("page", "tables", "answer", "sections", "runs", "print")
+STYLES = ("page", "tables", "answer", "sections", "runs", "run", "print")
 SCRIPTS = (
     "elements",
     "copy",
@@ -44,13 +44,19 @@ SCRIPTS = (
 PLAIN = ("copy", "theme", "start_plain")
 
 
-def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, Spec]) -> str:
+def report_page(
+    groups: Sequence[RunGroup],
+    folder: Path,
+    figures: Mapping[str, Spec],
+    pages: Mapping[str, str] | None = None,
+) -> str:
     """The page of all finished runs below a folder; it loads nothing from anywhere.
 
     Args:
         groups: the runs.
         folder: from which their directories are named.
         figures: title → chart, of ``style.spec_of``.
+        pages: name of a run → address of the page on it alone.
     """
     runs = [run for group in groups for run in group.results]
     specs = [{"title": title, "spec": spec} for title, spec in figures.items()]
@@ -63,8 +69,9 @@ def report_page(groups: Sequence[RunGroup], folder: Path, figures: Mapping[str, 
         warnings=warned(groups),
         warned_runs=sum(bool(run.warnings) for run in runs),
         runs=len(runs),
+        pages=pages or {},
         answer=answers(contests(groups)),
-        content=_embedded_json(page_content(groups, folder)),
+        content=_embedded_json(page_content(groups, folder, pages)),
         figures=_embedded_json(specs),
         vega=_vega() if figures else "",
     )

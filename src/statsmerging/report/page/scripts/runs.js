@@ -39,12 +39,21 @@ function runDetails(content, run) {
       badges(run.stamps, run.warnings),
     ),
   );
-  details.addEventListener("toggle", () => details.append(...runBody(run)), { once: true });
+  const page = content.pages[run.name];
+  const body = () => details.append(...runBody(run, page));
+  details.addEventListener("toggle", body, { once: true });
   return details;
 }
 
-function runBody(run) {
+function runBody(run, page) {
   return [
+    page
+      ? element(
+          "p",
+          {},
+          element("a", { href: page }, "Table, coefficients and curves of this run"),
+        )
+      : null,
     ...notices([run]),
     facts([
       ["suite", run.suite],
