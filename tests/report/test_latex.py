@@ -26,6 +26,7 @@ def table(text: str, columns: int, rows: int) -> Table:
 
 
 TABLES = {
+    "slim": table("a_b", columns=1, rows=4),
     "narrow": table("a_b", columns=3, rows=4),
     "hostile": table(HOSTILE, columns=3, rows=4),
     "wide": table("the_task", columns=16, rows=4),
@@ -61,9 +62,10 @@ def test_a_list_may_be_broken_after_its_commas() -> None:
 @pytest.mark.parametrize(
     ("name", "environment", "packages"),
     [
-        ("narrow", "table", "booktabs"),
-        ("wide", "sidewaystable", "booktabs,graphicx,rotating"),
-        ("wide and high", "table", "booktabs,graphicx"),
+        ("slim", "table", "booktabs"),
+        ("narrow", "table*", "booktabs"),
+        ("wide", "sidewaystable*", "booktabs,graphicx,rotating"),
+        ("wide and high", "table*", "booktabs,graphicx"),
         ("long", "longtable", "booktabs,longtable"),
         ("long and wide", "longtable", "booktabs,lscape,longtable"),
     ],
@@ -81,14 +83,18 @@ def test_marks_are_explained_where_there_are_some() -> None:
     assert r"\textbf" not in latex(table("a", columns=1, rows=3), "x")
 
 
+@pytest.mark.parametrize("columns", ["onecolumn", "twocolumn"])
 @pytest.mark.parametrize("name", list(TABLES))
-def test_latex_compiles_every_table_and_each_fits_its_page(name: str, tmp_path: Path) -> None:
+def test_latex_compiles_every_table_and_each_fits_its_page(
+    name: str, columns: str, tmp_path: Path
+) -> None:
     program = shutil.which("pdflatex")
     if program is None:
         pytest.skip("needs pdflatex (Debian: texlive-latex-recommended)")
     text = latex(TABLES[name], "the_table")
     packages = text.splitlines()[0].removeprefix("% needs ")
-    document = [r"\documentclass{article}", packages, r"\begin{document}", text, r"\end{document}"]
+    begin = rf"\documentclass[{columns}]{{article}}"
+    document = [begin, packages, r"\begin{document}", text, r"\end{document}"]
     (tmp_path / "page.tex").write_text("\n".join(document), encoding="utf-8")
     command = [program, "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
@@ -96,3 +102,14 @@ def test_latex_compiles_every_table_and_each_fits_its_page(name: str, tmp_path: 
     assert done.returncode == 0, log
     assert "Overfull" not in log
     assert "Float too large" not in log
+
+
+def test_captions_and_headings_are_words() -> None:
+    title = "toy · vit · labels.kind=soft · statistics.features=[mean,variance]"
+    rows = [Row(("soft", "TIES"), (Number(70.0),))]
+    text = latex(
+        Table(title, "accuracy", ("labels.kind", "method"), ("average",), [Section("", rows)]), "x"
+    )
+    assert r"labels: soft $\cdot$ statistics: mean, variance" in text
+    assert "labels & method & average" in text
+    assert "kind" not in text

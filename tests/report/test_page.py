@@ -100,8 +100,8 @@ def test_runs_tables_and_commands_are_those_of_the_records(page: Page, sweep_run
     free = next(method for method in soft["methods"] if method["name"] == "free")
     assert (free["average"], free["accuracy"]["sign_digits"]) == (0.72, pytest.approx(0.67))
     assert [setting["heading"] for setting in content["settings"]] == [
-        "labels.kind=hard",
-        "labels.kind=soft",
+        "labels: hard",
+        "labels: soft",
     ]
     *_, (free_row,) = (
         [row for row in section["rows"] if row["labels"][0] == "The free"]

@@ -96,10 +96,10 @@ def test_it_loads_alone_and_without_complaint(
     page = _with_figures(browser, sweep_runs, tmp_path)
     find(page, "a[href='#figures']").click()
     _wait(page, "svg.marks")
-    assert find(page, "figcaption").text == "Accuracy on every task · toy · vit · labels.kind=hard"
+    assert find(page, "figcaption").text == "Accuracy on every task · toy · vit · labels: hard"
     assert "The free" in find(page, ".plot").text
-    choose(page, "figure", "toy · vit · labels.kind=soft")
-    assert find(page, "figcaption").text.endswith("labels.kind=soft")
+    choose(page, "figure", "toy · vit · labels: soft")
+    assert find(page, "figcaption").text.endswith("labels: soft")
     assert page.get_log("browser") == []
     assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert not page.find_elements("css selector", "main b")
@@ -228,7 +228,7 @@ def test_headings_sort_numbers_as_numbers(page: Any) -> None:
 
 
 def test_rows_are_sorted_among_their_own_kind(page: Any) -> None:
-    table = "//article[h3='labels.kind=hard']"
+    table = "//article[h3='labels: hard']"
     button = page.find_element("xpath", f"{table}//th[.='average']/button")
     for methods in (["The ties", "The free"], ["The free", "The ties"]):
         button.click()

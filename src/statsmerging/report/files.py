@@ -27,6 +27,7 @@ from statsmerging.report.tables.text import (
     spreadsheet_safe,
     tidy,
 )
+from statsmerging.report.words import title_words
 from statsmerging.store.written_files import WrittenFiles
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def write_figures(planned: Sequence[Drawing], files: WrittenFiles) -> dict[str, 
     names = _figure_names(planned)
     pairs = list(zip(names, planned, strict=True))
     for name, drawing in track(pairs, "drawing figures"):
-        for kind, content in printed(chart(drawing, SHOWN), drawing.title).items():
+        for kind, content in printed(chart(drawing, SHOWN), title_words(drawing.title)).items():
             with files.writing(f"figures/{name}.{kind}") as partial:
                 partial.write_bytes(content)
     log.info("figures: %d in %s", len(planned), files.folder / "figures")
@@ -132,8 +133,12 @@ def markdown_page(
             "\n".join(["## Experts distilled into the backbone", "", *head, *distilled, ""])
         )
     if figures:
+        widths = (
+            "Text is legible at the width that they are drawn at: a column, or, of several panels "
+            "side by side, a page (`figure*`)."
+        )
         pictures = [f"![{escape(title)}](figures/{name}.png)" for title, name in figures.items()]
-        parts.append("\n\n".join(["## Figures", *pictures]) + "\n")
+        parts.append("\n\n".join(["## Figures", widths, *pictures]) + "\n")
     return "\n".join(parts)
 
 

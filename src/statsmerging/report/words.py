@@ -18,7 +18,6 @@ WORDS = {
     "learning.episodes": "episodes",
     "learning.images": "learning images per task",
     "learning.split": "learned from",
-    "method": "methods",
     "spectral.leave_out": "left out",
     "spectral.rank": "directions",
     "statistics.features": "statistics",

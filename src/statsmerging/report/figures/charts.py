@@ -395,6 +395,6 @@ def cosine_matrix(frame: pd.DataFrame) -> alt.TopLevelMixin:
         base.mark_rect().encode(alt.Color("cosine:Q", scale=heat(-1.0, 1.0), title=title)),
         base.mark_text().encode(alt.Text("cosine:Q", format=".2f"), color=shade),
     )
-    # As many as fit a page, each wide enough for its number.
-    side = alt.Step(max(NUMBER[0], min(NUMBER[1], 380 / len(tasks))))
+    # As many as fit a column, each wide enough for its number.
+    side = alt.Step(max(NUMBER[0], min(NUMBER[1], 190 / len(tasks))))
     return laid_out(layered.properties(width=side, height=side))

@@ -8,7 +8,14 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from statsmerging.report.figures.style import PAGE_CHARACTERS, POINTER, colours, dashes, folded
+from statsmerging.report.figures.style import (
+    COLUMN_CHARACTERS,
+    PAGE_CHARACTERS,
+    POINTER,
+    colours,
+    dashes,
+    folded,
+)
 
 #: Legends of markers, and of lines, which are long enough to show their dashes.
 LEGEND = alt.Legend(symbolSize=36)
@@ -95,7 +102,8 @@ def panels(
         data = data_of(frame[frame[panel] == value])
         one = alt.layer(*layers, data=data, name=f"panel_{number}")
         if value:
-            lines = folded(value, PAGE_CHARACTERS // columns - 4)
+            room = PAGE_CHARACTERS // columns if columns > 1 else COLUMN_CHARACTERS
+            lines = folded(value, room - 4)
             one = one.properties(title=alt.TitleParams(lines, anchor="middle", frame="group"))
         # The first panel's selection holds in all.
         made.append(one.add_params(zoom_of(number, zoom), *[picked] * (number == 0)))

@@ -20,11 +20,12 @@ Spec = dict[str, Any]
 #: Endings of the files of a figure.
 FORMATS = ("pdf", "png")
 
-#: Width of a figure on paper, in points; resolution of pictures, in dots per inch.
-PAGE, DPI = 7 * 72, 200
+#: Widths of a figure on paper, in points: of several panels side by side, and of one, which fits a
+#: column of a paper that has two. Resolution of pictures, in dots per inch.
+PAGE, COLUMN, DPI = 7 * 72, 3.4 * 72, 200
 
-#: Characters of a title that fit across a page.
-PAGE_CHARACTERS = 100
+#: Characters of a title that fit across a page, and across a column.
+PAGE_CHARACTERS, COLUMN_CHARACTERS = 100, 48
 
 #: Parameter of a chart: true where a pointer may rest on its marks, false on paper.
 POINTER = "pointer"
@@ -61,8 +62,6 @@ _PAPER: Spec = {
         "tickWidth": 0.6,
         "tickSize": 3,
         "labelFontSize": 7,
-        # A name that takes more than half of a page ends in an ellipsis.
-        "labelLimit": PAGE // 2,
         "titleFontSize": 8,
         "titleFontWeight": "normal",
     },
@@ -134,21 +133,27 @@ def printed(chart: alt.TopLevelMixin, title: str) -> dict[str, bytes]:
     """
     spec = spec_of(chart)
     if title:
-        lines = folded(title, PAGE_CHARACTERS)
+        several = spec["usermeta"]["columns"] > 1
+        lines = folded(title, PAGE_CHARACTERS if several else COLUMN_CHARACTERS)
         spec["title"] = {"text": lines, "subtitle": spec.get("title", ""), "fontSize": 9}
     for parameter in spec.get("params", []):
         if parameter["name"] == POINTER:
             parameter["value"] = False
-    columns = spec["usermeta"]["columns"]
-    width = PAGE / columns - 60
+    columns, paper = spec["usermeta"]["columns"], _paper(spec)
+    width = paper / columns - 60
     svg, drawn = _svg(spec, width)
     # Widths of charts exclude their axes, whose labels have any length: measure, then fit.
-    svg, _ = _svg(spec, max(40.0, width + (PAGE - drawn) / columns))
+    svg, _ = _svg(spec, max(40.0, width + (paper - drawn) / columns))
     picture = Image.open(BytesIO(vl_convert.svg_to_png(svg, scale=DPI / 72)))
     # Written anew, a picture is a quarter of the size, and tells its width in inches.
     smaller = BytesIO()
     picture.convert("RGB").save(smaller, "png", dpi=(DPI, DPI))
     return {"pdf": _sorted_resources(vl_convert.svg_to_pdf(svg)), "png": smaller.getvalue()}
+
+
+def _paper(spec: Spec) -> float:
+    """Width of the whole figure on paper."""
+    return PAGE if spec["usermeta"]["columns"] > 1 else COLUMN
 
 
 def _svg(spec: Spec, width: float) -> tuple[str, float]:
@@ -163,12 +168,16 @@ def _svg(spec: Spec, width: float) -> tuple[str, float]:
         "columns": max(1, int(room / entry)),
         "gradientLength": 200,
         "labelFontSize": 7,
-        "labelLimit": room,
+        # Beside its symbol.
+        "labelLimit": room - 14,
         "titleFontSize": 7,
         "titleFontWeight": "normal",
     }
+    # A name that takes more than that of the width ends in an ellipsis.
+    share = 2 if meta["columns"] > 1 else 3
+    axis = _PAPER["axis"] | {"labelLimit": _paper(spec) // share}
     view = _PAPER["view"] | {"continuousWidth": width, "discreteWidth": width}
-    config = _PAPER | {"legend": legend, "view": view}
+    config = _PAPER | {"axis": axis, "legend": legend, "view": view}
     svg = vl_convert.vegalite_to_svg(spec, config=config, allowed_base_urls=[])
     # Identifiers count the charts that the process has drawn: begin at 0 in each.
     names: dict[str, str] = {}

@@ -18,6 +18,7 @@ from statsmerging.report.tables.by_setting import sweep_tables
 from statsmerging.report.tables.content import Row, Table
 from statsmerging.report.tables.cost import cost_tables
 from statsmerging.report.tables.movement import movement_tables
+from statsmerging.report.words import setting_words, title_words
 from statsmerging.runs.manifest import this_command, typed_command
 from statsmerging.runs.results import BOUNDS, MethodRow, method_title
 
@@ -130,16 +131,16 @@ def _setting(group: RunGroup, folder: Path) -> Content:
     """One setting with its table, as ``report.md`` has it."""
     return {
         **_table(group_content(group)),
-        "heading": ", ".join(group.setting) or group.problem.replace(" · ", " on "),
+        "heading": setting_words(group.differences) or group.problem.replace(" · ", " on "),
         "runs": [run_name(run, folder) for run in group.members],
     }
 
 
 def _table(table: Table) -> Content:
     return {
-        "title": table.title,
+        "title": title_words(table.title),
         "caption": table.caption,
-        "labels": table.labels,
+        "labels": table.label_headings,
         "columns": table.headings,
         "sections": [
             {"heading": section.heading, "rows": [_row(row) for row in section.rows]}

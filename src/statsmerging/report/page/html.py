@@ -21,7 +21,7 @@ from statsmerging.report.page.answer import answers
 from statsmerging.report.page.content import page_content
 from statsmerging.report.ranking import contests
 from statsmerging.report.warnings import warned
-from statsmerging.report.words import counted
+from statsmerging.report.words import counted, title_words
 from statsmerging.runs.directory import OUTPUT_FOLDER
 from statsmerging.runs.results import BOUNDS
 
@@ -59,7 +59,7 @@ def report_page(
         pages: name of a run → address of the page on it alone.
     """
     runs = [run for group in groups for run in group.results]
-    specs = [{"title": title, "spec": spec} for title, spec in figures.items()]
+    specs = [{"title": title_words(title), "spec": spec} for title, spec in figures.items()]
     return rendered(
         "report.html",
         SCRIPTS,

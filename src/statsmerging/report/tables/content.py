@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from statsmerging.report.repetitions import Repetition, span, spread
+from statsmerging.report.words import key_words
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,12 @@ class Table:
     @property
     def headings(self) -> list[str]:
         """Headings of the numbers: underscores become blanks, unless two would become equal."""
-        spaced = [name.replace("_", " ") for name in self.columns]
-        return [
-            blank if spaced.count(blank) == 1 else name
-            for blank, name in zip(spaced, self.columns, strict=True)
-        ]
+        return _distinct([name.replace("_", " ") for name in self.columns], self.columns)
+
+    @property
+    def label_headings(self) -> list[str]:
+        """Headings of the texts: keys of the config in words, unless two would become equal."""
+        return _distinct(list(map(key_words, self.labels)), self.labels)
 
     @property
     def rows(self) -> list[Row]:
@@ -190,6 +192,13 @@ class Table:
                 Section(section.heading, list(map(row, section.rows))) for section in self.sections
             ],
         )
+
+
+def _distinct(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The words, or the name where two would have the same."""
+    return [
+        word if words.count(word) == 1 else name for word, name in zip(words, names, strict=True)
+    ]
 
 
 def numbers_over_repetitions(

@@ -1,7 +1,9 @@
 """A table in LaTeX, with the rules of ``booktabs``; its first line lists the packages it needs.
 
-A table that is wider than the text is shrunk; if it would become too small to read, it is turned
-sideways; if it is longer than a page, it becomes a ``longtable``. Text is printed by pdfLaTeX in
+A table that is wider than a column of a two-column paper stands across the page (``table*``, which
+is the same as ``table`` in a paper of one column). One that is wider than the text is shrunk; if it
+would become too small to read, it is turned sideways; if it is longer than a page, it becomes a
+``longtable``, for which a two-column paper changes to one column. Text is printed by pdfLaTeX in
 its own fonts.
 """
 
@@ -12,9 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from statsmerging.report.tables.content import BEST, SECOND, Number, Table
+from statsmerging.report.words import title_words
 
 #: Text width, text height and mean width of a character of ``article``, in points.
 WIDTH, HEIGHT, CHARACTER = 345.0, 550.0, 5.0
+
+#: Width of a column of a two-column ``article``, the narrowest of the common papers.
+COLUMN = 225.0
 
 #: Gaps between columns in points: LaTeX's own, and a narrow one.
 GAP, NARROW_GAP = 12.0, 6.0
@@ -110,12 +116,14 @@ class _Form:
     """How a table is fitted to the page.
 
     Attributes:
-        shrunk: whether it is scaled down to the width of the text.
+        across: whether it stands across the columns of a two-column paper.
+        shrunk: whether it is scaled down to the width of the text, if it is wider.
         sideways: whether it is turned by 90 degrees.
         long: whether it continues over several pages.
         size: font size; a long table cannot be scaled.
     """
 
+    across: bool = False
     shrunk: bool = False
     sideways: bool = False
     long: bool = False
@@ -149,7 +157,7 @@ def _form(content: Table) -> _Form:
         return _long_form(characters)
     width = CHARACTER * sum(characters) + GAP * len(characters)
     sideways = width > SHRUNK * WIDTH and lines <= SIDEWAYS_LINES
-    return _Form(shrunk=width > WIDTH, sideways=sideways)
+    return _Form(across=width > COLUMN, shrunk=width > WIDTH, sideways=sideways)
 
 
 def _long_form(characters: Sequence[int]) -> _Form:
@@ -166,7 +174,7 @@ def _characters(content: Table) -> list[int]:
     """Number of characters of the widest cell of every column."""
     texts = [
         [heading, *(row.labels[place] for row in content.rows)]
-        for place, heading in enumerate(content.labels)
+        for place, heading in enumerate(content.label_headings)
     ]
     numbers = [
         [heading, *(number.text for row in content.rows if (number := row.numbers[place]))]
@@ -187,11 +195,12 @@ def _caption(content: Table) -> str:
     marks = {BEST: r"best \textbf{bold}", SECOND: r"second best \underline{underlined}"}
     legend = ", ".join(text for place, text in marks.items() if place in places)
     parts = [escape(content.caption), *([legend] if legend and content.ranked else [])]
-    return f"{escape(content.title)}: {'; '.join(parts)}."
+    return f"{escape(title_words(content.title))}: {'; '.join(parts)}."
 
 
 def _float(content: Table, form: _Form, title: str) -> Iterator[str]:
     environment = "sidewaystable" if form.sideways else "table"
+    environment += "*" if form.across else ""
     yield rf"\begin{{{environment}}}"
     yield r"\centering"
     yield r"\setlength{\belowcaptionskip}{6pt}"
@@ -215,6 +224,9 @@ def _long(content: Table, form: _Form, title: str) -> Iterator[str]:
         around = ["begin{landscape}", "end{landscape}"]
     headings = [r"\toprule", _headings(content, upright=False), r"\midrule"]
     _, *body = _body(content)  # its first rule is part of the headings
+    # A longtable is an error where there are two columns.
+    yield r"\makeatletter\if@twocolumn\onecolumn\let\aftertable\twocolumn\else"
+    yield r"\let\aftertable\relax\fi\makeatother"
     yield rf"\{around[0]}"
     yield rf"\{form.size}\setlength{{\tabcolsep}}{{{NARROW_GAP / 2:g}pt}}"
     yield r"\setlength{\LTcapwidth}{\linewidth}"
@@ -224,6 +236,7 @@ def _long(content: Table, form: _Form, title: str) -> Iterator[str]:
     yield from body
     yield r"\end{longtable}"
     yield rf"\{around[1]}"
+    yield r"\aftertable"
 
 
 def _columns(content: Table) -> str:
@@ -240,7 +253,7 @@ def _columns(content: Table) -> str:
 def _headings(content: Table, *, upright: bool) -> str:
     shape = r"\rotatebox{90}{%s}" if upright else "%s"
     numbers = [shape % escape(name) for name in content.headings]
-    return _row([*map(escape, content.labels), *numbers])
+    return _row([*map(escape, content.label_headings), *numbers])
 
 
 def _body(content: Table) -> Iterator[str]:

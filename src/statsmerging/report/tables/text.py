@@ -21,7 +21,7 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def markdown(table: Table) -> str:
     """The table in Markdown: title and caption above, best bold, second best underlined."""
-    headings = [*map(escape, [*table.labels, *table.headings])]
+    headings = [*map(escape, [*table.label_headings, *table.headings])]
     lines = [
         f"**{escape(table.title)}** · {escape(table.caption)}",
         "",
