@@ -344,6 +344,11 @@ def test_long_lists_fold(browser: Any, write_run: WriteRun, tmp_path: Path) -> N
     assert len(page.find_elements("css selector", "#overview-table tbody tr")) == 24
     assert not page.find_element("css selector", "#setting-tables details article").is_displayed()
     assert page.execute_script("return document.documentElement.scrollHeight") < 8000
+    # A link still leads to a run in a folded list.
+    page.find_elements("css selector", "#overview-table tbody a")[-1].click()
+    _wait(page, "#run-list > .folded[open] > details.run[open]")
+    _show(page, width=PHONE, scheme="light")
+    assert page.execute_script("return document.documentElement.scrollWidth") == PHONE
 
 
 def test_on_a_phone_the_first_screen_has_accuracies(page: Any) -> None:

@@ -396,5 +396,5 @@ def cosine_matrix(frame: pd.DataFrame) -> alt.TopLevelMixin:
         base.mark_text().encode(alt.Text("cosine:Q", format=".2f"), color=shade),
     )
     # As many as fit a column, each wide enough for its number.
-    side = alt.Step(max(NUMBER[0], min(NUMBER[1], 190 / len(tasks))))
+    side = alt.Step(max(NUMBER[0], min(NUMBER[1], 180 / len(tasks))))
     return laid_out(layered.properties(width=side, height=side))

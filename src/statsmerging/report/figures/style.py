@@ -134,8 +134,15 @@ def printed(chart: alt.TopLevelMixin, title: str) -> dict[str, bytes]:
     spec = spec_of(chart)
     if title:
         several = spec["usermeta"]["columns"] > 1
-        lines = folded(title, PAGE_CHARACTERS if several else COLUMN_CHARACTERS)
-        spec["title"] = {"text": lines, "subtitle": spec.get("title", ""), "fontSize": 9}
+        room = PAGE_CHARACTERS if several else COLUMN_CHARACTERS
+        notes = spec.get("title", [])
+        # Notes are smaller than the title.
+        below = [
+            line
+            for note in ([notes] if isinstance(notes, str) else notes)
+            for line in folded(note, room * 5 // 4)
+        ]
+        spec["title"] = {"text": folded(title, room), "subtitle": below, "fontSize": 9}
     for parameter in spec.get("params", []):
         if parameter["name"] == POINTER:
             parameter["value"] = False
@@ -166,15 +173,15 @@ def _svg(spec: Spec, width: float) -> tuple[str, float]:
         "orient": "bottom",
         "offset": 8,
         "columns": max(1, int(room / entry)),
-        "gradientLength": 200,
+        "gradientLength": 200 if meta["columns"] > 1 else 150,
         "labelFontSize": 7,
         # Beside its symbol.
         "labelLimit": room - 14,
         "titleFontSize": 7,
         "titleFontWeight": "normal",
     }
-    # A name that takes more than that of the width ends in an ellipsis.
-    share = 2 if meta["columns"] > 1 else 3
+    # A name that takes more of the width ends in an ellipsis; beside a legend it has less room.
+    share = 3 if meta["columns"] == 1 and meta["longest"] else 2
     axis = _PAPER["axis"] | {"labelLimit": _paper(spec) // share}
     view = _PAPER["view"] | {"continuousWidth": width, "discreteWidth": width}
     config = _PAPER | {"axis": axis, "legend": legend, "view": view}

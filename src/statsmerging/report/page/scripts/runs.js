@@ -1,10 +1,18 @@
 "use strict";
 // The details of every run: made when they are opened, since a sweep may have hundreds.
 
+/** Of more runs, the others are folded. */
+const LISTED = 10;
+
 function startRuns(content) {
+  const runs = content.runs.map((run) => runDetails(content, run));
+  const others = runs.slice(LISTED);
   document
     .getElementById("run-list")
-    .append(...content.runs.map((run) => runDetails(content, run)));
+    .append(
+      ...runs.slice(0, LISTED),
+      ...(others.length ? [folded(counted(others.length, "further run"), others)] : []),
+    );
   addEventListener("hashchange", openTarget);
   // A link to the place one is at already changes no address.
   document.addEventListener("click", (event) => {
@@ -18,7 +26,9 @@ function startRuns(content) {
 function openTarget() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!(target instanceof HTMLDetailsElement)) return;
-  target.open = true;
+  for (let place = target; place; place = place.parentElement.closest("details")) {
+    place.open = true;
+  }
   target.scrollIntoView();
   target.querySelector("summary").focus({ preventScroll: true });
 }
