@@ -20,7 +20,8 @@ from torch import Tensor
 from benchmarks.measuring import Result, parser, publish
 from benchmarks.random_bank import backbone, random_bank
 from statsmerging.choices import Feature
-from statsmerging.learning.fit import cached_layer_statistics
+from statsmerging.learning.mergeable import cached, layer_features
+from statsmerging.learning.settings import StatisticsSettings
 from statsmerging.merging import TaskVectorBank
 from statsmerging.merging.statistics import LayerStatistics
 from statsmerging.store.cache import Cache
@@ -68,7 +69,8 @@ def timed(function: Callable[[], Result]) -> tuple[float, Result]:
 def read(bank: TaskVectorBank, cache: Cache) -> LayerStatistics:
     """The paper's four statistics, through the cache as a job does it."""
     features: list[Feature] = ["mean", "variance", "magnitude", "singular_values"]
-    return cached_layer_statistics(bank, "random", cache, of="weights", rank=3, features=features)
+    settings = StatisticsSettings(of="weights", features=features, rank=3, standardise="both")
+    return layer_features(bank, settings, cached(cache, "random"))
 
 
 def expert_matrices(bank: TaskVectorBank) -> dict[str, Tensor]:

@@ -122,7 +122,7 @@ def fit(
         student,
         {task: Head(torch.randn(CLASSES, width), torch.zeros(CLASSES)) for task in tasks},
         {task: torch.randn(IMAGES, CLASSES) for task in tasks},
-        Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        Preprocess(setting.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).normalise,
         LabelsSettings(),
         "teacher_labels",
         TrainerSettings(

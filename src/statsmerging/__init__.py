@@ -7,14 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from statsmerging.learning.library.fit import fit
     from statsmerging.merging.methods import merge
 
-__all__ = ["merge"]
+__all__ = ["fit", "merge"]
 
 __version__ = "0.1.0"
 
 #: Public name → its module, imported when the name is first used: importing this takes no torch.
-_MODULES = {"merge": "merging.methods"}
+_MODULES = {"fit": "learning.library.fit", "merge": "merging.methods"}
 
 
 def __getattr__(name: str) -> object:

@@ -149,8 +149,8 @@ def of_module(tasks: Sequence[str], accumulate: Literal["joint", "per_task"]) ->
         steps_per_epoch=2,
         seed=0,
     )
-    preprocess = Preprocess(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return heads, scores, preprocess, LabelsSettings(), "teacher_labels", settings
+    normalise = Preprocess(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).normalise
+    return heads, scores, normalise, LabelsSettings(), "teacher_labels", settings
 
 
 def batch_of(tasks: int) -> UnlabeledBatch:

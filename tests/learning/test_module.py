@@ -55,7 +55,7 @@ def make_module(
         MergedModel(backbone or TinyBackbone(), bank),
         heads,
         scores,
-        PREPROCESS,
+        PREPROCESS.normalise,
         LabelsSettings(),
         objective,
         settings,

@@ -65,7 +65,7 @@ def small_module(
         MergedModel(TinyBackbone(), bank),
         heads,
         {task: torch.eye(4) for task in bank.tasks},
-        PREPROCESS,
+        PREPROCESS.normalise,
         LabelsSettings(kind="ground_truth"),
         "teacher_labels",
         settings,

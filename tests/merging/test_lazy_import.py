@@ -15,7 +15,9 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["statsmerging.merging.errors", "statsmerging.choices"])
+@pytest.mark.parametrize(
+    "module", ["statsmerging", "statsmerging.merging.errors", "statsmerging.choices"]
+)
 def test_without_torch(module: str) -> None:
     assert run(f"import sys, {module}; print('torch' in sys.modules)") == "False"
 

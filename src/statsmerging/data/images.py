@@ -64,9 +64,8 @@ class ImageSplit:
     def held_out(self, share: float) -> tuple[ImageSplit, ImageSplit]:
         """The images to learn from, and those that are held out of learning, both in their order.
 
-        At least ``FEWEST_HELD_OUT`` images are held out, and at most half of them all. The content
-        of an image decides on which side it is: copies of one image are on the same side, and the
-        sides are the same in every geometry, with every corruption and seed.
+        The sides are those of ``held_out_rows``: the same in every geometry, with every corruption
+        and seed.
 
         Args:
             share: of the images that are held out, below 1.
@@ -74,17 +73,12 @@ class ImageSplit:
         Raises:
             UserError: all images are copies of one.
         """
-        wanted = min(max(math.ceil(share * len(self)), FEWEST_HELD_OUT), len(self) // 2)
-        distinct, copies = np.unique(self.digests.numpy(), axis=0, return_inverse=True)
-        if len(distinct) < 2:
+        held = held_out_rows(self.digests, share)
+        if held is None:
             raise UserError(
                 "learning.held_out needs at least two different images of each task; "
                 "learning.held_out=0 does without"
             )
-        # They are in ascending order here; that of digests has nothing to do with the images.
-        below = np.bincount(copies).cumsum()
-        last = min(int(np.searchsorted(below, wanted)), len(distinct) - 2)
-        held = torch.from_numpy(copies.reshape(-1) <= last)
         how = f"by content, {share} held out"
         return self._rows((~held).nonzero()[:, 0], f"rest {how}"), self._rows(
             held.nonzero()[:, 0], how
@@ -93,6 +87,26 @@ class ImageSplit:
     def _rows(self, rows: Tensor, how: str) -> ImageSplit:
         key = key_of([self.key, how])
         return ImageSplit(self.images[rows], self.labels[rows], self.digests[rows], key)
+
+
+def held_out_rows(digests: Tensor, share: float) -> Tensor | None:
+    """Which of N images are held out of learning, bool, N; ``None``: all are copies of one.
+
+    At least ``FEWEST_HELD_OUT`` images are held out, and at most half of them all. The content of
+    an image decides on which side it is: copies of one image are on the same side.
+
+    Args:
+        digests: uint8, N × 16, hash of each image.
+        share: of the images that are held out, below 1.
+    """
+    wanted = min(max(math.ceil(share * len(digests)), FEWEST_HELD_OUT), len(digests) // 2)
+    distinct, copies = np.unique(digests.numpy(), axis=0, return_inverse=True)
+    if len(distinct) < 2:
+        return None
+    # They are in ascending order here; that of digests has nothing to do with the images.
+    below = np.bincount(copies).cumsum()
+    last = min(int(np.searchsorted(below, wanted)), len(distinct) - 2)
+    return torch.from_numpy(copies.reshape(-1) <= last)
 
 
 def load_split(

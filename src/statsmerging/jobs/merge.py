@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from statsmerging.errors import IncompleteError, UserError
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.diagnosis import diagnose
-from statsmerging.learning.fit import run_statistics
 from statsmerging.learning.joint import joint_weights
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
+from statsmerging.learning.mergeable import run_statistics
 from statsmerging.learning.merged import Merged
 from statsmerging.learning.merger import Merger
 from statsmerging.learning.problem import MergingProblem

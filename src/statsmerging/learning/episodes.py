@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.choices import Anchor, Objective
-from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.data_module import UnlabeledBatch
-from statsmerging.learning.fit import LearningStep, Mergeable, at_granularity, run_statistics
+from statsmerging.learning.fit import LearningStep, learned
 from statsmerging.learning.learned_coefficients import LearnedCoefficients, predicted
+from statsmerging.learning.mergeable import Mergeable, at_granularity, run_statistics
 from statsmerging.learning.module import StatsMerging
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
 from statsmerging.merging.bank import SomeExperts, TaskVectorBank
@@ -136,7 +136,7 @@ class StatsMergingInEpisodes(StatsMerging):
         student: EpisodicStudent,
         heads: Mapping[str, Head],
         targets: Mapping[str, Tensor],
-        preprocess: Preprocess,
+        normalise: Callable[[Tensor], Tensor],
         labels: LabelsSettings,
         objective: Objective,
         settings: TrainerSettings,
@@ -144,7 +144,7 @@ class StatsMergingInEpisodes(StatsMerging):
         plan: EpisodePlan,
         statistics: Sequence[LayerStatistics | DirectionStatistics],
     ) -> None:
-        super().__init__(learner, student, heads, targets, preprocess, labels, objective, settings)
+        super().__init__(learner, student, heads, targets, normalise, labels, objective, settings)
         self.plan = plan
         self.statistics = tuple(statistics)
 
@@ -212,15 +212,16 @@ def learn_in_episodes(
         ),
         {task: zoo.experts[task].head for task in bank.tasks},
         targets,
-        zoo.preprocess,
+        zoo.preprocess.normalise,
         method.labels(settings.labels),
         method.settings.objective,
         method.trainer(settings.trainer),
         plan=plan,
         statistics=[subset.statistics for subset in subsets],
     )
-    learned = step.result(module, parts.bank, step.fit(module, method, tasks=plan.members))
-    return replace(learned, expense=meter.expense + learned.expense)
+    fitted = step.fit(module, method, tasks=plan.members)
+    found = learned(module, learner, parts.bank, fitted)
+    return replace(found, expense=meter.expense + found.expense)
 
 
 def _subsets(

@@ -10,38 +10,28 @@ from pathlib import Path
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from statsmerging.choices import Feature, Source
+from statsmerging.choices import Accelerator, Standardise
 from statsmerging.data.images import ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.cost import Expense, LearningClock, Meter, seconds_before
 from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
+from statsmerging.learning.mergeable import Mergeable
 from statsmerging.learning.module import StatsMerging
-from statsmerging.learning.problem import MergingProblem, at_density
-from statsmerging.learning.settings import (
-    MergingSettings,
-)
+from statsmerging.learning.problem import MergingProblem
+from statsmerging.learning.settings import LearnedMethodSettings, MergingSettings
 from statsmerging.learning.trained_vectors import StudentWithTrainedVectors
 from statsmerging.learning.trainer import continue_from, create_trainer
-from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.decomposition import Decomposition
 from statsmerging.merging.direction_learner import DirectionLearner
-from statsmerging.merging.directions import DirectionStatistics, direction_statistics
+from statsmerging.merging.directions import DirectionStatistics
 from statsmerging.merging.learner import StatsMergeLearner
 from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import Bank, MergedModel
-from statsmerging.merging.relations import (
-    RELATION_COLUMNS,
-    place_statistics,
-    relation_statistics,
-)
-from statsmerging.merging.statistics import LayerStatistics, layer_statistics, statistic_columns
+from statsmerging.merging.statistics import LayerStatistics
 from statsmerging.runs.cost import Cost
-from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
 
 
@@ -98,18 +88,19 @@ class LearningStep:
         """
         self.check_processes(method)
         settings, zoo = self.settings, self.problem.zoo
+        learner = self.learner(method, parts.statistics)
         module = StatsMerging(
-            self.learner(method, parts.statistics),
+            learner,
             self.student(method, parts.bank),
             {task: zoo.experts[task].head for task in parts.bank.tasks},
             targets,
-            zoo.preprocess,
+            zoo.preprocess.normalise,
             method.labels(settings.labels),
             method.settings.objective,
             method.trainer(settings.trainer),
             method.settings.trains,
         )
-        return self.result(module, parts.bank, self.fit(module, method))
+        return learned(module, learner, parts.bank, self.fit(module, method))
 
     def check_processes(self, method: LearnedMethod) -> None:
         """Raise ``UserError`` for a setting that several processes cannot share.
@@ -128,75 +119,27 @@ class LearningStep:
         if settings.trainer.devices > 1 and settings.merge.memory_map:
             raise UserError("merge.memory_map needs trainer.devices=1; processes share the memory")
 
-    @torch.no_grad()
-    def result(self, module: StatsMerging, bank: Bank, fitted: Fitted) -> LearnedCoefficients:
-        """What was learned, with the coefficients of all seen experts."""
-        student = module.student
-        # A learner that stays has no gradient, which is no sign of trouble.
-        stays = not any(weight.requires_grad for weight in module.learner.parameters())
-        return LearnedCoefficients(
-            module.learner,
-            bank,
-            module.learner().cpu(),
-            math.nan if stays else fitted.gradient_norm,
-            student.trained() if isinstance(student, StudentWithTrainedVectors) else {},
-            module.trained_heads(),
-            fitted.expense,
-        )
-
     def learner(
         self,
         method: LearnedMethod,
         statistics: LayerStatistics | DirectionStatistics,
         scaled_by: Sequence[DirectionStatistics] | None = None,
     ) -> StatsMergeLearner | DirectionLearner | MaskLearner:
-        """The method's learner before its first step.
-
-        Args:
-            scaled_by: see ``DirectionLearner``.
-        """
-        settings, chosen = self.settings, method.settings
-        assert chosen.learner != "released_code"  # it has another module
-        generator = torch.Generator().manual_seed(settings.seed)
-        if isinstance(statistics, DirectionStatistics):
-            if chosen.learner == "masks":
-                return MaskLearner(statistics, start=chosen.start, scale=chosen.scale)
-            return DirectionLearner(
-                statistics,
-                kind=chosen.learner,
-                vectors=chosen.vectors,
-                hidden=settings.learner.hidden,
-                scale=chosen.scale,
-                vector_scale=chosen.vector_scale,
-                start=chosen.start,
-                generator=generator,
-                scaled_by=scaled_by,
-            )
-        assert chosen.learner != "masks"  # they are of directions
-        return StatsMergeLearner(
+        """The method's learner before its first step; see ``create_learner``."""
+        settings = self.settings
+        return create_learner(
+            method.settings,
             statistics,
-            chosen.granularity,
-            kind=chosen.learner,
-            standardise=settings.statistics.standardise,
-            link=chosen.link,
             hidden=settings.learner.hidden,
-            scale=chosen.scale,
-            anchor=chosen.anchor,
-            start=chosen.start,
-            vectors=chosen.vectors,
-            vector_scale=chosen.vector_scale,
-            generator=generator,
+            standardise=settings.statistics.standardise,
+            seed=settings.seed,
+            scaled_by=scaled_by,
         )
 
     def student(self, method: LearnedMethod, bank: Bank) -> MergedModel:
         """The zoo's backbone as a function of coefficients, with the method's anchor."""
-        kind = StudentWithTrainedVectors if method.settings.vectors == "trained" else MergedModel
-        return kind(
-            self.problem.zoo.network.frozen(),
-            bank,
-            method.settings.anchor,
-            compiled=self.settings.merge.compile,
-        )
+        backbone = self.problem.zoo.network.frozen()
+        return create_student(method.settings, backbone, bank, self.settings.merge.compile)
 
     def fit(
         self,
@@ -211,166 +154,167 @@ class LearningStep:
             tasks: see ``UnlabeledDataModule``.
         """
         settings, problem = self.settings.trainer, self.problem
-        data = UnlabeledDataModule(
-            {task: split.images for task, split in self.images.items()},
-            images_per_task=settings.images_per_task,
-            steps_per_epoch=settings.steps_per_epoch,
-            seed=settings.seed,
-            tasks=tasks,
-        )
         # Named after weights and images, so that a run never continues from those of another.
         sources = [*problem.weight_hashes.values(), *problem.images.fingerprints().values()]
         checkpoint = self.checkpoints / f"{method.name}-{key_of(sources)}.ckpt"
         start = continue_from(checkpoint)
         before = seconds_before(start)
-        trainer = create_trainer(
-            accelerator=self.settings.accelerator,
-            epochs=settings.steps // settings.steps_per_epoch,
-            description=f"learning coefficients of {method.settings.title}",
-            callbacks=[LearningClock(before.seconds.get("learning", 0.0)), *callbacks],
-            loggers=self.curves(method.name),
-            checkpoint=checkpoint,
-            devices=settings.devices,
-        )
         meter = self.meter()
         with meter.phase("learning", alone=settings.devices == 1):
-            trainer.fit(module, data, ckpt_path=start, weights_only=True)
-        # Lightning leaves everything on the CPU, and further methods merge the same bank.
-        module.student.to(problem.zoo.device)
-        # The step may have been another process's, or one of the killed run's.
-        norm = trainer.callback_metrics.get("learner_gradient_norm", module.gradient_norm)
-        images = data.sampler.images(settings.steps)
+            norm, images = train(
+                module,
+                {task: split.images for task, split in self.images.items()},
+                accelerator=self.settings.accelerator,
+                device=problem.zoo.device,
+                description=f"learning coefficients of {method.settings.title}",
+                callbacks=[LearningClock(before.seconds.get("learning", 0.0)), *callbacks],
+                loggers=self.curves(method.name),
+                checkpoint=checkpoint,
+                start=start,
+                tasks=tasks,
+            )
         cost = Cost(
             images=images,
             forward_passes=module.passes * images,
             backward_passes=module.passes * images,
             parameters=sum(weight.numel() for weight in module.trained()),
         )
-        return Fitted(float(norm), Expense(cost, before) + meter.expense)
+        return Fitted(norm, Expense(cost, before) + meter.expense)
 
 
-@dataclass(frozen=True)
-class Mergeable:
-    """What coefficients are learned for, and the statistics they are learned from."""
-
-    bank: Bank
-    statistics: LayerStatistics | DirectionStatistics
-
-
-def mergeable(
-    settings: MergingSettings, problem: MergingProblem, bank: TaskVectorBank, method: LearnedMethod
-) -> Mergeable:
-    """A bank at the granularity of the method, with statistics.
+@torch.no_grad()
+def learned(
+    module: StatsMerging,
+    learner: StatsMergeLearner | DirectionLearner | MaskLearner,
+    bank: Bank,
+    fitted: Fitted,
+) -> LearnedCoefficients:
+    """What a module has learned, with the coefficients of all seen experts.
 
     Args:
-        bank: whole task vectors; they are trimmed here to the density of the method.
+        learner: that of the module.
     """
-    density = method.settings.density
-    # Before the bank: both trim, and three banks would be in memory at once.
-    statistics = run_statistics(settings, problem, bank, density)
-    return at_granularity(settings, problem, method, at_density(bank, density), statistics)
-
-
-def at_granularity(
-    settings: MergingSettings,
-    problem: MergingProblem,
-    method: LearnedMethod,
-    bank: TaskVectorBank,
-    statistics: LayerStatistics,
-) -> Mergeable:
-    """A bank and the statistics of its layers, or its singular directions and theirs.
-
-    Args:
-        bank: task vectors of the problem's experts or of some of them, at the method's density.
-    """
-    if method.settings.granularity != "singular_wise":
-        return Mergeable(bank, statistics)
-    chosen = method.settings.spectral or settings.spectral
-    decomposition = Decomposition(
-        rank=chosen.rank,
-        budget=chosen.budget,
-        orthonormal=chosen.orthonormal,
-        split_attention=chosen.split_attention,
-        dtype=getattr(torch, settings.merge.precision),
-    )
-    hashes = task_vector_hashes(settings, problem, bank, method.settings.density)
-    directions = problem.directions.of(bank, decomposition, hashes)
-    of_directions = direction_statistics(directions).beside(statistics)
-    features = settings.spectral.seen_features
-    if "relations" in features:
-        of_directions = of_directions.beside(relation_statistics(bank))
-    return Mergeable(directions, of_directions.select(features))
-
-
-def run_statistics(
-    settings: MergingSettings,
-    problem: MergingProblem,
-    bank: TaskVectorBank,
-    density: float | None,
-) -> LayerStatistics:
-    """The statistics that the config asks for.
-
-    Args:
-        bank: whole task vectors; they are trimmed here, as the key in the cache promises.
-        density: of the task vectors as a method sees them, see ``at_density``.
-    """
-    return cached_layer_statistics(
-        at_density(bank, density),
-        key_of(task_vector_hashes(settings, problem, bank, density)),
-        problem.cache,
-        of=settings.statistics.of,
-        rank=settings.statistics.rank,
-        features=settings.statistics.features,
+    student = module.student
+    # A learner that stays has no gradient, which is no sign of trouble.
+    stays = not any(weight.requires_grad for weight in learner.parameters())
+    return LearnedCoefficients(
+        learner,
+        bank,
+        learner().cpu(),
+        math.nan if stays else fitted.gradient_norm,
+        student.trained() if isinstance(student, StudentWithTrainedVectors) else {},
+        module.trained_heads(),
+        fitted.expense,
     )
 
 
-def task_vector_hashes(
-    settings: MergingSettings,
-    problem: MergingProblem,
-    bank: TaskVectorBank,
-    density: float | None,
-) -> list[str]:
-    """What the task vectors of a method depend on: weights, precision and density."""
-    names = ["pretrained", *(f"{task}/backbone" for task in bank.tasks)]
-    hashes = [problem.zoo.hashes[name] for name in names]
-    return [*hashes, settings.merge.precision, f"density {density}"]
-
-
-def cached_layer_statistics(
-    bank: TaskVectorBank,
-    bank_hash: str,
-    cache: Cache,
+def create_learner(
+    method: LearnedMethodSettings,
+    statistics: LayerStatistics | DirectionStatistics,
     *,
-    of: Source,
-    rank: int,
-    features: Sequence[Feature],
-) -> LayerStatistics:
-    """The named features of the bank, read from the cache if these weights were seen before.
+    hidden: int,
+    standardise: Standardise,
+    seed: int,
+    scaled_by: Sequence[DirectionStatistics] | None = None,
+) -> StatsMergeLearner | DirectionLearner | MaskLearner:
+    """A learner before its first step.
 
     Args:
-        bank_hash: content hash of the weights the bank was built from, and of their order.
-        of: whose mean, variance, magnitude and singular values; the others are of task vectors.
+        hidden: width of its hidden layer.
+        standardise: see ``LayerStatistics.standardised``.
+        seed: of its initial weights.
+        scaled_by: see ``DirectionLearner``.
     """
-
-    def cached(key: str, values: Callable[[], Tensor]) -> Tensor:
-        return cache.load(
-            "statistics",
-            f"{key}.safetensors",
-            write=lambda path: save_file({"values": values()}, path),
-            read=lambda path: load_file(path)["values"],
+    assert method.learner != "released_code"  # it has another module
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(statistics, DirectionStatistics):
+        if method.learner == "masks":
+            return MaskLearner(statistics, start=method.start, scale=method.scale)
+        return DirectionLearner(
+            statistics,
+            kind=method.learner,
+            vectors=method.vectors,
+            hidden=hidden,
+            scale=method.scale,
+            vector_scale=method.vector_scale,
+            start=method.start,
+            generator=generator,
+            scaled_by=scaled_by,
         )
-
-    weights = cached(
-        key_of([bank_hash, of, str(rank)]), lambda: layer_statistics(bank, of=of, rank=rank).values
+    assert method.learner != "masks"  # they are of directions
+    return StatsMergeLearner(
+        statistics,
+        method.granularity,
+        kind=method.learner,
+        standardise=standardise,
+        link=method.link,
+        hidden=hidden,
+        scale=method.scale,
+        anchor=method.anchor,
+        start=method.start,
+        vectors=method.vectors,
+        vector_scale=method.vector_scale,
+        generator=generator,
     )
-    statistics = LayerStatistics(
-        weights, statistic_columns(rank), bank.layers, bank.tasks, bank.vector_layers
+
+
+def create_student(
+    method: LearnedMethodSettings, backbone: nn.Module, bank: Bank, compiled: bool = False
+) -> MergedModel:
+    """A backbone as a function of coefficients; see ``MergedModel``."""
+    kind = StudentWithTrainedVectors if method.vectors == "trained" else MergedModel
+    return kind(backbone, bank, method.anchor, compiled=compiled)
+
+
+def train(
+    module: StatsMerging,
+    inputs: Mapping[str, Tensor],
+    *,
+    accelerator: Accelerator,
+    device: torch.device,
+    description: str,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+    checkpoint: Path | None = None,
+    start: Path | None = None,
+    tasks: Callable[[int], Sequence[int]] | None = None,
+    progress: bool = True,
+) -> tuple[float, int]:
+    """Train a module to the last of its steps.
+
+    Args:
+        inputs: task → its unlabeled images or other inputs, N × ….
+        device: where the student is afterwards.
+        description: shown beside the progress bar.
+        checkpoint: where to leave one after every epoch; ``None``: nowhere.
+        start: a checkpoint to continue from.
+        tasks: see ``UnlabeledDataModule``.
+        progress: whether the bar is shown.
+
+    Returns:
+        Norm of the learner's gradient in the last step, and how many inputs all steps saw.
+    """
+    settings = module.settings
+    data = UnlabeledDataModule(
+        inputs,
+        images_per_task=settings.images_per_task,
+        steps_per_epoch=settings.steps_per_epoch,
+        seed=settings.seed,
+        tasks=tasks,
     )
-    if set(features) & set(RELATION_COLUMNS):
-        relations = cached(
-            key_of([bank_hash, "relations"]), lambda: relation_statistics(bank).values
-        )
-        statistics = statistics.beside(
-            LayerStatistics(relations, RELATION_COLUMNS, bank.layers, bank.tasks)
-        )
-    return statistics.beside(place_statistics(bank.layers, bank.tasks)).select(features)
+    trainer = create_trainer(
+        accelerator=accelerator,
+        epochs=settings.steps // settings.steps_per_epoch,
+        description=description,
+        callbacks=callbacks,
+        loggers=loggers,
+        checkpoint=checkpoint,
+        devices=settings.devices,
+        progress=progress,
+    )
+    trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    # Lightning leaves everything on the CPU, and further methods merge the same bank.
+    module.student.to(device)
+    # The step may have been another process's, or one of the killed run's.
+    norm = trainer.callback_metrics.get("learner_gradient_norm", module.gradient_norm)
+    return float(norm), data.sampler.images(settings.steps)

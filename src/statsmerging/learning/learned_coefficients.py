@@ -51,9 +51,7 @@ class LearnedCoefficients:
 
     def state(self, anchor: Anchor) -> dict[str, Tensor]:
         """The merged weights by name."""
-        merged = self.bank.merge(self.coefficients, anchor)
-        moved = {name: merged[name] + offset for name, offset in self.offsets.items()}
-        return {**merged, **moved}
+        return merged_state(self.bank, self.coefficients, anchor, self.offsets)
 
     def listed(self) -> list[Coefficient]:
         """The coefficients one by one, with their places."""
@@ -111,6 +109,19 @@ class LearnedCoefficients:
     def predict(self, statistics: LayerStatistics | DirectionStatistics) -> Tensor:
         """Coefficients for other experts, from statistics of the same kind."""
         return predicted(self.learner.cpu(), statistics)
+
+
+def merged_state(
+    bank: Bank, coefficients: Tensor, anchor: Anchor, offsets: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The merged weights by name.
+
+    Args:
+        offsets: layer → what is added to it, see ``StudentWithTrainedVectors``.
+    """
+    merged = bank.merge(coefficients, anchor)
+    moved = {name: merged[name] + offset for name, offset in offsets.items()}
+    return {**merged, **moved}
 
 
 def predicted(learner: nn.Module, statistics: LayerStatistics | DirectionStatistics) -> Tensor:

@@ -17,7 +17,7 @@ from statsmerging.choices import LabelsFrom, Restrict
 from statsmerging.learning.chosen_methods import FixedMethod, LearnedMethod
 from statsmerging.learning.cost import Expense, Meter
 from statsmerging.learning.episodes import learn_in_episodes
-from statsmerging.learning.fit import LearningStep, Mergeable, mergeable
+from statsmerging.learning.fit import LearningStep
 from statsmerging.learning.labels import (
     Teacher,
     labelling_passes,
@@ -25,6 +25,7 @@ from statsmerging.learning.labels import (
     teacher_scores,
 )
 from statsmerging.learning.learned_coefficients import LearnedCoefficients
+from statsmerging.learning.mergeable import Mergeable, mergeable
 from statsmerging.learning.merged import Merged, StateDict, Tuned
 from statsmerging.learning.problem import MergingProblem
 from statsmerging.learning.released_code import learn_as_released

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import lightning as L
 import torch
@@ -13,31 +13,24 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from statsmerging.choices import Objective, Trains
-from statsmerging.data.pictures import Preprocess
 from statsmerging.learning.data_module import UnlabeledBatch
 from statsmerging.learning.labels import distillation_loss, entropy
 from statsmerging.learning.optimiser import learner_optimiser
 from statsmerging.learning.settings import LabelsSettings, TrainerSettings
-from statsmerging.merging.direction_learner import DirectionLearner
 from statsmerging.merging.errors import check_choice
-from statsmerging.merging.learner import StatsMergeLearner
-from statsmerging.merging.mask_learner import MaskLearner
 from statsmerging.merging.merged_model import MergedModel
 from statsmerging.zoo.heads import Head, TrainableHead
-
-if TYPE_CHECKING:
-    from statsmerging.learning.released_code import ReleasedCodeLearner
 
 
 class StatsMerging(L.LightningModule):
     """Learns merging coefficients from teachers' pseudo-labels on unlabeled images.
 
     Args:
-        learner: statistics → coefficients; trained.
+        learner: gives the coefficients when it is called; trained.
         student: the merged model; frozen but for its coefficients, and offsets if it has any.
         heads: task name → frozen head, or the one from which a trained head starts.
         targets: task name → scores to be learned on its images, N × C: ``learning_targets``.
-        preprocess: of the checkpoint.
+        normalise: a batch of images → what the backbone takes.
         labels: how teachers' scores become targets.
         objective: ``teacher_labels``, or ``entropy`` (no teacher is used).
         settings: of the optimisation.
@@ -49,11 +42,11 @@ class StatsMerging(L.LightningModule):
 
     def __init__(
         self,
-        learner: StatsMergeLearner | DirectionLearner | MaskLearner | ReleasedCodeLearner,
+        learner: nn.Module,
         student: MergedModel,
-        heads: Mapping[str, Head],
+        heads: Mapping[str, nn.Module],
         targets: Mapping[str, Tensor],
-        preprocess: Preprocess,
+        normalise: Callable[[Tensor], Tensor],
         labels: LabelsSettings,
         objective: Objective,
         settings: TrainerSettings,
@@ -66,11 +59,11 @@ class StatsMerging(L.LightningModule):
         self.tasks = student.bank.tasks
         starts = [heads[task] for task in student.bank.tasks]
         frozen = trains == "coefficients"
-        self.heads = nn.ModuleList(starts if frozen else [TrainableHead(head) for head in starts])
+        self.heads = nn.ModuleList(starts if frozen else map(_trainable, starts))
         self.saved = self.saved if frozen else (*self.saved, "heads.")
         self.learner.requires_grad_(trains != "heads")
         self.targets = [targets[task] for task in student.bank.tasks]
-        self.preprocess = preprocess
+        self.normalise = normalise
         self.labels = labels
         self.objective: Objective = objective
         self.settings = settings
@@ -152,7 +145,7 @@ class StatsMerging(L.LightningModule):
 
     def _joint_losses(self, batch: UnlabeledBatch, coefficients: Tensor) -> list[Tensor]:
         """One merge, one forward over all images, each task's slice through its own head."""
-        features = self.student(self.preprocess.normalise(batch.images), coefficients)
+        features = self.student(self.normalise(batch.images), coefficients)
         slices = features.split(self._images_per_task)
         indices = batch.indices.split(self._images_per_task)
         return [
@@ -175,7 +168,7 @@ class StatsMerging(L.LightningModule):
         parts = zip(tasks, batch.images.split(size), batch.indices.split(size), strict=True)
         losses = []
         for task, images, rows in parts:
-            features = self.student.call(leaves, self.preprocess.normalise(images))
+            features = self.student.call(leaves, self.normalise(images))
             loss = self._task_loss(task, features, rows)
             (loss / len(tasks)).backward()
             losses.append(loss.detach())
@@ -197,3 +190,8 @@ class StatsMerging(L.LightningModule):
         heads = [self.heads[number]] if self.labels.restrict == "task" else self.heads
         scores = torch.cat([head(features) for head in heads], dim=1)
         return distillation_loss(scores, self.targets[number][rows.cpu()].to(scores), self.labels)
+
+
+def _trainable(head: nn.Module) -> TrainableHead:
+    assert isinstance(head, Head)  # only linear ones are trained
+    return TrainableHead(head)

@@ -18,7 +18,7 @@ Otherwise than there:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +32,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from statsmerging.choices import Objective, Trains, VectorCoefficients
 from statsmerging.data.images import ImageSplit
-from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.fit import LearningStep
@@ -139,7 +138,7 @@ class ReleasedCode(StatsMerging):
         student: MergedModel,
         heads: Mapping[str, Head],
         targets: Mapping[str, Tensor],
-        preprocess: Preprocess,
+        normalise: Callable[[Tensor], Tensor],
         labels: LabelsSettings,
         objective: Objective,
         settings: TrainerSettings,
@@ -148,7 +147,7 @@ class ReleasedCode(StatsMerging):
         trains: Trains = "coefficients_and_heads",
     ) -> None:
         super().__init__(
-            learner, student, heads, targets, preprocess, labels, objective, settings, trains
+            learner, student, heads, targets, normalise, labels, objective, settings, trains
         )
         self.period = period
 
@@ -216,7 +215,7 @@ class BestOnTest(Callback):
             for images, labels in zip(
                 split.images.split(BATCH), split.labels.split(BATCH), strict=True
             ):
-                inputs = module.preprocess.normalise(images.to(coefficients.device))
+                inputs = module.normalise(images.to(coefficients.device))
                 predicted = head(module.student.call(weights, inputs)).argmax(dim=1)
                 right += int((predicted.cpu() == labels).sum())
             shares.append(right / len(split))
@@ -247,7 +246,7 @@ def learn_as_released(
         step.student(method, bank),
         heads,
         learning_targets(labels, problem.teachers("learning", "student"), problem.cache),
-        problem.zoo.preprocess,
+        problem.zoo.preprocess.normalise,
         labels,
         method.settings.objective,
         method.trainer(settings.trainer),

@@ -178,16 +178,18 @@ class StepBar(Callback):
 
     Args:
         description: shown to the left of the bar.
+        visible: whether it is shown at all.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, visible: bool = True) -> None:
         self.description = description
+        self.visible = visible
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         _silence_lightning()  # here as well, because every process comes by
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.progress = self._progress(trainer.is_global_zero)
+        self.progress = self._progress(self.visible and trainer.is_global_zero)
         steps = int(trainer.estimated_stepping_batches)
         if self.progress.disable and trainer.is_global_zero:
             log.info("%s: %d steps", self.description, steps)
@@ -232,6 +234,7 @@ def create_trainer(
     checkpoint: Path | None = None,
     clip: float | None = None,
     devices: int = 1,
+    progress: bool = True,
 ) -> L.Trainer:
     """A trainer for a fixed number of epochs, each as long as the data's sampler makes it.
 
@@ -247,6 +250,7 @@ def create_trainer(
         devices: processes; more than one are started for the fit alone. Tensors on the CPU are
             handed to them as shared memory; Lightning gives each its own copy of a module's
             parameters, here of θ₀, but not of the task vectors.
+        progress: whether the bar is shown.
     """
     _silence_lightning()
     saving: list[Callback] = []
@@ -264,7 +268,7 @@ def create_trainer(
         plugins=[OwnProcesses(), CheckedCheckpoints()],
         max_epochs=epochs,
         logger=list(loggers),
-        callbacks=[StepBar(description), *callbacks, *saving],
+        callbacks=[StepBar(description, progress), *callbacks, *saving],
         enable_checkpointing=bool(saving),
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -9,7 +9,7 @@ from typing import Self
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from statsmerging.data.images import ImageSplit, SuiteImages
 from statsmerging.data.suites import Task
@@ -82,10 +82,7 @@ def class_scores(
 
     def compute() -> Tensor:
         features = zoo.network.features(weights, split.images, description=description)
-        scores: Tensor = head(features)
-        if not bool(torch.isfinite(scores).all()):
-            raise MergingError(f"{description}: NaN or infinite scores; did the learning diverge?")
-        return scores
+        return finite_scores(head, features, description)
 
     if cache is None:
         return compute()
@@ -97,6 +94,23 @@ def class_scores(
         write=lambda path: save_file({"scores": compute()}, path),
         read=lambda path: load_file(path)["scores"],
     )
+
+
+def finite_scores(head: nn.Module, features: Tensor, description: str) -> Tensor:
+    """Scores of a head, N × C.
+
+    Raises:
+        MergingError: some are NaN or infinite; the message begins with the description.
+    """
+    scores: Tensor = head(features)
+    if not bool(torch.isfinite(scores).all()):
+        raise MergingError(f"{description}: NaN or infinite scores; did the learning diverge?")
+    return scores
+
+
+def share_of_same_class(scores: Tensor, labels: Tensor) -> float:
+    """Share of images on which the arg-max of the scores, N × C, is the label, N."""
+    return float((scores.argmax(dim=1) == labels).float().mean())
 
 
 class Scorer:
@@ -181,7 +195,7 @@ class TeacherAgreement:
                 self.cache if candidate.keep else None,
                 description=f"{candidate.title} on {task}, agreement",
             )
-            shares[task] = float((scores.argmax(dim=1) == self.labels[task]).float().mean())
+            shares[task] = share_of_same_class(scores, self.labels[task])
         return shares
 
 
@@ -224,4 +238,4 @@ def teacher_quality(
 def _share_right(scores: Tensor, labels: Tensor) -> float | None:
     if bool((labels < 0).any()):
         return None
-    return float((scores.argmax(dim=1) == labels).float().mean())
+    return share_of_same_class(scores, labels)

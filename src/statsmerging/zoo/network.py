@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,25 +68,9 @@ class Network:
         return Weights(self.module.state_dict())
 
     def weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors for ``torch.func.functional_call``: on the device, floating point in float32.
+        """Tensors for ``torch.func.functional_call``; see ``forward_weights``."""
+        return forward_weights(self.module, state, self.device)
 
-        Args:
-            state: backbone weights by tensor name, in any precision.
-        """
-        # Buffers outside the state dict, such as tables of positions, are needed on the device too.
-        buffers = {
-            name: buffer.to(self.device)
-            for name, buffer in self.module.named_buffers()
-            if name not in state
-        }
-        return buffers | {
-            name: tensor.to(
-                self.device, torch.float32 if tensor.is_floating_point() else tensor.dtype
-            )
-            for name, tensor in state.items()
-        }
-
-    @torch.inference_mode()
     def features(self, state: Mapping[str, Tensor], images: Tensor, *, description: str) -> Tensor:
         """Features of every image under the given weights, on the CPU: N × D, float32.
 
@@ -94,18 +79,9 @@ class Network:
             images: uint8, N × 3 × S × S.
             description: shown beside the progress bar.
         """
-        weights = self.weights(state)
-        batches = images.split(BATCH)
-        return torch.cat(
-            [
-                functional_call(
-                    self.module, weights, (self.preprocess.normalise(batch.to(self.device)),)
-                )
-                .float()
-                .cpu()
-                for batch in track(batches, description, total=len(batches))
-            ]
-        )
+        weights, normalise = self.weights(state), self.preprocess.normalise
+        batches = track(images.split(BATCH), description, total=math.ceil(len(images) / BATCH))
+        return forward(self.module, weights, batches, normalise, self.device)
 
     def fresh(self, state: Mapping[str, Tensor]) -> nn.Module:
         """A copy of the module with its own memory and the given weights, to be trained."""
@@ -115,10 +91,55 @@ class Network:
 
     def frozen(self) -> nn.Module:
         """A frozen copy on the device, to be given weights; on the CPU it shares the memory."""
-        shared: dict[int, Tensor] = {id(buffer): buffer for buffer in self.module.buffers()}
-        for parameter in self.module.parameters():
-            shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-        return deepcopy(self.module, shared).to(self.device)
+        return frozen_copy(self.module).to(self.device)
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A frozen copy of a module, to be given other weights; until then it shares the memory."""
+    shared: dict[int, Tensor] = {id(buffer): buffer for buffer in module.buffers()}
+    for parameter in module.parameters():
+        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    return deepcopy(module, shared)
+
+
+def forward_weights(
+    module: nn.Module, state: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """Tensors for ``torch.func.functional_call``: on the device, floating point in float32.
+
+    Args:
+        state: weights of the module by tensor name, in any precision.
+    """
+    # Buffers outside the state dict, such as tables of positions, are needed on the device too.
+    buffers = {
+        name: buffer.to(device) for name, buffer in module.named_buffers() if name not in state
+    }
+    return buffers | {
+        name: tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in state.items()
+    }
+
+
+@torch.inference_mode()
+def forward(
+    module: nn.Module,
+    weights: dict[str, Tensor],
+    batches: Iterable[Tensor],
+    normalise: Callable[[Tensor], Tensor],
+    device: torch.device,
+) -> Tensor:
+    """What a module gives for all batches under the given weights, on the CPU, float32.
+
+    Args:
+        weights: see ``forward_weights``.
+        normalise: a batch → what the module takes.
+    """
+    return torch.cat(
+        [
+            functional_call(module, weights, (normalise(batch.to(device)),)).float().cpu()
+            for batch in batches
+        ]
+    )
 
 
 def inference_device(accelerator: str) -> torch.device:
