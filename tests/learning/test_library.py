@@ -68,7 +68,7 @@ def problem() -> Problem:
 
 @pytest.fixture(scope="module")
 def learned() -> LearnedMerge:
-    return fit(**problem_of("mnist", "svhn"), steps=30)
+    return statsmerging.fit(**problem_of("mnist", "svhn"), steps=30)
 
 
 def test_it_learns_and_tells_what(learned: LearnedMerge) -> None:
@@ -112,17 +112,11 @@ def test_nothing_that_is_given_is_changed(problem: Problem) -> None:
     assert problem["backbone"].training
     assert all(weight.requires_grad for weight in problem["backbone"].parameters())
     assert all(weight.requires_grad for weight in problem["heads"]["mnist"].parameters())
-    for part in ("backbone", "heads"):
-        for now, then in zip(
-            nn.ModuleList(
-                problem[part].values() if part == "heads" else [problem[part]]
-            ).parameters(),
-            nn.ModuleList(
-                before[part].values() if part == "heads" else [before[part]]
-            ).parameters(),
-            strict=True,
-        ):
-            assert torch.equal(now, then)
+    for now, then in (
+        (problem["backbone"], before["backbone"]),
+        *zip(problem["heads"].values(), before["heads"].values(), strict=True),
+    ):
+        assert all(map(torch.equal, now.parameters(), then.parameters()))
     for name, start in problem["pretrained"].items():
         assert torch.equal(start, before["pretrained"][name])
         for task, state in problem["experts"].items():
@@ -311,6 +305,14 @@ def test_a_mistake_ends_in_one_clear_line(
     assert "\n" not in str(refused.value)
 
 
+def test_tied_weights_are_refused(problem: Problem) -> None:
+    problem["backbone"].twin = problem["backbone"].enter
+    for state in (problem["pretrained"], *problem["experts"].values()):
+        state |= {f"twin.{part}": state[f"enter.{part}"] for part in ("weight", "bias")}
+    with pytest.raises(MergingError, match=r"^the backbone ties enter\.\w+ to twin\.\w+, which is"):
+        fit(**problem)
+
+
 def test_coefficients_of_a_wrong_shape_are_told_before_any_step(problem: Problem) -> None:
     class Wrong(Scaled):
         def forward(self) -> Tensor:
@@ -326,10 +328,6 @@ def test_it_leaves_no_file(
     monkeypatch.chdir(tmp_path)
     fit(**problem, steps=2)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_it_is_reachable_from_the_top() -> None:
-    assert statsmerging.fit is fit
 
 
 def test_the_defaults_are_those_of_the_command() -> None:

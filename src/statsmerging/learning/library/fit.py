@@ -147,13 +147,14 @@ def _trained(
     parts = _mergeable(bank, sections)
     network = _network(learner, parts, sections)
     backbone = frozen_copy(models.backbone).to(models.device)
+    student = create_student(sections.method, backbone, parts.bank)
     targets = {
         task: models.scores(task, state, inputs[task], f"teacher {printable(task)}")
         for task, state in models.experts.items()
     }
     module = StatsMerging(
         network,
-        create_student(sections.method, backbone, parts.bank),
+        student,
         models.heads,
         targets,
         models.normalise,
