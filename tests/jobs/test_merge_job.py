@@ -226,6 +226,7 @@ def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path)
         "method.wemoe.steps=2",
         "method.surgery.steps=5",
         "method.prodistill.epochs=2",
+        "method.twin_merging.epochs=2",
     )
     assert results["failed"] == {}
     rows = results["methods"]
@@ -244,6 +245,8 @@ def test_every_method_runs_beside_the_others(run_job: JobRunner, tmp_path: Path)
     assert {name for name in EVERY_METHOD if rows[name]["returns"] != "state dict"} == {
         "emr",
         "surgery",
+        "tall_masks",
+        "twin_merging",
         "wemoe",
     }
     learned = set(coefficients(tmp_path / "run")["method"])

@@ -99,10 +99,12 @@ def empty_cache(shared_cache: Path, tmp_path: Path, run_job: JobRunner) -> str:
 ONCE: dict[str, tuple[int, int, int, int | None]] = {
     "simple_average": (0, 0, 0, 0),
     "emr": (0, 0, 0, 0),
+    "tall_masks": (0, 0, 0, 0),
     "free": (SEEN, ALL + SEEN, SEEN, None),
     "adamerging_task_wise": (SEEN, SEEN, SEEN, TASKS),
     "regmean": (ALL, ALL, 0, 0),
     "regmean_plus_plus": (ALL * SMALL_VIT["depth"], ALL * SMALL_VIT["depth"], 0, 0),
+    "featcal": (ALL * SMALL_VIT["depth"], 2 * ALL * SMALL_VIT["depth"], 0, 0),
     "fisher": (ALL, ALL, ALL, 0),
     "surgery": (TASKS * 5 * 16, 2 * ALL, 0, TASKS * 2 * 16 * WIDTH),
     "wemoe": (
@@ -111,6 +113,12 @@ ONCE: dict[str, tuple[int, int, int, int | None]] = {
         3 * PER_TASK * TASKS,
         SMALL_VIT["depth"] * (WIDTH * WIDTH + WIDTH + TASKS * WIDTH + TASKS),
     ),
+    "twin_merging": (
+        2 * ALL,
+        ALL,
+        0,
+        2 * WIDTH * (3 * WIDTH + 6 + TASKS) + TASKS,
+    ),
     "released_code": (SEEN, SEEN + EPOCHS * TESTED, SEEN, None),
 }
 
@@ -118,7 +126,8 @@ ONCE: dict[str, tuple[int, int, int, int | None]] = {
 def test_counts_are_the_passes_that_are_made_and_the_closed_forms(
     run_job: JobRunner, passes: Passes, empty_cache: str, tmp_path: Path
 ) -> None:
-    given = ["method.surgery.steps=5", "method.wemoe.steps=3", "method.regmean.tune=null"]
+    given = ["method.surgery.steps=5", "method.wemoe.steps=3", "method.twin_merging.epochs=2"]
+    given += ["method.regmean.tune=null", "method.tall_masks.tune=null"]
     shared = ["threads=1", empty_cache]
     results = run_job(f"method=[{','.join(ONCE)}]", *given, *shared)
     for number, (method, (images, forward, backward, parameters)) in enumerate(ONCE.items()):

@@ -65,7 +65,18 @@ def test_patches_and_linear_inputs(zoo_of: ZooOf) -> None:
             [seen[:, :, i : i + 3, j : j + 3].flatten(1) for i in range(6) for j in range(6)]
         )
         hidden = torch.relu(expert.normalisation(expert.convolution(seen))).mean(dim=(2, 3))
-        assert found[task].keys() == {"convolution.weight", "projection.weight"}
+        assert found[task].keys() == {
+            "convolution.weight",
+            "normalisation.weight",
+            "projection.weight",
+        }
+        maps = expert.convolution(seen)
+        norm = expert.normalisation
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scaled = maps.movedim(1, -1) - norm.running_mean
+        scaled = scaled / torch.sqrt(norm.running_var + norm.eps)
+        assert_close(found[task]["normalisation.weight"], scaled.square().mean(dim=(0, 1, 2)))
         assert_close(found[task]["convolution.weight"], second_moment(patches))
         assert_close(found[task]["projection.weight"], second_moment(hidden))
 
@@ -107,24 +118,33 @@ def test_what_comes_out_of_a_layer_follows_from_what_goes_in(
     expert = double(zoo.network.module, dict(state))
     outputs: dict[str, Tensor] = {}
     for name, module in expert.named_modules():
-        weight = "out_proj." if isinstance(module, nn.MultiheadAttention) else ""
-        if f"{name}.{weight}weight" in found:
+        part = "out_proj." if isinstance(module, nn.MultiheadAttention) else ""
+        if f"{name}.{part}weight" in found:
             module.register_forward_hook(
-                lambda _, __, y, key=f"{name}.{weight}": outputs.update(
+                lambda _, __, y, key=f"{name}.{part}": outputs.update(
                     {key: y[0] if isinstance(y, tuple) else y}
                 )
             )
     expert(inputs(zoo, images["cars"]))
+    matrices = {name: gram for name, gram in found.items() if gram.dim() == 2}
     # Patch embedding, and for each of two blocks attention (in, out) and MLP (in, out).
-    assert len(found) == 1 + 2 * 4
+    assert len(matrices) == 1 + 2 * 4
+    # Two normalisations in each block, and those before and after.
+    norms = [module for module in expert.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(found) == len(matrices) + len(norms) >= len(matrices) + 5
     assert len(outputs) >= 1 + 2 * 3
     for key, output in outputs.items():
-        matrix = state[f"{key}weight"].double().flatten(1)
+        weight = state[f"{key}weight"].double()
+        matrix = weight.flatten(1) if weight.dim() > 1 else weight
         rows = output.flatten(2).mT if output.dim() == 4 else output
         if f"{key}bias" in state:
             rows = rows - state[f"{key}bias"].double()
         gram = found[f"{key}weight"].double()
-        assert_close(matrix @ gram @ matrix.mT, second_moment(rows))
+        if gram.dim() == 1:
+            squares = rows.square().flatten(end_dim=-2).mean(dim=0)
+            assert_close(gram * weight.square(), squares)
+        else:
+            assert_close(matrix @ gram @ matrix.mT, second_moment(rows))
 
 
 def test_a_cap_on_the_images(zoo_of: ZooOf) -> None:

@@ -12,8 +12,9 @@ from torch.func import functional_call
 
 from statsmerging.merging import MergingError, TaskVectorBank
 from statsmerging.merging.methods import task_arithmetic
-from statsmerging.merging.methods.prodistill import ProDistill, distilled_blocks
-from statsmerging.scoring.evidence import block_features
+from statsmerging.merging.methods.layers import merged_blocks
+from statsmerging.merging.methods.prodistill import ProDistill
+from statsmerging.scoring.block_evidence import block_features
 from statsmerging.zoo.experts import Zoo
 from tests.scoring.conftest import TASKS, ZooOf, images_of_all, inputs
 from tests.small_models import small_tower, small_vit
@@ -163,7 +164,7 @@ def test_the_order_of_the_images_is_the_seeds(zoo_of: ZooOf) -> None:
 
 def test_a_backbone_without_blocks_is_refused(bank: TaskVectorBank) -> None:
     with pytest.raises(MergingError, match="ProDistill merges block by block"):
-        distilled_blocks(bank)
+        merged_blocks(bank, ProDistill.title)
 
 
 class Masked(nn.Module):

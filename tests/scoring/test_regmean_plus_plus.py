@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from statsmerging.merging import MergingError, TaskVectorBank
+from statsmerging.merging.methods.layers import merged_blocks
 from statsmerging.merging.methods.regmean import RegMean
-from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, blocks
-from statsmerging.scoring.evidence import block_grams, gram_matrices
+from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus
+from statsmerging.scoring.block_evidence import block_grams
+from statsmerging.scoring.evidence import gram_matrices
 from statsmerging.zoo.experts import Zoo
 from tests.scoring.conftest import TASKS, ZooOf, images_of_all, inputs
 from tests.small_models import TinyBackbone, small_tower, small_vit
@@ -87,6 +89,6 @@ def test_blocks_come_in_the_order_of_the_network(zoo_of: ZooOf) -> None:
     names = ["conv1.weight", *(f"layer1.{i}.conv1.weight" for i in range(12)), "layer2.0.x"]
     state = {name: torch.ones(1) for name in names}
     bank = TaskVectorBank.from_state_dicts(state, {"svhn": {n: 2 * t for n, t in state.items()}})
-    assert blocks(bank) == [*(f"layer1.{i}." for i in range(12)), "layer2.0."]
+    assert merged_blocks(bank, "RegMean++") == [*(f"layer1.{i}." for i in range(12)), "layer2.0."]
     with pytest.raises(MergingError, match="no known blocks"):
-        blocks(bank_of(zoo_of(TinyBackbone(), SIZE)))
+        merged_blocks(bank_of(zoo_of(TinyBackbone(), SIZE)), "RegMean++")

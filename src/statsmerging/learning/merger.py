@@ -35,6 +35,7 @@ from statsmerging.learning.trained_parts import (
     corrected_features,
     distilled_weights,
     routed_experts,
+    twin_experts,
 )
 from statsmerging.learning.tuning import at_edge, chosen, leaders
 from statsmerging.merging.errors import MergingError
@@ -46,19 +47,18 @@ from statsmerging.merging.methods import (
     PerTaskMethod,
     task_arithmetic,
 )
+from statsmerging.merging.methods.featcal import FeatCal
+from statsmerging.merging.methods.layers import merged_blocks
 from statsmerging.merging.methods.prodistill import ProDistill
-from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus, blocks
+from statsmerging.merging.methods.regmean_plus_plus import RegMeanPlusPlus
 from statsmerging.merging.methods.surgery import RepresentationSurgery
+from statsmerging.merging.methods.twin_merging import TwinMerging
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.merging.running_statistics import running_statistics
 from statsmerging.runs.cost import Cost
 from statsmerging.runs.results import GridChoice, TriedValue
-from statsmerging.scoring.evidence import (
-    IMAGES_PER_TASK,
-    block_grams,
-    fisher_diagonals,
-    gram_matrices,
-)
+from statsmerging.scoring.block_evidence import block_grams, block_moments
+from statsmerging.scoring.evidence import IMAGES_PER_TASK, fisher_diagonals, gram_matrices
 from statsmerging.scoring.scores import Candidate, TeacherAgreement
 from statsmerging.zoo.experts import Expert
 from statsmerging.zoo.weights import Weights
@@ -291,6 +291,7 @@ class Merger:
 
     def _state(self, method: Method) -> tuple[StateDict, Expense, Expense]:
         """Weights of a method that gives one static model; work on its evidence, and its own."""
+        state: StateDict
         evidence, shared, meter = None, Expense(), self.meter()
         if isinstance(method, ProDistill):
             with meter.phase("learning"):
@@ -306,15 +307,27 @@ class Merger:
             elif isinstance(method, EvidenceMethod):
                 assert evidence is not None
                 state = method.merge(self.bank, evidence)
-            elif isinstance(method, RegMeanPlusPlus):
-                grams = block_grams(self.zoo, self.images, images_per_task=method.images_per_task)
-                state = method.merge(self.bank, grams)
-                # Every block sees the images anew.
-                images = len(blocks(self.bank)) * self._sampled(method.images_per_task)
-                meter.count(Cost(images=images, forward_passes=images))
+            elif isinstance(method, RegMeanPlusPlus | FeatCal):
+                state, cost = self._block_by_block(method)
+                meter.count(cost)
             else:
                 raise MergingError(f"{method.name}: this kind of method cannot be run here")
         return state, shared, meter.expense
+
+    def _block_by_block(self, method: RegMeanPlusPlus | FeatCal) -> tuple[StateDict, Cost]:
+        """Weights of a closed form whose evidence on a block needs the merged blocks before it."""
+        # Every block sees the images anew.
+        images = len(merged_blocks(self.bank, method.title)) * self._sampled(method.images_per_task)
+        if isinstance(method, RegMeanPlusPlus):
+            grams = block_grams(self.zoo, self.images, images_per_task=method.images_per_task)
+            return method.merge(self.bank, grams), Cost(images=images, forward_passes=images)
+        moments = block_moments(
+            self.zoo,
+            self.images,
+            images_per_task=method.images_per_task,
+            other_tokens=method.other_tokens,
+        )
+        return method.merge(self.bank, moments), Cost(images=images, forward_passes=2 * images)
 
     def _not_static(self, method: Method) -> tuple[Candidate, Expense]:
         """A method that gives one model per task, adapters or a router, and the work on it."""
@@ -325,6 +338,10 @@ class Merger:
         elif isinstance(method, WeightEnsemblingMoE):
             with meter.phase("learning"):
                 candidate, cost = routed_experts(method, self.zoo, self.bank, self.images, per_task)
+            meter.count(cost)
+        elif isinstance(method, TwinMerging):
+            with meter.phase("learning"):
+                candidate, cost = twin_experts(method, self.zoo, self.bank, self.images)
             meter.count(cost)
         else:
             raise MergingError(f"{method.name}: this kind of method cannot be run here")

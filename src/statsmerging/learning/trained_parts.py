@@ -11,15 +11,13 @@ from statsmerging.data.images import ImageSplit
 from statsmerging.learning.data_module import UnlabeledDataModule
 from statsmerging.learning.labels import entropy
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.methods.prodistill import (
-    ProDistill,
-    block_layers,
-    distilled_blocks,
-)
+from statsmerging.merging.methods.layers import merged_blocks
+from statsmerging.merging.methods.prodistill import ProDistill, block_layers
 from statsmerging.merging.methods.surgery import RepresentationSurgery
+from statsmerging.merging.methods.twin_merging import TwinMerging
 from statsmerging.merging.methods.wemoe import WeightEnsemblingMoE
 from statsmerging.runs.cost import Cost
-from statsmerging.scoring.evidence import block_features
+from statsmerging.scoring.block_evidence import block_features
 from statsmerging.scoring.scores import Candidate
 from statsmerging.zoo.experts import Expert, Zoo
 from statsmerging.zoo.heads import CorrectedHead
@@ -99,6 +97,25 @@ def routed_experts(
     return Candidate.of_state(method.title, routed, model.state_dict(), keep=False), cost
 
 
+def twin_experts(
+    method: TwinMerging, zoo: Zoo, bank: TaskVectorBank, images: Mapping[str, ImageSplit]
+) -> tuple[Candidate, Cost]:
+    """A shared model, exclusive parts of the experts, and a router that learned the images' tasks.
+
+    Args:
+        images: seen task → unlabeled images.
+    """
+
+    def features(task: str, weights: Mapping[str, Tensor]) -> Tensor:
+        return zoo.network.features(weights, images[task].images, description=f"features of {task}")
+
+    model = method.fit(zoo.network.frozen(), bank, features)
+    seen = sum(map(len, images.values()))
+    cost = Cost(images=method.epochs * seen, forward_passes=seen, parameters=_size(model.router))
+    routed = replace(zoo, network=replace(zoo.network, module=model))
+    return Candidate.of_state(method.title, routed, model.state_dict(), keep=False), cost
+
+
 def distilled_weights(
     method: ProDistill, zoo: Zoo, bank: TaskVectorBank, images: Mapping[str, ImageSplit]
 ) -> tuple[dict[str, Tensor], Cost]:
@@ -109,7 +126,7 @@ def distilled_weights(
     """
     features = block_features(zoo, images, images_per_task=method.images_per_task)
     state = method.fit(zoo.network.frozen(), bank, features)
-    blocks = distilled_blocks(bank)
+    blocks = merged_blocks(bank, method.title)
     count = sum(min(method.images_per_task, len(split)) for split in images.values())
     cost = Cost(
         images=method.epochs * count,

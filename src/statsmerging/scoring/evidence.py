@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from statsmerging.data.images import ImageSplit
-from statsmerging.merging.errors import MergingError
 from statsmerging.progress import track
 from statsmerging.zoo.experts import Expert, Zoo
 
@@ -27,8 +26,9 @@ Reader = Callable[..., Iterator[tuple[str, Tensor]]]
 def observed(backbone: nn.Module, within: str, observe: Observer) -> Iterator[None]:
     """Within the block, every forward pass calls the observer with the inputs of the layers.
 
-    The layers are ``nn.Linear``, ``nn.Conv2d`` without groups (the inputs are patches), and both
-    projections of ``nn.MultiheadAttention`` under self-attention. Grouped convolutions,
+    The layers are ``nn.Linear``, ``nn.Conv2d`` without groups (the inputs are patches), both
+    projections of ``nn.MultiheadAttention`` under self-attention, and ``nn.LayerNorm`` and
+    ``nn.BatchNorm2d`` (the inputs are those of the scale, normalised). Grouped convolutions,
     convolutions that are not padded by a number of zeros, and matrices that a network multiplies
     by without a module, such as ``proj`` of open_clip's towers, are not observed.
 
@@ -89,6 +89,20 @@ def _attention_inputs(
     )
 
 
+def _normalised(layer: nn.LayerNorm, inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
+    # timm's normalisation over channels in front is an nn.LayerNorm too.
+    if layer.weight is not None and tuple(layer.normalized_shape) == inputs.shape[-1:]:
+        yield "weight", nn.functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+
+
+def _normalised_maps(layer: nn.BatchNorm2d, maps: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if layer.weight is not None and layer.running_mean is not None:
+        normalised = nn.functional.batch_norm(
+            maps, layer.running_mean, layer.running_var, eps=layer.eps
+        )
+        yield "weight", normalised.movedim(1, -1)
+
+
 class _WithoutHooks(nn.Module):
     """Attention calls no module for its output projection: its inputs are the whole layer's
     output under an identity in that place, and asking for them must not be observed again.
@@ -106,6 +120,8 @@ _INPUTS: dict[type[nn.Module], Reader] = {
     nn.Linear: _linear_inputs,
     nn.Conv2d: _patches,
     nn.MultiheadAttention: _attention_inputs,
+    nn.LayerNorm: _normalised,
+    nn.BatchNorm2d: _normalised_maps,
 }
 
 #: Images of each task that evidence is collected from at most.
@@ -120,7 +136,8 @@ def gram_matrices(
 ) -> dict[str, dict[str, Tensor]]:
     """Mean x xᵀ of every layer's inputs in each expert on its own task's images.
 
-    See ``observed`` for which layers are included; RegMean averages the others.
+    See ``observed`` for which layers are included; RegMean averages the others. Normalisations have
+    mean x ∘ x.
     The result holds K · Σ n² numbers over the layers: 4.6 GB for eight ViT-B/32, 15 GB for eight
     ViT-L.
 
@@ -129,7 +146,7 @@ def gram_matrices(
         images_per_task: at most so many images, evenly spread over the split.
 
     Returns:
-        Task → name of the weight tensor → n × n, float32, on the CPU.
+        Task → name of the weight tensor → n × n (n of normalisations), float32, on the CPU.
     """
     return {
         task: input_grams(
@@ -155,14 +172,15 @@ def input_grams(
         within: only layers whose name starts with it.
 
     Returns:
-        Name of the weight tensor → n × n, on the CPU.
+        Name of the weight tensor → n × n (n of normalisations), on the CPU.
     """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
     def add(name: str, inputs: Tensor) -> None:
         rows = inputs.flatten(end_dim=-2)
-        sums[name] = sums.get(name, 0) + rows.mT @ rows
+        scale = weights[name].dim() == 1
+        sums[name] = sums.get(name, 0) + (rows.square().sum(dim=0) if scale else rows.mT @ rows)
         counts[name] = counts.get(name, 0) + len(rows)
 
     backbone, weights = zoo.network.module, zoo.network.weights(state)
@@ -171,87 +189,6 @@ def input_grams(
         for batch in track(batches, description, total=len(batches)):
             functional_call(backbone, weights, (zoo.preprocess.normalise(batch.to(zoo.device)),))
     return {name: (total / counts[name]).cpu() for name, total in sums.items()}
-
-
-def block_grams(
-    zoo: Zoo, images: Mapping[str, ImageSplit], *, images_per_task: int
-) -> Callable[[str, str, Mapping[str, Tensor]], dict[str, Tensor]]:
-    """Gram matrices of one block of an expert behind merged blocks, as RegMean++ asks for them.
-
-    Args:
-        images: task name → unlabeled images; labels are not read.
-        images_per_task: at most so many images, evenly spread over the split.
-
-    Returns:
-        (prefix of the block's tensor names, task, merged weights) → as for ``input_grams``.
-    """
-    samples = {task: split.sample(images_per_task) for task, split in images.items()}
-
-    def grams(block: str, task: str, merged: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        expert = zoo.experts[task].state
-        own = {name: expert[name] for name in expert if name.startswith(block)}
-        description = f"inputs of {block} on {task}"
-        return input_grams(zoo, {**merged, **own}, samples[task], description, within=block)
-
-    return grams
-
-
-def block_features(
-    zoo: Zoo, images: Mapping[str, ImageSplit], *, images_per_task: int
-) -> Callable[[str, str, Mapping[str, Tensor]], tuple[Tensor, Tensor]]:
-    """Inputs of a merged network's block, and outputs of an expert's, as ProDistill asks for them.
-
-    Args:
-        images: task name → unlabeled images; labels are not read.
-        images_per_task: at most so many images, evenly spread over the split.
-
-    Returns:
-        (prefix of the block's tensor names, task, merged weights) → inputs under the merged
-        weights and outputs under those of the task's expert; images are the first dimension.
-
-    Raises:
-        MergingError: by what is returned; a block that takes or gives something else than one
-            tensor with the images in its first dimension.
-    """
-    samples = {task: split.sample(images_per_task) for task, split in images.items()}
-
-    def features(block: str, task: str, merged: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        described = f"{block} on {task}"
-        inputs, _ = _through_block(zoo, merged, samples[task], block, f"into {described}")
-        expert = zoo.experts[task].state
-        _, outputs = _through_block(zoo, expert, samples[task], block, f"out of {described}")
-        return inputs, outputs
-
-    return features
-
-
-def _through_block(
-    zoo: Zoo, state: Mapping[str, Tensor], split: ImageSplit, block: str, description: str
-) -> tuple[Tensor, Tensor]:
-    """What goes into a block and what comes out of it, under the given weights."""
-    caught: list[tuple[Tensor, Tensor]] = []
-
-    def catch(
-        _: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any
-    ) -> None:
-        given = [each for each in (*arguments, *options.values()) if each is not None]
-        if len(given) != 1 or not isinstance(output, Tensor) or len(given[0]) != len(batch):
-            raise MergingError(f"{block}: the block is no function of its features alone")
-        caught.append((given[0], output))
-
-    backbone, weights = zoo.network.module, zoo.network.weights(state)
-    batches = split.images.split(BATCH)
-    module = backbone.get_submodule(block.removesuffix("."))
-    handle = module.register_forward_hook(catch, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            for batch in track(batches, description, total=len(batches)):
-                inputs = zoo.preprocess.normalise(batch.to(zoo.device))
-                functional_call(backbone, weights, (inputs,))
-    finally:
-        handle.remove()
-    inputs_of, outputs_of = zip(*caught, strict=True)
-    return torch.cat(inputs_of), torch.cat(outputs_of)
 
 
 def fisher_diagonals(

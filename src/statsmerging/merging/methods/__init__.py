@@ -68,6 +68,7 @@ if TYPE_CHECKING:  # their types; a test holds that none is missing
     pcb: MergeFunction
     simple_average: MergeFunction
     svc: MergeFunction
+    tall_masks: PerTaskFunction
     task_arithmetic: MergeFunction
     ties: MergeFunction
     tsv_m: MergeFunction

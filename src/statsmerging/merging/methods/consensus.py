@@ -12,6 +12,7 @@ from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import DataFreeMethod, parameter
 from statsmerging.merging.methods.layers import add_to_pretrained, stored_rows
+from statsmerging.merging.methods.tall_masks import tall_mask
 from statsmerging.merging.methods.task_arithmetic import TASK_ARITHMETIC_SCALES
 
 
@@ -56,7 +57,7 @@ class Consensus(DataFreeMethod):
         def update(layer: str) -> Tensor:
             vectors = rows(layer)
             total = vectors.sum(dim=0)
-            masks = vectors.abs() > self.mask_strictness * (total - vectors).abs()
+            masks = tall_mask(vectors, total, self.mask_strictness)
             return self.scale * torch.where(masks.sum(dim=0) >= self.agreement, total, 0)
 
         return add_to_pretrained(bank, update)

@@ -118,3 +118,15 @@ def attention_and_mlps(bank: TaskVectorBank, method: str) -> TaskVectorBank:
 def blocks_of(layers: Iterable[str]) -> list[str]:
     """Prefixes of the layers' names, one for each block of the network, in its order."""
     return list({match.group(): None for name in layers if (match := _BLOCK.match(name))})
+
+
+def merged_blocks(bank: TaskVectorBank, title: str) -> list[str]:
+    """``blocks_of`` the merged layers, for a method that cannot do without them.
+
+    Raises:
+        MergingError: there are none; the message has the method's title.
+    """
+    found = blocks_of(bank.layers)
+    if not found:
+        raise MergingError(f"{title} merges block by block, and the backbone has no known blocks")
+    return found

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import Method, parameter
-from statsmerging.merging.methods.layers import blocks_of
+from statsmerging.merging.methods.layers import merged_blocks
 from statsmerging.merging.methods.task_arithmetic import TaskArithmetic
 
 #: (block, task, merged weights so far) → what goes into the block in the merged network, and what
@@ -68,7 +67,7 @@ class ProDistill(Method):
         """
         merged = TaskArithmetic(self.scale).merge(bank)
         generator = torch.Generator().manual_seed(self.seed)
-        for block in distilled_blocks(bank):
+        for block in merged_blocks(bank, self.title):
             pairs = [features(block, task, merged) for task in bank.tasks]
             inputs, targets = (torch.cat(side) for side in zip(*pairs, strict=True))
             module = backbone.get_submodule(block.removesuffix("."))
@@ -119,14 +118,6 @@ class ProDistill(Method):
         """Images of every step: passes in an order of their own."""
         for _ in range(self.epochs):
             yield from torch.randperm(count, generator=generator).split(self.batch_size)
-
-
-def distilled_blocks(bank: TaskVectorBank) -> list[str]:
-    """Prefixes of the merged layers' names, one for each block, in the order of the network."""
-    found = blocks_of(bank.layers)
-    if not found:
-        raise MergingError("ProDistill merges block by block, and the backbone has no known blocks")
-    return found
 
 
 def block_layers(bank: TaskVectorBank, block: str) -> list[str]:

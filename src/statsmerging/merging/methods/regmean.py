@@ -57,8 +57,10 @@ class RegMean(EvidenceMethod):
         rows = stored_rows(bank)
 
         def update(layer: str) -> Tensor:
-            vectors = rows(layer)
-            shape = matrix_shape(bank.pretrained[layer])
+            vectors, start = rows(layer), bank.pretrained[layer]
+            if start.dim() == 1:
+                return vectors.mean(dim=0)
+            shape = matrix_shape(start)
             grams = layer_evidence(bank, evidence, layer, (shape[1], shape[1]))
             if grams is None:
                 return vectors.mean(dim=0)

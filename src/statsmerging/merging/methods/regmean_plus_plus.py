@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from statsmerging.merging.bank import TaskVectorBank
-from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.base import Method, parameter
-from statsmerging.merging.methods.layers import blocks_of
+from statsmerging.merging.methods.layers import merged_blocks
 from statsmerging.merging.methods.regmean import RegMean
 from statsmerging.merging.methods.simple_average import SimpleAverage
 
@@ -52,7 +51,7 @@ class RegMeanPlusPlus(Method):
         """
         regmean = RegMean(off_diagonal=self.off_diagonal)
         merged = SimpleAverage().merge(bank)
-        for block in blocks(bank):
+        for block in merged_blocks(bank, self.title):
             grams = {task: block_grams(block, task, merged) for task in bank.tasks}
             layers = [layer for layer in bank.layers if layer.startswith(block)]
             part = TaskVectorBank(
@@ -63,11 +62,3 @@ class RegMeanPlusPlus(Method):
             )
             merged |= regmean.merge(part, grams)
         return merged
-
-
-def blocks(bank: TaskVectorBank) -> list[str]:
-    """Prefixes of the merged layers' names, one for each block, in the order of the network."""
-    found = blocks_of(bank.layers)
-    if not found:
-        raise MergingError("RegMean++ merges block by block, and the backbone has no known blocks")
-    return found
