@@ -5,13 +5,18 @@ INSTALLED := $(VENV)/.installed
 # What a user exports or keeps here is not linted.
 LINTED := src tests benchmarks docs run.py setup.py README.md
 
-.PHONY: demo test lint format bench results wheel lock clean
+.PHONY: demo test docs lint format bench results wheel lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python run.py experiment=demo
 
 test: lint
 	$(VENV)/bin/python -m pytest
+
+# The documentation site; build/site/index.html opens in a browser. Its search needs a server:
+# python -m http.server --directory build/site. A link that leads nowhere is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check $(LINTED)

@@ -3,7 +3,7 @@
 `experiment=clip_eight` needs 30 GB from the Hugging Face hub. This script makes a folder
 with the same layout in a few minutes, so that every path is exercised without network:
 
-    pip install transformers
+    pip install --constraint constraints.txt --editable '.[transformers]'
     python tests/tooling/build_small_mirror.py IMAGES MIRROR
 
 IMAGES is a folder of tasks in the local layout of Hugging Face `datasets` (data/README.md says how
@@ -23,9 +23,16 @@ import datasets
 import numpy as np
 import open_clip
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
+
+try:
+    import transformers
+except ModuleNotFoundError:
+    sys.exit(
+        "transformers is not installed: "
+        "pip install --constraint constraints.txt --editable '.[transformers]'"
+    )
 
 TASKS = ("dtd", "eurosat", "gtsrb", "mnist", "resisc45", "stanford_cars", "sun397", "svhn")
 SERIES = "clip-vit-base-patch32"

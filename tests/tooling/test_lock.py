@@ -32,7 +32,7 @@ def test_the_versions_are_those_of_the_constraints() -> None:
 def test_every_dependency_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    needed = [*project["dependencies"], *extras["loggers"], *extras["dev"]]
+    needed = [*project["dependencies"], *extras["docs"], *extras["loggers"], *extras["dev"]]
     names = {plain(re.split(r"[\[<>=]", each)[0]) for each in needed} - {"statsmerging"}
     assert names <= pins(LOCK).keys()
 
