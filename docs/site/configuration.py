@@ -85,15 +85,17 @@ def _group_page(conf: Path, group: str) -> str:
     lines = [f"# {group}", "", f"{_prose(what[:1].upper() + what[1:])}.", ""]
     if default and default != "null":
         lines += [f"The default is `{group}={default}`; a file of `conf/{group}/` is a choice.", ""]
-    files = {file.relative_to(conf / group): read(file) for file in _files(conf / group)}
+    files = {file.relative_to(conf / group): read(file) for file in _files(conf / group, default)}
     for name, file in files.items():
         lines += _choice(_explained(file, files), group, name.with_suffix(""))
     return "\n".join(lines)
 
 
-def _files(folder: Path) -> list[Path]:
-    """Choices first, then the folders with parts and variants of them."""
-    return sorted(folder.rglob("*.yaml"), key=lambda file: (len(file.parts), file))
+def _files(folder: Path, default: str) -> list[Path]:
+    """The default first, then the other choices, then the folders with parts and variants."""
+    return sorted(
+        folder.rglob("*.yaml"), key=lambda file: (file.stem != default, len(file.parts), file)
+    )
 
 
 def _explained(file: ConfigFile, group: Mapping[Path, ConfigFile]) -> ConfigFile:

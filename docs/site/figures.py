@@ -164,7 +164,7 @@ def coefficient() -> str:
         "singular direction of each layer and expert.",
         *parts,
         *layers,
-        text(384, 64, "darker: more of this expert", size=12, color=FAINT),
+        text(384, 64, "stronger colour: more of this expert", size=12, color=FAINT),
     )
 
 
