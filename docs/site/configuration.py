@@ -153,7 +153,7 @@ def _prose(comment: str) -> str:
     """A comment as Markdown: what is between backticks stays, signs lose their meaning."""
     parts = comment.split("`")
     for at in range(0, len(parts), 2):
-        text = re.sub(r"([\\*_\[\]|#~])", r"\\\1", html.escape(parts[at], quote=False))
+        text = re.sub(r"([\\*_\[\]|#])", r"\\\1", html.escape(parts[at], quote=False))
         text = re.sub(r"docs/([\w\\]+)\.md", _page, text)
         parts[at] = re.sub(r"conf/(\w+)/(?!\w)", r"[conf/\1/](\1.md)", text)
     return "`".join(parts)

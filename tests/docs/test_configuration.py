@@ -28,7 +28,7 @@ def pages() -> dict[str, str]:
     """Page → its words: no escapes, no addresses of links, one blank between two words."""
 
     def words(markdown: str) -> str:
-        text = re.sub(r"\\([\\*_\[\]|#~])", r"\1", markdown)
+        text = re.sub(r"\\([\\*_\[\]|#])", r"\1", markdown)
         text = re.sub(r"\[([^\]\n]*)\]\([^)\n]*\.md\)", r"\1", text)
         return " ".join(html.unescape(text).split())
 
