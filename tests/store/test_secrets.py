@@ -61,6 +61,7 @@ def test_records_of_a_run_hold_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     config: dict[str, Any] = {
         "seed": 0,
         "zoo": {"seed": 0, "base": URI},
+        "merge": {"running_statistics": "averaged"},
         "logger": {"mlflow": {"tracking_uri": URI}},
     }
     monkeypatch.setattr(sys, "argv", ["run.py", f"logger.mlflow.tracking_uri={URI}"])
