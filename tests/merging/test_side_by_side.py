@@ -1,4 +1,4 @@
-"""Layers are decomposed several at a time, each with threads of its own."""
+"""Layers are worked on several at a time, each with threads of its own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from statsmerging.merging import SpectralBank, TaskVectorBank, direction_statistics
-from statsmerging.merging.spectral import side_by_side
+from statsmerging.merging import (
+    SpectralBank,
+    TaskVectorBank,
+    direction_statistics,
+    layer_statistics,
+)
+from statsmerging.merging.side_by_side import side_by_side
 
 
 @pytest.fixture
@@ -41,6 +46,14 @@ def test_two_at_a_time_give_what_one_gives(
     same(SpectralBank.from_bank(bank), alone)
     same(SpectralBank.from_state_dicts(pretrained, experts), alone)
     assert list(SpectralBank.from_bank(bank).directions) == list(bank.layers)
+
+
+def test_statistics_are_the_same_with_two_at_a_time(
+    bank: TaskVectorBank, two_threads: None
+) -> None:
+    found = layer_statistics(bank)
+    torch.set_num_threads(1)
+    torch.testing.assert_close(found.values, layer_statistics(bank).values)
 
 
 class OneAtATime(Mapping[str, Tensor]):
@@ -78,5 +91,5 @@ def test_the_number_of_threads_is_the_same_afterwards(two_threads: None) -> None
         raise ValueError(name)
 
     with pytest.raises(ValueError, match="first"):
-        side_by_side(failing, ("first", "second"), torch.device("cpu"))  # type: ignore[arg-type]
+        side_by_side(failing, ("first", "second"), torch.device("cpu"))
     assert torch.get_num_threads() == 2

@@ -165,6 +165,17 @@ def test_few_of_many_triples_are_those_of_the_svd(spectrum: str, upright: bool) 
     assert (found - expected).norm() <= 2e-6 * expected.norm()
 
 
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_very_few_of_a_large_matrix_are_those_of_float64(spectrum: str) -> None:
+    matrix = with_spectrum(spectrum, 512, 512)
+    gram = gram_matrix(matrix)
+    found = leading_eigenvectors(gram, 5)
+    values = SPECTRA[spectrum](torch.arange(1, 6, dtype=torch.float64)).square()
+    torch.testing.assert_close(found.mT @ found, torch.eye(5).double(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.mT @ gram @ found, values.diag(), rtol=1e-6, atol=1e-12)
+    assert (gram @ found - found * values).norm(dim=0).le(1e-5 * values + 1e-12).all()
+
+
 @pytest.mark.parametrize("rows", [1, 191, 192, 193, 400])
 def test_a_gram_matrix_is_the_product_with_the_transpose(rows: int) -> None:
     wide = torch.randn(rows, 30, generator=torch.Generator().manual_seed(4), dtype=torch.float64)

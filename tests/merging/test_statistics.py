@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from statsmerging.choices import Source
 from statsmerging.merging import LayerStatistics, MergingError, TaskVectorBank, layer_statistics
-from statsmerging.merging.statistics import matrix_statistics
+from statsmerging.merging.statistics import matrix_statistics, top_singular_values
 
 
 @settings(max_examples=40)
@@ -114,3 +117,71 @@ def test_misspelt_choices_name_the_valid_ones(bank: TaskVectorBank) -> None:
         layer_statistics(bank, of="weight")  # type: ignore[arg-type]
     with pytest.raises(MergingError, match="over=foo: choose one of global, per_layer, both"):
         layer_statistics(bank).standardised("foo")  # type: ignore[arg-type]
+
+
+#: Singular values of large matrices by their number from 1, as experts and their limits have them.
+SPECTRA: dict[str, Callable[[Tensor], Tensor]] = {
+    "slow": lambda i: i**-0.5,
+    "flat": lambda i: 1 - i / 1000,
+    "of noise": lambda i: 1 - 0.5 * (i / 512) ** (2 / 3),
+    "all equal": lambda i: torch.ones_like(i),
+    "two clusters": lambda i: torch.where(i <= 20, 2.0, 1.0) + 1e-6 / i,
+    "many orders of magnitude": lambda i: 10 ** (-5 * i),
+    "of rank two": lambda i: torch.where(i <= 2, 1 / i, 0.0),
+    "zero": torch.zeros_like,
+}
+
+
+@pytest.fixture(scope="module")
+def bases() -> tuple[Tensor, Tensor]:
+    """Orthonormal columns of 512 left and right vectors, float64."""
+    generator = torch.Generator().manual_seed(8)
+    left, right = (
+        torch.randn(n, 512, generator=generator, dtype=torch.float64) for n in (512, 640)
+    )
+    return torch.linalg.qr(left).Q, torch.linalg.qr(right).Q
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e12])
+def test_few_singular_values_of_large_matrices_are_those_of_float64(
+    bases: tuple[Tensor, Tensor], spectrum: str, scale: float
+) -> None:
+    values = scale * SPECTRA[spectrum](torch.arange(1, 513, dtype=torch.float64))
+    wide = bases[0] * values @ bases[1].mT
+    for matrices in (wide.unsqueeze(0), wide.mT.unsqueeze(0)):
+        found = top_singular_values(matrices, 3)[0]
+        # A value below 1e-8 of the largest is the rounding of the Gram matrix in float64.
+        torch.testing.assert_close(found, values[:3], rtol=1e-4, atol=2e-7 * float(values[0]))
+
+
+def test_few_singular_values_depend_on_nothing_but_the_matrix() -> None:
+    matrices = torch.randn(3, 520, 512, generator=torch.Generator().manual_seed(9)).double()
+    state = torch.get_rng_state()
+    found = top_singular_values(matrices, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(top_singular_values(matrices.flip(0), 3), found.flip(0))
+    torch.manual_seed(1)
+    assert torch.equal(top_singular_values(matrices[1:2], 3), found[1:2])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_large_layers_of_a_bank_in_any_precision(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(10)
+    start = {"weight": torch.randn(512, 600, generator=generator)}
+    experts = {
+        task: {"weight": start["weight"] + 0.1 * torch.randn(512, 600, generator=generator)}
+        for task in ("one", "two")
+    }
+    bank = TaskVectorBank.from_state_dicts(start, experts, dtype=dtype)
+    stored = bank.vectors["weight"].clone()
+    sources: tuple[Source, ...] = ("weights", "task_vectors")
+    for of in sources:
+        statistics = layer_statistics(bank, of=of)
+        assert torch.equal(bank.vectors["weight"], stored)
+        matrices = stored.double().view(2, 512, 600)
+        matrices = matrices + start["weight"] if of == "weights" else matrices
+        expected = torch.linalg.svdvals(matrices)[:, :3]
+        torch.testing.assert_close(statistics.values[0, :, 3:], expected, rtol=1e-4, atol=0)
+        moments = torch.stack([matrices.mean((1, 2)), matrices.var((1, 2), correction=0)], dim=1)
+        torch.testing.assert_close(statistics.values[0, :, :2], moments)

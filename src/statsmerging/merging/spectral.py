@@ -7,8 +7,7 @@ are those of TSV-M (Gargiulo et al., *Task Singular Vectors*, CVPR 2025), which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from threading import Lock
 
 import torch
@@ -19,15 +18,13 @@ from statsmerging.merging.bank import Coefficient, TaskVectorBank
 from statsmerging.merging.decomposition import Decomposition, Directions, decompose_layer
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.kernels import PLAIN, Kernels
+from statsmerging.merging.side_by_side import side_by_side
 from statsmerging.merging.state_dicts import (
     check_experts,
     split_merged_and_kept,
     summing_type,
     vector_layers,
 )
-
-#: Layers that are decomposed at the same time, at most: the task vectors of each are in memory.
-SIDE_BY_SIDE = 4
 
 
 class SpectralBank:
@@ -260,24 +257,3 @@ def check_anchored(anchor: Anchor) -> None:
     """Raise ``MergingError`` unless the coefficients are on directions from θ₀."""
     if anchor != "pretrained":
         raise MergingError(f"anchor={anchor}: singular directions start from θ₀; use pretrained")
-
-
-def side_by_side(
-    decompose: Callable[[str], Directions], layers: Sequence[str], device: torch.device
-) -> dict[str, Directions]:
-    """The directions of all layers; on a CPU, several layers at a time with their own threads.
-
-    Threads that share the eigenproblem of one small matrix mostly wait for each other.
-    """
-    threads = torch.get_num_threads()
-    workers = min(threads, SIDE_BY_SIDE) if device.type == "cpu" else 1
-    if workers == 1:
-        return {name: decompose(name) for name in layers}
-    try:
-        # The number of threads is a setting of each thread; new ones take the last that was made.
-        with ThreadPoolExecutor(
-            workers, "layer", torch.set_num_threads, (threads // workers,)
-        ) as pool:
-            return dict(zip(layers, pool.map(decompose, layers), strict=True))
-    finally:
-        torch.set_num_threads(threads)

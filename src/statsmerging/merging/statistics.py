@@ -16,10 +16,16 @@ from torch import Tensor
 from statsmerging.choices import Feature, Source, Standardise
 from statsmerging.merging.bank import TaskVectorBank
 from statsmerging.merging.errors import MergingError, check_choice
+from statsmerging.merging.side_by_side import side_by_side
+from statsmerging.merging.singular_vectors import leading_singular_values
 from statsmerging.merging.state_dicts import matrix_shape
 
 #: Columns of a feature that has several: their names' common beginning.
 _PREFIXES: dict[str, Feature] = {"singular_value_": "singular_values", "kind_": "kind"}
+
+
+#: Numbers that are in memory in float64 at once: experts of large layers come one by one.
+AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,6 @@ class LayerStatistics:
         )
 
 
-@torch.no_grad()
 def layer_statistics(
     bank: TaskVectorBank, *, of: Source = "weights", rank: int = 3
 ) -> LayerStatistics:
@@ -118,17 +123,22 @@ def layer_statistics(
     check_choice("of", of, Source)
     if rank < 1:
         raise MergingError(f"rank={rank}: must be at least 1")
-    rows = []
-    for name, vectors in bank.layer_vectors():
+
+    @torch.no_grad()  # a thread has its own mode
+    def of_layer(name: str) -> Tensor:
         pretrained = bank.pretrained[name]
-        matrices = vectors.to(torch.float64)
-        if of == "weights":
-            matrices = matrices + pretrained.flatten().to(torch.float64)
-        rows.append(
-            matrix_statistics(matrices.view(len(bank.tasks), *matrix_shape(pretrained)), rank)
-        )
+        found = []
+        for some in bank.task_vectors(name).split(max(1, AT_ONCE // pretrained.numel())):
+            matrices = some.to(torch.float64, copy=True)
+            if of == "weights":
+                matrices += pretrained.flatten()
+            found.append(matrix_statistics(matrices.view(-1, *matrix_shape(pretrained)), rank))
+        bank.release(name)
+        return torch.cat(found)
+
+    rows = side_by_side(of_layer, bank.layers, bank.device)
     return LayerStatistics(
-        torch.stack(rows).cpu(),
+        torch.stack(tuple(rows.values())).cpu(),
         statistic_columns(rank),
         bank.layers,
         bank.tasks,
@@ -159,17 +169,10 @@ def matrix_statistics(matrices: Tensor, rank: int) -> Tensor:
 
 
 def top_singular_values(matrices: Tensor, rank: int) -> Tensor:
-    """The r largest singular values of K matrices, K × m × n → K × r, zero-padded.
-
-    They are the square roots of the eigenvalues of the smaller Gram matrix, which costs a
-    fraction of an SVD; squaring the condition number is harmless for the leading values in
-    float64.
-    """
-    rows, columns = matrices.shape[1:]
-    wide = matrices if rows <= columns else matrices.transpose(1, 2)
-    gram = wide @ wide.transpose(1, 2)
-    values = torch.linalg.eigvalsh(gram).flip(1)[:, :rank].clamp_min(0).sqrt()
-    return torch.nn.functional.pad(values, (0, max(0, rank - values.shape[1])))
+    """The r largest singular values of K matrices, K × m × n → K × r, zero-padded."""
+    few = min(rank, *matrices.shape[1:])
+    values = leading_singular_values(matrices, few)
+    return torch.nn.functional.pad(values, (0, rank - few))
 
 
 def _feature_of(column: str) -> str:
