@@ -2,29 +2,31 @@
 
     python -m benchmarks.layer_statistics --tasks 8
 
-The SVDs are those of one expert, timed for all; the accuracy is that of its three largest singular
-values against float64. The second call reads the cache.
+SVDs and eigenvalues are those of one expert, timed in turns with the statistics of all and counted
+for all; the accuracy is that of its three largest singular values against float64. The cached
+statistics are read as a job reads them.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import Result, parser, publish
+from benchmarks.measuring import CLOCKS, median_ratio, parser, publish, seconds_in_turns
 from benchmarks.random_bank import backbone, random_bank
 from statsmerging.choices import Feature
 from statsmerging.learning.mergeable import cached, layer_features
 from statsmerging.learning.settings import StatisticsSettings
-from statsmerging.merging import TaskVectorBank
-from statsmerging.merging.statistics import LayerStatistics
+from statsmerging.merging import LayerStatistics, TaskVectorBank
+from statsmerging.merging.statistics import layer_statistics
 from statsmerging.store.cache import Cache
+
+SVD = "torch.linalg.svd of every matrix"
 
 
 def main() -> None:
@@ -32,19 +34,30 @@ def main() -> None:
     options = parse_options()
     torch.manual_seed(0)
     bank = random_bank(backbone(options.backbone, 224), options.tasks)
+    matrices = expert_matrices(bank)
+    found = layer_statistics(bank)
     with tempfile.TemporaryDirectory() as folder:
         cache = Cache(Path(folder))
-        first, statistics = timed(lambda: read(bank, cache))
-        second, _ = timed(lambda: read(bank, cache))
-    matrices = expert_matrices(bank)
-    svd, _ = timed(lambda: [torch.linalg.svd(m, full_matrices=False) for m in matrices.values()])
+        read(bank, cache)
+        ways = {
+            "statistics of all experts": lambda: layer_statistics(bank),
+            "the same, cached": lambda: read(bank, cache),
+            "all eigenvalues of every Gram matrix, float64": lambda: eigenvalues(matrices),
+            SVD: lambda: [torch.linalg.svd(m, full_matrices=False) for m in matrices.values()],
+        }
+        seconds = seconds_in_turns(ways, options.rounds, now=CLOCKS[options.clock])
+    for way in list(ways)[2:]:
+        seconds[way] = [options.tasks * each for each in seconds[way]]
     rows = [
-        {"way": "statistics of all experts", "s": first, "× faster": svd * options.tasks / first},
-        {"way": "the same, cached", "s": second, "× faster": svd * options.tasks / second},
-        {"way": "torch.linalg.svd of every matrix", "s": svd * options.tasks, "× faster": 1.0},
+        {
+            "way": way,
+            "s": statistics.median(seconds[way]),
+            "× faster": median_ratio(seconds[SVD], seconds[way]),
+        }
+        for way in ways
     ]
-    title = f"Statistics: {options.backbone}, K = {options.tasks}"
-    error = largest_error(statistics, matrices)
+    title = f"Statistics ({options.clock} clock): {options.backbone}, K = {options.tasks}"
+    error = largest_error(found, matrices)
     publish(options.json, "layer_statistics", title, rows, largest_relative_error=error)
 
 
@@ -53,17 +66,12 @@ def parse_options() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--backbone", default="vit_base_patch32_clip_224", help="timm name")
     options.add_argument("--tasks", type=int, default=8, help="K")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--clock", choices=list(CLOCKS), default="wall")
     arguments = options.parse_args()
     if arguments.small:
-        arguments.tasks = 2
+        arguments.tasks, arguments.rounds = 2, 1
     return arguments
-
-
-def timed(function: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds of one call, and its result."""
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
 
 
 def read(bank: TaskVectorBank, cache: Cache) -> LayerStatistics:
@@ -79,14 +87,21 @@ def expert_matrices(bank: TaskVectorBank) -> dict[str, Tensor]:
     return {name: expert[name].flatten(1) for name in bank.layers if expert[name].dim() > 1}
 
 
-def largest_error(statistics: LayerStatistics, matrices: dict[str, Tensor]) -> float:
+def eigenvalues(matrices: dict[str, Tensor]) -> None:
+    """What gave the singular values before: all the squares, of which three were kept."""
+    for matrix in matrices.values():
+        wide = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT).double()
+        torch.linalg.eigvalsh(wide @ wide.mT)
+
+
+def largest_error(found: LayerStatistics, matrices: dict[str, Tensor]) -> float:
     """Of the three largest singular values of the first expert, relative to float64's."""
-    column = statistics.columns.index("singular_value_1")
+    column = found.columns.index("singular_value_1")
     errors = []
     for name, matrix in matrices.items():
         exact = torch.linalg.svdvals(matrix.double())[:3]
-        found = statistics.values[statistics.layers.index(name), 0, column : column + len(exact)]
-        errors.append(((found - exact) / exact).abs().max())
+        ours = found.values[found.layers.index(name), 0, column : column + len(exact)]
+        errors.append(((ours - exact) / exact).abs().max())
     return float(torch.stack(errors).max())
 
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from typing import Any
 
 import torch
 
 from benchmarks.drawn_experts import drawn_experts
 from benchmarks.learning_step import Clock, Setting, fit, plain_step
-from benchmarks.measuring import MIB, in_a_process, median_ratio, parser, peak, publish
+from benchmarks.measuring import CLOCKS, MIB, in_a_process, median_ratio, parser, peak, publish
 from benchmarks.random_bank import backbone
 from statsmerging.merging import (
     DirectionLearner,
@@ -31,9 +30,6 @@ from statsmerging.merging import (
 )
 
 IMAGE_SIZE = 224
-
-#: Other work on the machine slows the wall's clock more than that of the process.
-CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 
 def main() -> None:
