@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmarks.learning_step import CLASSES
 from benchmarks.measuring import median_ratio, parser, publish, seconds_in_turns
 from benchmarks.random_bank import backbone
+from statsmerging.data.decoding import Undecoded
 from statsmerging.data.images import ImageSplit, load_split
 from statsmerging.data.pictures import Preprocess
 from statsmerging.scoring.scores import class_scores
@@ -39,6 +40,7 @@ class Photographs:
     """Random pictures in memory, larger than the network's input."""
 
     fingerprint = "random"
+    digests = None
 
     def __init__(self, count: int) -> None:
         rng = np.random.default_rng(0)
@@ -50,8 +52,8 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def images(self) -> Iterator[Image.Image]:
-        return iter(self.pictures)
+    def undecoded(self) -> Iterator[Undecoded]:
+        return (picture.copy for picture in self.pictures)
 
     def labels(self) -> np.ndarray:
         return np.zeros(len(self), dtype=np.int64)
@@ -67,7 +69,7 @@ def main() -> None:
         caches = (Cache(Path(folder) / str(i)) for i in range(1000))
         split = load_split(source, preprocess, Cache(Path(folder)), name=TASK)
         variants: dict[str, Callable[[], object]] = {
-            "forward passes alone": forward_passes(zoo, preprocess.normalise(split.images)),
+            "forward passes alone": forward_passes(zoo, preprocess.normalise(split.images[:])),
             "teacher labels": lambda: scores(zoo, split, next(caches)),
             "evaluation of a merged model": lambda: scores(zoo, split, None),
             "reading and resizing, once": lambda: load_split(

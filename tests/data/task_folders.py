@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from PIL import Image
 from statsmerging.choices import Split
 from statsmerging.data.folder_suite import load_folder
 from statsmerging.data.settings import DatasetLayout
-from statsmerging.data.suites import Task
+from statsmerging.data.suites import ImageSource, Task
 
 #: Numbers of the pictures in each split, where a test does not choose others.
 NUMBERS: dict[str, list[int]] = {
@@ -103,11 +103,15 @@ def load(folder: Path, address: DatasetLayout | None = None) -> Task:
     return load_folder(folder, folder.parent / "cache", address or DatasetLayout())
 
 
+def decoded(source: ImageSource) -> Iterator[Image.Image]:
+    return (decode() for decode in source.undecoded())
+
+
 def content(task: Task, split: Split) -> dict[int, str]:
     """Number of each picture, read from its pixels → the name of its class."""
     source = task.sources[split]
     numbers = []
-    for image in source.images():
+    for image in decoded(source):
         red, green, _ = image.getpixel((0, 0))  # type: ignore[misc]
         numbers.append(red + 251 * green)
     assert len(numbers) == len(source)

@@ -17,6 +17,7 @@ from statsmerging.data.settings import CatalogueEntry, DatasetLayout, PlainName
 from statsmerging.data.suites import ImageSource
 from statsmerging.errors import MissingFilesError, UserError
 from tests.conftest import write_suite
+from tests.data.task_folders import decoded
 
 CATALOGUE = {
     "parity": CatalogueEntry(id="somebody/parity", counts={"train": 96, "test": 48}, gigabytes=0.5),
@@ -171,7 +172,7 @@ def write_odd(folder: Path) -> Path:
 
 
 def pixels(source: ImageSource) -> list[bytes]:
-    return [image.tobytes() for image in source.images()]
+    return [image.tobytes() for image in decoded(source)]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +18,7 @@ from PIL import Image
 
 from statsmerging.choices import SPLITS, Split
 from statsmerging.data.corruptions.corrupt import corrupt
+from statsmerging.data.decoding import Undecoded
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.images import ImageSplit, SuiteImages, check_disjoint, load_split
 from statsmerging.data.pictures import Preprocess
@@ -23,6 +27,8 @@ from statsmerging.data.suites import Suite
 from statsmerging.errors import UserError
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
+from statsmerging.store.tensor_file import TensorFile
+from tests.data.task_folders import decoded
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -36,11 +42,11 @@ def test_images_are_decoded_once_and_cached(
     task = folder_suite(suite_root, None, [], cache=tmp_path).seen[0]
     first = load_split(task.sources["test"], SMALL, Cache(tmp_path), name="test")
     assert first.images.shape == (48, 3, 16, 16)
-    assert first.images.dtype == torch.uint8
+    assert first.images[:].dtype == torch.uint8
 
-    monkeypatch.setattr(type(task.sources["test"]), "images", None)
+    monkeypatch.setattr(type(task.sources["test"]), "undecoded", None)
     second = load_split(task.sources["test"], SMALL, Cache(tmp_path), name="test")
-    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.images[:], second.images[:])
     assert torch.equal(first.labels, second.labels)
 
 
@@ -50,7 +56,7 @@ def test_damaged_images_of_the_cache_are_made_anew(
 ) -> None:
     source = folder_suite(suite_root, None, [], cache=tmp_path).seen[0].sources["test"]
     first = load_split(source, SMALL, Cache(tmp_path), name="test")
-    images = first.images.clone()
+    images = first.images[:].clone()
     (entry,) = (tmp_path / "images").glob("*.safetensors")
     content = entry.read_bytes()
     if damage == "flipped":
@@ -60,7 +66,7 @@ def test_damaged_images_of_the_cache_are_made_anew(
     else:
         entry.write_bytes(content[:-1] if damage == "cut" else b"")
     again = load_split(source, SMALL, Cache(tmp_path), name="test")
-    assert torch.equal(again.images, images)
+    assert torch.equal(again.images[:], images)
     assert entry.read_bytes() == content
 
 
@@ -70,12 +76,13 @@ class Pictures:
 
     given: list[Image.Image]
     fingerprint: str = "given"
+    digests: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.given)
 
-    def images(self) -> Iterator[Image.Image]:
-        return iter(self.given)
+    def undecoded(self) -> Iterator[Undecoded]:
+        return (picture.copy for picture in self.given)
 
     def labels(self) -> np.ndarray:
         return np.zeros(len(self.given), dtype=np.int64)
@@ -85,6 +92,54 @@ def test_an_image_that_cannot_be_shown_is_named(tmp_path: Path) -> None:
     depths = [Image.fromarray(np.array([[0, top]], dtype=np.float32)) for top in (1, 2)]
     with pytest.raises(UserError, match=r"^depth test, image 1: the picture has floating-point"):
         load_split(Pictures(depths), SMALL, Cache(tmp_path), name="depth test")
+
+
+class Watched(Pictures):
+    """A source that notes how many images are written whenever it gives the next one."""
+
+    def __init__(self, count: int) -> None:
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(256, size=(count, 20, 20, 3), dtype=np.uint8)
+        super().__init__([Image.fromarray(each) for each in pixels])
+        self.written: list[int] = []
+        self.behind: list[int] = []
+
+    def undecoded(self) -> Iterator[Undecoded]:
+        for row, picture in enumerate(super().undecoded()):
+            self.behind.append(row - len(self.written))
+            yield picture
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    source, write = Watched(200), TensorFile.write
+
+    def noted(file: TensorFile, name: str, first: int, rows: np.ndarray) -> None:
+        write(file, name, first, rows)
+        if name == "images":
+            source.written.append(first)
+
+    monkeypatch.setattr(TensorFile, "write", noted)
+    return source
+
+
+def test_images_are_written_while_others_are_still_encoded(
+    watched: Watched, tmp_path: Path
+) -> None:
+    split = load_split(watched, SMALL, Cache(tmp_path), name="test")
+    assert watched.written == list(range(200))
+    assert max(watched.behind) <= 4 * torch.get_num_threads() + 1
+    expected = np.stack([SMALL.resize(image) for image in watched.given])
+    assert np.array_equal(split.images[:].numpy(), expected)
+
+
+def test_a_split_with_more_labels_than_images_is_refused(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pictures, "__len__", lambda self: len(self.given) + 1)
+    with pytest.raises(UserError, match="test has 201 labels and 200 images"):
+        load_split(watched, SMALL, Cache(tmp_path), name="test")
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
@@ -104,13 +159,13 @@ def test_other_geometry_is_another_cache_entry(suite_root: Path, tmp_path: Path)
 
 
 def test_shared_images_are_counted() -> None:
-    def split(*rows: int) -> ImageSplit:
-        digests = torch.tensor([[row] * 16 for row in rows], dtype=torch.uint8)
-        return ImageSplit(torch.zeros(len(rows), 3, 1, 1), torch.zeros(len(rows)), digests, "key")
+    def digests(*rows: int) -> np.ndarray:
+        return np.array([[row] * 16 for row in rows], dtype=np.uint8)
 
-    check_disjoint({"mnist": {"train": split(1, 2), "validation": split(3), "test": split(4)}})
+    train, validation, test = digests(1, 2), digests(3), digests(4)
+    check_disjoint({"mnist": {"train": train, "validation": validation, "test": test}})
     with pytest.raises(UserError, match=r"mnist: 2 image\(s\) in both validation and test"):
-        check_disjoint({"mnist": {"validation": split(1, 2, 3), "test": split(2, 3, 4)}})
+        check_disjoint({"mnist": {"validation": digests(1, 2, 3), "test": digests(2, 3, 4)}})
 
 
 def test_preprocess_resizes_crops_and_normalises() -> None:
@@ -147,7 +202,7 @@ def changed(suite: Suite, cache: Cache, corruption: CorruptionSettings) -> set[t
         (task.name, split)
         for task in suite.tasks
         for split in SPLITS
-        if not torch.equal(clean.split(task, split).images, shown.split(task, split).images)
+        if not torch.equal(clean.split(task, split).images[:], shown.split(task, split).images[:])
     }
 
 
@@ -166,8 +221,8 @@ def test_clean_splits_keep_their_keys(suite: Suite, cache: Cache) -> None:
 def test_images_are_corrupted_before_they_are_resized(suite: Suite, cache: Cache) -> None:
     source = suite.seen[0].sources["test"]
     corrupted = load_split(source, SMALL, cache, name="test", corruption=NOISE)
-    expected = [SMALL.resize(corrupt(image, NOISE)) for image in source.images()]
-    assert np.array_equal(corrupted.images.numpy(), np.stack(expected))
+    expected = [SMALL.resize(corrupt(image, NOISE)) for image in decoded(source)]
+    assert np.array_equal(corrupted.images[:].numpy(), np.stack(expected))
 
 
 def test_digests_are_those_of_the_clean_images(suite: Suite, cache: Cache) -> None:
@@ -177,7 +232,35 @@ def test_digests_are_those_of_the_clean_images(suite: Suite, cache: Cache) -> No
     assert torch.equal(clean.digests, corrupted.digests)
     assert torch.equal(clean.labels, corrupted.labels)
     with pytest.raises(UserError, match=r"48 image\(s\) in both validation and test"):
-        check_disjoint({"parity": {"validation": clean, "test": corrupted}})
+        check_disjoint(
+            {"parity": {"validation": clean.digests.numpy(), "test": corrupted.digests.numpy()}}
+        )
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_digests_alone_are_those_of_the_kept_images(
+    suite: Suite, cache: Cache, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, images = suite.seen[0], SuiteImages(suite, SMALL, cache)
+    alone = images.digests(task, "train", kept=kept)
+    assert bool(list((cache.root / "images").glob("*.safetensors"))) is kept
+    assert np.array_equal(alone, images.split(task, "train").digests.numpy())
+    monkeypatch.setattr(type(task.sources["train"]), "undecoded", None)
+    again = SuiteImages(suite, SMALL, Cache(cache.root)).digests(task, "train", kept=False)
+    assert np.array_equal(again, alone)
+
+
+def test_a_training_image_among_the_test_images_is_found(suite_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "suite"
+    shutil.copytree(suite_root, root)
+    train, test = (root / "parity" / f"{it}-00000-of-00001.parquet" for it in ("train", "test"))
+    planted = pa.concat_tables([pq.read_table(test), pq.read_table(train).slice(5, 1)])
+    pq.write_table(planted, test)
+    suite = folder_suite(root, None, [], cache=tmp_path)
+    images = SuiteImages(suite, SMALL, Cache(tmp_path))
+    digests = {it: images.digests(suite.seen[0], it, kept=it != "train") for it in SPLITS}
+    with pytest.raises(UserError, match=r"parity: 1 image\(s\) in both train and test$"):
+        check_disjoint({"parity": digests})
 
 
 @pytest.mark.parametrize(
@@ -220,7 +303,7 @@ def split_of(contents: list[int], key: str = "images", geometry: int = 4) -> Ima
 
 
 def contents_of(split: ImageSplit) -> list[int]:
-    return split.images[:, 0, 0, 0].tolist()
+    return split.images[:][:, 0, 0, 0].tolist()
 
 
 @given(
@@ -235,7 +318,7 @@ def test_what_is_held_out_shares_no_image_with_the_rest(contents: list[int], sha
     assert len(rest) > 0
     assert len(held) > 0
     assert rest.key != held.key
-    check_disjoint({"mnist": {"train": rest, "validation": held}})
+    check_disjoint({"mnist": {"train": rest.digests.numpy(), "validation": held.digests.numpy()}})
 
 
 @pytest.mark.parametrize(

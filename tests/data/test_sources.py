@@ -233,7 +233,10 @@ def test_equal_pictures_stay_on_one_side_of_the_cut(tmp_path: Path) -> None:
     )
     images = SuiteImages(suite, Preprocess(2, (0.5,) * 3, (0.5,) * 3), Cache(tmp_path / "cache"))
     check_disjoint(
-        {it.name: {split: images.split(it, split) for split in it.sources} for it in suite.seen}
+        {
+            it.name: {split: images.digests(it, split, kept=False) for split in it.sources}
+            for it in suite.seen
+        }
     )
 
 
@@ -276,7 +279,9 @@ def test_missing_validation_split_is_carved_from_train(suite_root: Path, tmp_pat
     assert (len(sources["train"]), len(sources["validation"])) == (44, 4)
     assert sources["train"].fingerprint != sources["validation"].fingerprint
     images = SuiteImages(suite, SMALL, Cache(tmp_path / "cache"))
-    check_disjoint({"parity": {split: images.split(suite.seen[0], split) for split in sources}})
+    check_disjoint(
+        {"parity": {split: images.digests(suite.seen[0], split, kept=False) for split in sources}}
+    )
 
 
 def test_a_test_split_without_labels_is_refused(suite_root: Path, tmp_path: Path) -> None:

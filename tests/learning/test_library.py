@@ -190,8 +190,8 @@ def test_inputs_are_held_out_as_a_job_does() -> None:
     split = ImageSplit(images, torch.zeros(50), _digests(images), "")
     rest, held = split.held_out(0.2)
     learning, held_out = hold_out("mnist", images, 0.2)
-    assert torch.equal(learning, rest.images)
-    assert torch.equal(held_out, held.images)
+    assert torch.equal(learning, rest.images[:])
+    assert torch.equal(held_out, held.images[:])
     assert not set(map(bytes, _digests(learning).numpy())) & set(
         map(bytes, _digests(held_out).numpy())
     )
@@ -381,7 +381,7 @@ def test_it_learns_to_the_bit_what_a_job_learns(
             zoo.pretrained,
             {task: zoo.experts[task].state for task in merger.images},
             {task: zoo.experts[task].head for task in merger.images},
-            {task: split.images for task, split in merger.images.items()},
+            {task: split.images[:] for task, split in merger.images.items()},
             normalise=zoo.preprocess.normalise,
             accelerator="cpu",
             labels="soft",

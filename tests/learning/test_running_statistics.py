@@ -73,7 +73,7 @@ class _Rows:
         head = Head(weight, torch.tensor([0.0, 0.0, 0.0, 1e-3]) - weight @ state["projection.bias"])
         zoo = Zoo(network, state, {task: Expert(state, head) for task in [*SIZES, "unseen"]})
         self.images = {
-            task: ImageSplit(split.images // (seed + 1), split.labels, split.digests, split.key)
+            task: ImageSplit(split.images[:] // (seed + 1), split.labels, split.digests, split.key)
             for seed, (task, count) in enumerate(SIZES.items())
             for split in [unlabeled(count, 8, seed)]
         }
@@ -110,7 +110,7 @@ class _Rows:
             }
 
     def inputs(self, task: str) -> Tensor:
-        return self.zoo.preprocess.normalise(self.images[task].images)
+        return self.zoo.preprocess.normalise(self.images[task].images[:])
 
     def hidden(self, task: str) -> Tensor:
         """What the normalisation of the merged model sees, in float64: 4 × positions."""

@@ -59,4 +59,4 @@ def images_of_all(count: int, size: int) -> dict[str, ImageSplit]:
 
 def inputs(zoo: Zoo, split: ImageSplit) -> Tensor:
     """What the backbone sees, float64."""
-    return zoo.preprocess.normalise(split.images).double()
+    return zoo.preprocess.normalise(split.images[:]).double()

@@ -81,9 +81,12 @@ class ScoredRun(Run):
         check_names(config, suite)
         _check_batches(config, suite)
         images = SuiteImages(suite, preprocess_of(config.backbone), cache, config.corruption)
+        kept = {"train": _trains_here(config), "validation": True, "test": True}
         check_disjoint(
             {
-                task.name: {split: images.split(task, split) for split in SPLITS}
+                task.name: {
+                    split: images.digests(task, split, kept=kept[split]) for split in SPLITS
+                }
                 for task in suite.tasks
             }
         )
@@ -201,6 +204,18 @@ def _check_batches(config: Config, suite: Suite) -> None:
             f"trainer.images_per_task={asked}: at most {count}, all {split} images of {largest}, "
             "the largest task"
         )
+
+
+def _trains_here(config: Config) -> bool:
+    """Whether experts, heads or students are made of the training images."""
+    return (
+        isinstance(config.zoo, FinetunedZooSettings)
+        or config.heads.kind == "probed"
+        or (
+            bool(config.heterogeneous.experts)
+            and config.heterogeneous.distillation.images == "train"
+        )
+    )
 
 
 def _zoo(config: Config, files: ZooFiles, images: SuiteImages, cache: Cache) -> Zoo:

@@ -3,28 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from statsmerging.choices import Split
 from statsmerging.data.corruptions.corrupt import corrupt, corruption_key
-from statsmerging.data.pictures import Preprocess, image_digest
+from statsmerging.data.decoding import as_rows, of_each_picture, picture_digests
+from statsmerging.data.pictures import DIGEST_BYTES, Preprocess, image_digest
 from statsmerging.data.settings import CLEAN, CorruptionSettings
 from statsmerging.data.suites import ImageSource, Suite, Task
 from statsmerging.errors import UserError
 from statsmerging.progress import track
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of
+from statsmerging.store.tensor_file import TensorFile
 
 #: Agreement on fewer images of a task tells little.
 FEWEST_HELD_OUT = 8
+
+
+class SomeImages:
+    """Some rows of memory-mapped images; only what is asked for is copied into memory.
+
+    Args:
+        images: uint8, N × 3 × S × S.
+        rows: int64, M: which of them, in this order.
+    """
+
+    def __init__(self, images: Tensor, rows: Tensor) -> None:
+        self._images = images
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> torch.Size:
+        """M × 3 × S × S."""
+        return torch.Size([len(self), *self._images.shape[1:]])
+
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        """Some of the images, or one, in memory; ``[:]`` are all."""
+        return self._images[self._rows[index]]
+
+    def at(self, rows: Tensor) -> SomeImages:
+        """Some of these rows, of the same memory-mapped images."""
+        return SomeImages(self._images, self._rows[rows])
+
+
+#: Images of a split, or of a part of it; both are indexed alike.
+Images = Tensor | SomeImages
+
+
+def in_batches(
+    images: Images, size: int, description: str, *, announced: bool = True
+) -> Iterator[Tensor]:
+    """The images in their order, at most ``size`` at a time in memory.
+
+    Args:
+        description: shown beside the progress bar.
+        announced: whether a line says so where there is no terminal.
+    """
+    firsts = range(0, len(images), size)
+    for first in track(firsts, description, total=len(firsts), announced=announced):
+        yield images[first : first + size]
 
 
 @dataclass(frozen=True)
@@ -38,13 +88,13 @@ class ImageSplit:
         key: hash of content, corruption and geometry.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     digests: Tensor
     key: str
 
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return len(self.images)
 
     def sample(self, count: int) -> ImageSplit:
         """At most ``count`` images, evenly spread over the split."""
@@ -85,8 +135,17 @@ class ImageSplit:
         )
 
     def _rows(self, rows: Tensor, how: str) -> ImageSplit:
-        key = key_of([self.key, how])
-        return ImageSplit(self.images[rows], self.labels[rows], self.digests[rows], key)
+        whole = self.images
+        images = whole.at(rows) if isinstance(whole, SomeImages) else SomeImages(whole, rows)
+        return ImageSplit(images, self.labels[rows], self.digests[rows], key_of([self.key, how]))
+
+
+def split_key(
+    source: ImageSource, preprocess: Preprocess, corruption: CorruptionSettings | None = None
+) -> str:
+    """Hash of content, corruption and geometry: the name of a split's entry in the cache."""
+    corrupted = [] if corruption is None else [corruption_key(corruption)]
+    return key_of([source.fingerprint, preprocess.geometry_key, *corrupted])
 
 
 def held_out_rows(digests: Tensor, share: float) -> Tensor | None:
@@ -126,33 +185,56 @@ def load_split(
     Raises:
         UserError: there is no image, or one cannot be read or scaled (names it).
     """
-    corrupted = [] if corruption is None else [corruption_key(corruption)]
-    key = key_of([source.fingerprint, preprocess.geometry_key, *corrupted])
+    key = split_key(source, preprocess, corruption)
 
-    def write(path: Path) -> None:
-        images, digests = [], []
-        decoded = track(source.images(), f"decoding {name}", total=len(source))
-        for row, image in enumerate(decoded):
-            try:
-                shown = image if corruption is None else corrupt(image, corruption)
-                images.append(preprocess.resize(shown))
-            except UserError as error:
-                raise UserError(f"{name}, image {row}: {error}") from error
-            digests.append(np.frombuffer(image_digest(image), dtype=np.uint8))
-        if not images:
-            raise UserError(f"{name} holds no image")
-        tensors = {
-            "images": torch.from_numpy(np.stack(images)),
-            "labels": torch.from_numpy(source.labels()),
-            "digests": torch.from_numpy(np.stack(digests)),
-        }
-        save_file(tensors, path)
+    def prepare(row: int, image: Image.Image) -> tuple[np.ndarray, bytes]:
+        try:
+            shown = image if corruption is None else corrupt(image, corruption)
+            return preprocess.resize(shown), image_digest(image)
+        except UserError as error:
+            raise UserError(f"{name}, image {row}: {error}") from error
 
     def read(path: Path) -> ImageSplit:
         tensors = load_file(path)
         return ImageSplit(tensors["images"], tensors["labels"], tensors["digests"], key)
 
-    return cache.load("images", f"{key}.safetensors", write, read)
+    return cache.load(
+        "images",
+        f"{key}.safetensors",
+        lambda path: _write_images(path, source, preprocess.image_size, prepare, name),
+        read,
+    )
+
+
+def _write_images(
+    path: Path,
+    source: ImageSource,
+    side: int,
+    prepare: Callable[[int, Image.Image], tuple[np.ndarray, bytes]],
+    name: str,
+) -> None:
+    """Write every image to the file as soon as it is decoded and resized."""
+    count = len(source)
+    if not count:
+        raise UserError(f"{name} holds no image")
+    digests = bytearray()
+    with path.open("wb") as stream:
+        file = TensorFile(
+            stream,
+            {
+                "images": ("uint8", (count, 3, side, side)),
+                "labels": ("int64", (count,)),
+                "digests": ("uint8", (count, DIGEST_BYTES)),
+            },
+        )
+        prepared = of_each_picture(source.undecoded(), prepare, f"decoding {name}", total=count)
+        for row, (pixels, digest) in enumerate(prepared):
+            file.write("images", row, pixels[None])
+            digests += digest
+        file.write("labels", 0, source.labels())
+        file.write("digests", 0, as_rows(bytes(digests)))
+    if len(digests) != count * DIGEST_BYTES:
+        raise UserError(f"{name} has {count} labels and {len(digests) // DIGEST_BYTES} images")
 
 
 class SuiteImages:
@@ -189,15 +271,41 @@ class SuiteImages:
         """One split of one task."""
         address = (task.name, split)
         if address not in self._loaded:
-            corrupted = self.corruption.reaches(task.name, split)
             self._loaded[address] = load_split(
                 task.sources[split],
                 self.preprocess,
                 self.cache,
                 name=f"{task.name} {split}",
-                corruption=self.corruption if corrupted else None,
+                corruption=self._corruption_of(task, split),
             )
         return self._loaded[address]
+
+    def key(self, task: Task, split: Split) -> str:
+        """The key of one split of one task, whose images stay unread."""
+        return split_key(task.sources[split], self.preprocess, self._corruption_of(task, split))
+
+    def digests(self, task: Task, split: Split, *, kept: bool) -> np.ndarray:
+        """Hashes of the decoded images of one split of one task, uint8, N × 16.
+
+        Args:
+            kept: the images are going to be used: what is decoded for the hashes is kept for that.
+        """
+        source = task.sources[split]
+        if source.digests is not None:
+            return source.digests
+
+        def write(path: Path) -> None:
+            if kept:
+                path.write_bytes(self.split(task, split).digests.numpy().tobytes())
+                return
+            name = f"comparing {task.name} {split}"
+            path.write_bytes(picture_digests(source.undecoded(), name, total=len(source)))
+
+        key = key_of([source.fingerprint])
+        return as_rows(self.cache.file("digests", f"{key}.bin", write).read_bytes())
+
+    def _corruption_of(self, task: Task, split: Split) -> CorruptionSettings | None:
+        return self.corruption if self.corruption.reaches(task.name, split) else None
 
     def of(self, suite: Suite) -> SuiteImages:
         """The images of another suite that is made of the same tasks."""
@@ -212,22 +320,20 @@ class SuiteImages:
         }
 
 
-def check_disjoint(tasks: Mapping[str, Mapping[Split, ImageSplit]]) -> None:
+def check_disjoint(tasks: Mapping[str, Mapping[Split, np.ndarray]]) -> None:
     """Check by image hash that no two splits of a task share an image.
 
     Args:
-        tasks: task name → its splits.
+        tasks: task name → the digests of its splits, uint8, N × 16.
 
     Raises:
         UserError: gives the number of shared images for each task and pair of splits.
     """
     found = []
     for task, splits in tasks.items():
-        digests = {
-            name: {row.tobytes() for row in split.digests.numpy()} for name, split in splits.items()
-        }
-        for first, second in combinations(digests, 2):
-            shared = len(digests[first] & digests[second])
+        distinct = {name: {row.tobytes() for row in digests} for name, digests in splits.items()}
+        for first, second in combinations(distinct, 2):
+            shared = len(distinct[first] & distinct[second])
             if shared:
                 found.append(f"{task}: {shared} image(s) in both {first} and {second}")
     if found:

@@ -8,20 +8,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from statsmerging.choices import SPLITS, Split
-from statsmerging.data.pictures import DECODER, DIGEST_BYTES, decode, image_digest
+from statsmerging.data.decoding import Undecoded, as_rows, picture_digests
+from statsmerging.data.pictures import DECODER, decode
 from statsmerging.data.settings import DatasetLayout
 from statsmerging.data.suites import ImageSource, Task
 from statsmerging.errors import UserError, shown
-from statsmerging.progress import track
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import json_sha256, key_of
 
@@ -83,12 +82,14 @@ class _Source:
         rows: positions in the published split, in the order of this split.
         targets: class indices; -1 if a picture has no label.
         scratch: folder for a temporary file.
+        digests: of the decoded pictures, where the published split had to be divided.
     """
 
     published: PublishedSplit = field(repr=False)
     rows: np.ndarray
     targets: np.ndarray
     scratch: Path
+    digests: np.ndarray | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,10 +99,10 @@ class _Source:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def images(self) -> Iterator[Image.Image]:
+    def undecoded(self) -> Iterator[Undecoded]:
         pictures = self.published.encoded_pictures()
         for where, data in _select(pictures, self.rows.tolist(), self.scratch):
-            yield decode(data, where)
+            yield partial(decode, data, where)
 
     def labels(self) -> np.ndarray:
         return self.targets
@@ -264,12 +265,19 @@ def published_task(
         targets[split] = np.array(indices, dtype=np.int64)
     rows = {split: np.arange(len(part)) for split, part in targets.items()}
     made_of: dict[Split, Split] = {split: split for split in splits}
+    digests: dict[Split, np.ndarray] = {}
     if "validation" not in splits:
         made_of["validation"] = "train"
-        rows["train"], rows["validation"] = _divide(where, name, splits["train"], cache)
+        all_of_train = _published_digests(name, splits["train"], cache)
+        rows["train"], rows["validation"] = _divide(where, all_of_train)
+        digests = {split: all_of_train[rows[split]] for split in ("train", "validation")}
     sources: dict[Split, ImageSource] = {
         split: _Source(
-            splits[made_of[split]], rows[split], targets[made_of[split]][rows[split]], cache
+            splits[made_of[split]],
+            rows[split],
+            targets[made_of[split]][rows[split]],
+            cache,
+            digests.get(split),
         )
         for split in SPLITS
     }
@@ -308,26 +316,32 @@ def first_few(names: Sequence[str]) -> str:
     return ", ".join(map(shown, names[:8])) + (", …" if len(names) > 8 else "") or "none"
 
 
-def _divide(
-    where: object, name: str, train: PublishedSplit, cache: Path
-) -> tuple[np.ndarray, np.ndarray]:
+def _published_digests(name: str, published: PublishedSplit, cache: Path) -> np.ndarray:
+    """Digests of all training pictures as they are published, N × 16."""
+
+    def write(path: Path) -> None:
+        pictures = published.encoded_pictures()
+        undecoded = (partial(decode, data, place) for place, data in pictures)
+        count = len(published.labels)
+        path.write_bytes(picture_digests(undecoded, f"comparing {name} train", total=count))
+
+    key = key_of([DECODER, *published.content_hashes()])
+    return as_rows(Cache(cache).file("digests", f"{key}.bin", write).read_bytes())
+
+
+def _divide(where: object, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the training and of the validation split, for a data set without the latter.
 
     Validation rows are drawn at random. A drawn picture that equals one that was not drawn stays in
     the training split, so that equal pictures are never in both splits.
+
+    Args:
+        digests: of the published training pictures, N × 16.
     """
-    count = len(train.labels)
+    count = len(digests)
     size = min(VALIDATION_LIMIT, max(1, int(VALIDATION_SHARE * count)))
     order = np.random.default_rng(0).permutation(count)
     drawn, rest = order[:size], order[size:]
-
-    def write(path: Path) -> None:
-        pictures = track(train.encoded_pictures(), f"comparing {name} train", total=count)
-        path.write_bytes(b"".join(image_digest(decode(data, place)) for place, data in pictures))
-
-    key = key_of([DECODER, *train.content_hashes()])
-    stored = Cache(cache).file("digests", f"{key}.bin", write).read_bytes()
-    digests = np.frombuffer(stored, dtype=np.uint8).reshape(-1, DIGEST_BYTES)
     kept_for_training = {digests[row].tobytes() for row in rest}
     is_shared = np.array([digests[row].tobytes() in kept_for_training for row in drawn])
     if is_shared.all() or not len(rest):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from statsmerging.choices import SPLITS, Split
 from statsmerging.data import embedded
+from statsmerging.data.decoding import Undecoded
 from statsmerging.errors import UserError
 from statsmerging.progress import working
 from statsmerging.store.hashing import code_sha256, json_sha256
@@ -32,8 +33,12 @@ class ImageSource(Protocol):
     def __len__(self) -> int:
         """Number of images."""
 
-    def images(self) -> Iterator[Image.Image]:
-        """Decode the images in order."""
+    @property
+    def digests(self) -> np.ndarray | None:
+        """Hash of each decoded image, uint8, N × 16; ``None`` if nobody has decoded them yet."""
+
+    def undecoded(self) -> Iterator[Undecoded]:
+        """The images in order; each is decoded when it is called."""
 
     def labels(self) -> np.ndarray:
         """Ground truth, int64, N. Only evaluation and fine-tuning use it."""
@@ -142,6 +147,7 @@ class _EmbeddedSource:
 
     identity: tuple[str, ...]
     draw: Callable[[], embedded.LabeledImages]
+    digests: None = None
 
     @property
     def fingerprint(self) -> str:
@@ -150,8 +156,8 @@ class _EmbeddedSource:
     def __len__(self) -> int:
         return len(self.labels())
 
-    def images(self) -> Iterator[Image.Image]:
-        return map(Image.fromarray, self.draw().images)
+    def undecoded(self) -> Iterator[Undecoded]:
+        return (partial(Image.fromarray, pixels) for pixels in self.draw().images)
 
     def labels(self) -> np.ndarray:
         return self.draw().labels

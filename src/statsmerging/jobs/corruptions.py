@@ -33,7 +33,7 @@ def corruptions(run: Run) -> None:
     settings = run.config.corruption
     kinds = list(CONSTANTS[settings.constants]) if settings.kind == "none" else [settings.kind]
     tasks = open_suite(run.config.suite, Cache(Path(run.config.cache))).tasks[:TASKS]
-    images = [next(iter(task.sources["test"].images())) for task in tasks]
+    images = [next(task.sources["test"].undecoded())() for task in tasks]
     sheet = contact_sheet(
         {
             kind.replace("_", " "): [

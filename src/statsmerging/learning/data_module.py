@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from statsmerging.data.images import Images
+
 #: Where one image is: index of the task, index of the image within the task.
 Address = tuple[int, int]
 
@@ -131,7 +133,7 @@ class LabeledImages(Dataset[LabeledBatch]):
         labels: int64, N.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Images, labels: Tensor) -> None:
         self.images = images
         self.labels = labels
 
@@ -159,7 +161,7 @@ class UnlabeledImages(Dataset[UnlabeledBatch]):
         images: task name → uint8, N × 3 × S × S.
     """
 
-    def __init__(self, images: Mapping[str, Tensor]) -> None:
+    def __init__(self, images: Mapping[str, Images]) -> None:
         self.images = tuple(images.values())
 
     def __getitem__(self, addresses: list[Address]) -> UnlabeledBatch:
@@ -183,7 +185,7 @@ class UnlabeledDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        images: Mapping[str, Tensor],
+        images: Mapping[str, Images],
         *,
         images_per_task: int,
         steps_per_epoch: int,

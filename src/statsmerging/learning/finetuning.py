@@ -16,7 +16,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from statsmerging.data.images import ImageSplit, SuiteImages, load_split
+from statsmerging.data.images import ImageSplit, SuiteImages, load_split, split_key
 from statsmerging.data.pictures import Preprocess
 from statsmerging.data.suites import Task
 from statsmerging.errors import UserError
@@ -180,9 +180,9 @@ def _pretrained_here(
             f"backbone.weights={PRETRAIN}: the suite {images.suite.name} has no images for "
             "pre-training; give a .safetensors file or `hub`"
         )
-    split = load_split(source, images.preprocess, cache, name="pre-training")
 
     def write(path: Path) -> None:
+        split = load_split(source, images.preprocess, cache, name="pre-training")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             fresh = create_backbone(settings)
@@ -204,7 +204,7 @@ def _pretrained_here(
         [
             json_sha256(settings.architecture),
             images.preprocess.key,
-            split.key,
+            split_key(source, images.preprocess),
             training.model_dump_json(),
         ]
     )
@@ -228,13 +228,12 @@ class _ExpertMaker:
 
     def make(self, task: Task) -> Expert:
         """The expert of one task, from the cache if these settings made it before."""
-        train = self.images.split(task, "train")
-        preprocess = self.images.preprocess
+        preprocess, images = self.images.preprocess, self.images.key(task, "train")
         parts = [
             self.network.architecture,
             self.pretrained.sha256,
             preprocess.key,
-            train.key,
+            images,
             str(len(task.classes)),
             self.training.model_dump_json(),
         ]
@@ -244,7 +243,7 @@ class _ExpertMaker:
             parts.append(f"lora_rank={self.lora_rank}")
 
         def write(path: Path) -> None:
-            head = self.heads(task)
+            head, train = self.heads(task), self.images.split(task, "train")
             backbone = self.network.fresh(self.pretrained)
             with self._trained_part(backbone, train):
                 train_supervised(

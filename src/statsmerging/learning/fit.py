@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from statsmerging.choices import Accelerator, Standardise
-from statsmerging.data.images import ImageSplit
+from statsmerging.data.images import Images, ImageSplit
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.cost import Expense, LearningClock, Meter, seconds_before
@@ -268,7 +268,7 @@ def create_student(
 
 def train(
     module: StatsMerging,
-    inputs: Mapping[str, Tensor],
+    inputs: Mapping[str, Images],
     *,
     accelerator: Accelerator,
     device: torch.device,

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from statsmerging.choices import Split
-from statsmerging.data.images import ImageSplit, SuiteImages
+from statsmerging.data.images import Images, ImageSplit, SuiteImages
 from statsmerging.data.pictures import Preprocess
 from statsmerging.data.suites import Suite, Task
 from statsmerging.errors import UserError, printable
@@ -169,7 +169,7 @@ def student_weights(
 
 
 def _fit(
-    module: Distillation, task: str, images: Tensor, checkpoint: Path, accelerator: str
+    module: Distillation, task: str, images: Images, checkpoint: Path, accelerator: str
 ) -> None:
     """Train the module's student, from the checkpoint if there is one."""
     settings = module.settings

@@ -31,7 +31,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from statsmerging.choices import Objective, Trains, VectorCoefficients
-from statsmerging.data.images import ImageSplit
+from statsmerging.data.images import ImageSplit, in_batches
 from statsmerging.errors import UserError
 from statsmerging.learning.chosen_methods import LearnedMethod
 from statsmerging.learning.fit import LearningStep
@@ -212,9 +212,8 @@ class BestOnTest(Callback):
         shares = []
         for head, split in zip(module.heads, self.images.values(), strict=True):
             right = 0
-            for images, labels in zip(
-                split.images.split(BATCH), split.labels.split(BATCH), strict=True
-            ):
+            batches = in_batches(split.images, BATCH, "accuracy of an epoch", announced=False)
+            for images, labels in zip(batches, split.labels.split(BATCH), strict=True):
                 inputs = module.normalise(images.to(coefficients.device))
                 predicted = head(module.student.call(weights, inputs)).argmax(dim=1)
                 right += int((predicted.cpu() == labels).sum())

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from statsmerging.data.images import ImageSplit
+from statsmerging.data.images import ImageSplit, in_batches
 from statsmerging.merging.errors import MergingError
 from statsmerging.merging.methods.featcal import BlockMoments, Moments
 from statsmerging.merging.methods.layers import blocks_of
-from statsmerging.progress import track
 from statsmerging.scoring.evidence import BATCH, input_grams, observed
 from statsmerging.zoo.experts import Zoo
 
@@ -88,12 +87,11 @@ def _through_block(
         caught.append((given[0], output))
 
     backbone, weights = zoo.network.module, zoo.network.weights(state)
-    batches = split.images.split(BATCH)
     module = backbone.get_submodule(block.removesuffix("."))
     handle = module.register_forward_hook(catch, with_kwargs=True)
     try:
         with torch.no_grad():
-            for batch in track(batches, description, total=len(batches)):
+            for batch in in_batches(split.images, BATCH, description):
                 inputs = zoo.preprocess.normalise(batch.to(zoo.device))
                 functional_call(backbone, weights, (inputs,))
     finally:
@@ -122,9 +120,8 @@ def block_moments(
 
     def moments(block: str, task: str, merged: Mapping[str, Tensor]) -> dict[str, Moments]:
         both = [zoo.network.weights(state) for state in (merged, zoo.experts[task].state)]
-        batches = samples[task].images.split(BATCH)
         sums: dict[str, list[Tensor]] = {}
-        for batch in track(batches, f"inputs of {block} on {task}", total=len(batches)):
+        for batch in in_batches(samples[task].images, BATCH, f"inputs of {block} on {task}"):
             inputs = zoo.preprocess.normalise(batch.to(zoo.device))
             in_merged, in_expert = (_seen(zoo, weights, inputs, block) for weights in both)
             for name, own in in_merged.items():

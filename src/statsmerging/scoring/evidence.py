@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from statsmerging.data.images import ImageSplit
-from statsmerging.progress import track
+from statsmerging.data.images import Images, ImageSplit, in_batches
 from statsmerging.zoo.experts import Expert, Zoo
 
 #: Called with the name of a weight tensor and its inputs, the features along the last axis.
@@ -184,9 +183,8 @@ def input_grams(
         counts[name] = counts.get(name, 0) + len(rows)
 
     backbone, weights = zoo.network.module, zoo.network.weights(state)
-    batches = split.images.split(BATCH)
     with torch.no_grad(), observed(backbone, within, add):
-        for batch in track(batches, description, total=len(batches)):
+        for batch in in_batches(split.images, BATCH, description):
             functional_call(backbone, weights, (zoo.preprocess.normalise(batch.to(zoo.device)),))
     return {name: (total / counts[name]).cpu() for name, total in sums.items()}
 
@@ -232,7 +230,7 @@ def fisher_diagonals(
 def _fisher_diagonal(
     zoo: Zoo,
     expert: Expert,
-    images: Tensor,
+    images: Images,
     labels_per_image: int | None,
     generator: torch.Generator,
     *,
@@ -244,7 +242,7 @@ def _fisher_diagonal(
     parameters = [name for name, _ in backbone.named_parameters()]
     leaves = [weights[name].requires_grad_() for name in parameters]
     squares = [torch.zeros_like(leaf) for leaf in leaves]
-    for image in track(images.split(1), description, total=len(images)):
+    for image in in_batches(images, 1, description):
         inputs = zoo.preprocess.normalise(image.to(zoo.device))
         features = functional_call(backbone, weights, (inputs,))
         log_likelihoods = head(features).log_softmax(dim=1).squeeze(0)

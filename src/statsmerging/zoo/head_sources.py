@@ -61,16 +61,16 @@ class ProbedHeads:
 
     def __call__(self, task: Task) -> Head:
         """The probe of one task, C × D."""
-        train = self.images.split(task, "train")
 
         def write(path: Path) -> None:
+            train = self.images.split(task, "train")
             features = self.network.features(
                 self.pretrained, train.images, description=f"probing {task.name}"
             )
             head = fit_linear_probe(features, train.labels, len(task.classes))
             write_weights(path, head.state_dict())
 
-        images = [self.images.preprocess.key, train.key]
+        images = [self.images.preprocess.key, self.images.key(task, "train")]
         fit = [str(PROBE_STRENGTH), str(PROBE_ITERATIONS), str(len(task.classes))]
         key = key_of([self.network.architecture, self.pretrained.sha256, *images, *fit])
         return self.cache.load("heads", f"{key}.safetensors", write, read_head)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from statsmerging.data.images import Images, in_batches
 from statsmerging.data.pictures import Preprocess
 from statsmerging.errors import UserError
-from statsmerging.progress import track
 from statsmerging.store.hashing import json_sha256
 from statsmerging.zoo.settings import BackboneSettings
 from statsmerging.zoo.weights import Weights
@@ -71,7 +70,7 @@ class Network:
         """Tensors for ``torch.func.functional_call``; see ``forward_weights``."""
         return forward_weights(self.module, state, self.device)
 
-    def features(self, state: Mapping[str, Tensor], images: Tensor, *, description: str) -> Tensor:
+    def features(self, state: Mapping[str, Tensor], images: Images, *, description: str) -> Tensor:
         """Features of every image under the given weights, on the CPU: N × D, float32.
 
         Args:
@@ -80,7 +79,7 @@ class Network:
             description: shown beside the progress bar.
         """
         weights, normalise = self.weights(state), self.preprocess.normalise
-        batches = track(images.split(BATCH), description, total=math.ceil(len(images) / BATCH))
+        batches = in_batches(images, BATCH, description)
         return forward(self.module, weights, batches, normalise, self.device)
 
     def fresh(self, state: Mapping[str, Tensor]) -> nn.Module:
