@@ -23,9 +23,9 @@ from torch import Tensor
 from benchmarks.learning_step import CLASSES
 from benchmarks.measuring import median_ratio, parser, publish, seconds_in_turns
 from benchmarks.random_bank import backbone
-from statsmerging.data.decoding import Undecoded
 from statsmerging.data.images import ImageSplit, load_split
 from statsmerging.data.pictures import Preprocess
+from statsmerging.data.suites import Undecoded
 from statsmerging.scoring.scores import class_scores
 from statsmerging.store.cache import Cache
 from statsmerging.zoo.experts import Expert, Zoo

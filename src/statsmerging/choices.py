@@ -16,6 +16,7 @@ Job = Literal[
     "report",
     "compare",
     "bundle",
+    "cache",
     "convert",
     "export",
     "reproduce",

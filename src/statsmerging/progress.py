@@ -49,6 +49,14 @@ def track(
     yield from rich_track(items, shown, total=total, console=console, transient=True)
 
 
+def agreed(question: str) -> bool:
+    """Whether the user answers a question with yes."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 #: Columns of a table that goes to a file or a pipe, where nothing wraps it: any table fits.
 FILE_WIDTH = 2000
 

@@ -44,7 +44,10 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         (["logger=paper"], "logger=paper: choose one of csv, mlflow, none, tensorboard, wandb"),
         (["logger=[csv,paper]"], "logger=paper: choose one of csv, mlflow, none, tensorboard,"),
         (["logger=wandb", "logger.wandb.mode=on"], "logger.wandb.mode=on: input should be 'offl"),
-        (["job=dance"], "job=dance: choose one of bundle, check, compare, convert, corruptions"),
+        (
+            ["job=dance"],
+            "job=dance: choose one of bundle, cache, check, compare, convert, corruptions",
+        ),
         (["granularity=row"], "granularity=row: input should be 'layer_wise', 'task_wise' or 's"),
         (["trainer.steps=-5"], "trainer.steps=-5: input should be greater than 0"),
         (["zoo.finetuning.batch_size=5000"], "zoo.finetuning.batch_size=5000: input should be le"),

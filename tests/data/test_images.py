@@ -18,12 +18,11 @@ from PIL import Image
 
 from statsmerging.choices import SPLITS, Split
 from statsmerging.data.corruptions.corrupt import corrupt
-from statsmerging.data.decoding import Undecoded
 from statsmerging.data.folder_suite import folder_suite
 from statsmerging.data.images import ImageSplit, SuiteImages, check_disjoint, load_split
 from statsmerging.data.pictures import Preprocess
 from statsmerging.data.settings import CorruptionSettings
-from statsmerging.data.suites import Suite
+from statsmerging.data.suites import Suite, Undecoded
 from statsmerging.errors import UserError
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import key_of

@@ -53,6 +53,9 @@ class JobSettings(Settings):
     target: Path | None = None
     by: str | None = Field(default=None, min_length=1, max_length=LONGEST_BY)
     tolerance: float = Field(default=0.0, ge=0)
+    folder: PlainName | None = None
+    unused_days: float | None = Field(default=None, ge=0)
+    delete: Literal[False, True, "confirmed"] = False
     # Not recorded: only the user of a command can allow the network.
     network: bool = Field(default=False, exclude=True)
 

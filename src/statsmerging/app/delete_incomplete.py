@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statsmerging.app.planned_runs import PlannedRun
 from statsmerging.app.terminal import complain
 from statsmerging.errors import UserError
-from statsmerging.progress import wide_console
+from statsmerging.progress import agreed, wide_console
 from statsmerging.report.sweep_status import RunStatus, SweepStatus
 from statsmerging.runs.leftovers import Leftovers, delete_leftovers, leftovers
 from statsmerging.store.locks import HeldError
@@ -47,7 +47,7 @@ def delete_incomplete(
     files = sum(len(left.ours) for left in found.values())
     size = sum(left.bytes for left in found.values())
     noun = "run" if len(found) == 1 else "runs"
-    if asks and not _agreed(f"delete {files} files of {len(found)} {noun}, {size / 1e6:.1f} MB?"):
+    if asks and not agreed(f"delete {files} files of {len(found)} {noun}, {size / 1e6:.1f} MB?"):
         print("nothing was deleted")
         return
     deleted = [number for number in found if _is_deleted(incomplete[number])]
@@ -61,13 +61,6 @@ def _found(runs: Iterable[PlannedRun]) -> Iterator[tuple[int, Leftovers]]:
             yield run.number, leftovers(run.directory)
         except UserError as error:
             complain(f"left {run.directory.path}: {error}")
-
-
-def _agreed(question: str) -> bool:
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 def _is_deleted(run: PlannedRun) -> bool:

@@ -13,10 +13,8 @@ import torch
 from PIL import Image
 
 from statsmerging.data.pictures import DIGEST_BYTES, image_digest
+from statsmerging.data.suites import Undecoded
 from statsmerging.progress import track
-
-#: A picture that is decoded when it is called, by whatever thread.
-Undecoded = Callable[[], Image.Image]
 
 Result = TypeVar("Result")
 

@@ -16,10 +16,10 @@ from typing import Protocol
 import numpy as np
 
 from statsmerging.choices import SPLITS, Split
-from statsmerging.data.decoding import Undecoded, as_rows, picture_digests
+from statsmerging.data.decoding import as_rows, picture_digests
 from statsmerging.data.pictures import DECODER, decode
 from statsmerging.data.settings import DatasetLayout
-from statsmerging.data.suites import ImageSource, Task
+from statsmerging.data.suites import ImageSource, Task, Undecoded
 from statsmerging.errors import UserError, shown
 from statsmerging.store.cache import Cache
 from statsmerging.store.hashing import json_sha256, key_of

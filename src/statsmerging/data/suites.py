@@ -17,10 +17,12 @@ from PIL import Image
 
 from statsmerging.choices import SPLITS, Split
 from statsmerging.data import embedded
-from statsmerging.data.decoding import Undecoded
 from statsmerging.errors import UserError
 from statsmerging.progress import working
 from statsmerging.store.hashing import code_sha256, json_sha256
+
+#: A picture that is decoded when it is called, by whatever thread.
+Undecoded = Callable[[], Image.Image]
 
 
 class ImageSource(Protocol):

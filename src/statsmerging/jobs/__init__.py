@@ -1,1 +1,1 @@
-"""The twelve jobs: one file each, with one function of the same name that takes a run."""
+"""The jobs: one file each, with one function of the same name that takes a run."""

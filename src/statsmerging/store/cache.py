@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,9 @@ from statsmerging.store.received import ReceivedError, received_file
 log = logging.getLogger(__name__)
 
 Content = TypeVar("Content")
+
+#: Seconds within which a use of an entry is not noted again.
+DAY = 86_400
 
 
 class Cache:
@@ -54,9 +58,11 @@ class Cache:
         A sound entry is only read, so the folder may be read-only or belong to another user.
         """
         path = self.path(kind, name)
-        if not self._is_sound(path):
+        if not is_whole(self.root, path):
             self._make(path, write)
-        elif path in self._made:
+            return path
+        _note_use(path)
+        if path in self._made:
             self.spared += self._made[path]
         else:
             self.found += 1
@@ -85,8 +91,8 @@ class Cache:
         if path.parent.is_symlink():
             raise UserError(f"{path.parent} is a link: a cache is not written through links")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with waiting_lock(path.with_name(f".{path.name}.lock"), f"making {path}"):
-            if self._is_sound(path) and not again:
+        with waiting_lock(lock_of(path), f"making {path}"):
+            if is_whole(self.root, path) and not again:
                 return  # by the process that held the lock
             if os.path.lexists(path) and not again:
                 _warn(path)
@@ -94,31 +100,50 @@ class Cache:
             _write(path, write)
             self._made[path] = time.perf_counter() - begun
 
-    def _is_sound(self, path: Path) -> bool:
-        """Whether the entry exists and has its checksum; verified once per process."""
-        checksum = _checksum_of(path)
-        try:
-            for file in (path, checksum):
-                received_file(self.root, str(file.relative_to(self.root)))
-            return checksum.read_bytes() == file_checksum(path).encode()
-        except (ReceivedError, OSError):
-            return False
+
+def is_whole(root: Path, path: Path) -> bool:
+    """Whether an entry of a cache exists and has its checksum; verified once per process."""
+    checksum = checksum_of(path)
+    try:
+        for file in (path, checksum):
+            received_file(root, str(file.relative_to(root)))
+        return checksum.read_bytes() == file_checksum(path).encode()
+    except (ReceivedError, OSError):
+        return False
+
+
+def checksum_of(path: Path) -> Path:
+    """The file beside an entry that holds its checksum; it changed last when the entry was used."""
+    return path.with_name(f"{path.name}.xxh128")
+
+
+def lock_of(path: Path) -> Path:
+    """The file that is locked by the process that makes an entry."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def _note_use(path: Path) -> None:
+    """Tell, to the day, that an entry was used; nothing tells it in a cache that is read-only."""
+    checksum = checksum_of(path)
+    with suppress(OSError):
+        if time.time() - checksum.stat().st_mtime > DAY:
+            os.utime(checksum)
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
     remove_partials(path)  # left by a killed process: we hold the lock, so nobody writes now
-    for file in (path, _checksum_of(path)):
+    for file in (path, checksum_of(path)):
         if file.is_dir() and not file.is_symlink():  # no file can take its name
             log.warning("%s is a folder: set aside as %s", file, set_aside(file))
     with atomic_path(path) as partial:
         write(partial)
         # Before the entry takes its name: no entry is ever without its checksum.
-        write_text(_checksum_of(path), file_checksum(partial))
+        write_text(checksum_of(path), file_checksum(partial))
 
 
 def _warn(path: Path) -> None:
     """Log why an entry is made again."""
-    if os.path.lexists(_checksum_of(path)):
+    if os.path.lexists(checksum_of(path)):
         log.warning("%s is not what was written there: it is made anew", path)
     else:
         _warn_of_folder(path.parent, path.suffix)
@@ -127,14 +152,10 @@ def _warn(path: Path) -> None:
 @cache
 def _warn_of_folder(folder: Path, suffix: str) -> None:
     """Once per process: an old version wrote no checksums, so usually many entries lack one."""
-    without = sum(not _checksum_of(path).exists() for path in folder.glob(f"[!.]*{suffix}"))
+    without = sum(not checksum_of(path).exists() for path in folder.glob(f"[!.]*{suffix}"))
     log.warning(
         "%s: %d file(s) without a checksum, so nothing tells whether they are whole: each is made "
         "anew when it is needed",
         folder,
         without,
     )
-
-
-def _checksum_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.xxh128")
